@@ -1,0 +1,184 @@
+"""What a config must hold: each field's type and range, checked before anything is done."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lr_study import model, parallel, schedule
+from lr_study.errors import StudyError
+
+# field -> (type, a test of its value, what the test asks for); the configs say what it is for
+Check = tuple[type, Callable[[Any], bool], str]
+
+
+def _one_of(names) -> Check:
+  return str, lambda name: name in names, f'one of {", ".join(names)}'
+
+
+_TEXT = (str, lambda _: True, 'a string')
+_SWITCH = (bool, lambda _: True, 'True or False')
+_COUNT = (int, lambda n: n >= 1, 'a whole number from 1 up')
+_COUNT_OR_0 = (int, lambda n: n >= 0, 'a whole number from 0 up')
+_POSITIVE = (float, lambda x: x > 0, 'a number above 0')
+_AT_LEAST_0 = (float, lambda x: x >= 0, 'a number from 0 up')
+_BELOW_1 = (float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
+_FACTOR = (float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
+
+FIELDS: dict[str, Check] = {
+  'learning_rates': (
+    tuple,
+    lambda rates: rates and all(_is_number(r) and 0 < r < math.inf for r in rates),
+    'one or more numbers above 0',
+  ),
+  'seeds': (
+    tuple,
+    lambda seeds: seeds and all(type(s) is int and 0 <= s < 2**32 for s in seeds),
+    'one or more whole numbers from 0 to 2^32 - 1',
+  ),
+  'epochs': _COUNT,
+  'batch_size': _COUNT,
+  'image_size': _COUNT,
+  'parallel': _one_of(parallel.HOW),
+  'eval_batch_size': _COUNT,
+  'log_every_steps': _COUNT,
+  'checkpoint_minutes': _POSITIVE,
+  'data.name': _TEXT,
+  'data.dir': _TEXT,
+  'data.classes': (
+    tuple, lambda names: all(isinstance(n, str) and n for n in names), 'names of classes'
+  ),
+  'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
+  'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
+  'data.seed': _COUNT_OR_0,
+  'data.resize': _TEXT,
+  'data.reshuffle': _SWITCH,
+  'data.skip_unreadable': _SWITCH,
+  'data.cache_dir': _TEXT,
+  'input.subtract': _one_of(('image', 'pixel', 'none')),
+  'input.scale': _POSITIVE,
+  'input.crop': _COUNT_OR_0,
+  'input.mirror': _SWITCH,
+  'input.bgr': _SWITCH,
+  'model.preset': _one_of(tuple(model.PRESETS)),
+  'model.width': _POSITIVE,
+  'model.dropout': _BELOW_1,
+  'schedule.name': _one_of(tuple(schedule.SCHEDULES)),
+  'schedule.every_epochs': _POSITIVE,
+  'schedule.factor': _FACTOR,
+  'schedule.from_epochs': (
+    tuple,
+    lambda epochs: all(type(e) is int and e >= 2 for e in epochs) and _rises(epochs),
+    'epochs in rising order, from 2 on',
+  ),
+  'schedule.heights': (
+    tuple, lambda h: all(_is_number(x) and 0 < x < math.inf for x in h), 'numbers above 0'
+  ),
+  'schedule.warmup_epochs': _AT_LEAST_0,
+  'optimizer.momentum': _BELOW_1,
+  'optimizer.rate_in_velocity': _SWITCH,
+  'optimizer.weight_decay': _AT_LEAST_0,
+  'optimizer.decay_per_rate': _SWITCH,
+  'optimizer.bias_rate': _AT_LEAST_0,
+  'optimizer.bias_decay': _AT_LEAST_0,
+}
+
+
+def check(config: ConfigDict) -> ConfigDict:
+  """Checks every field and what they ask of one another.
+
+  Returns:
+    A copy, locked, with rates as floats, fit to be run and saved.
+
+  Raises:
+    StudyError: naming the first field that is missing, unknown or out of range.
+  """
+  config = config.copy_and_resolve_references()
+  config.unlock()
+  if config.get('data'):
+    config.data.classes = _split_commas(config.data.get('classes', ()))
+  _check_names(config)
+  for name, (kind, test, asks) in FIELDS.items():
+    value = _value(config, name)
+    if kind is float and _is_number(value):
+      value = float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)) or not test(value):
+      raise StudyError(f'{name} is {value!r}; it must be {asks}')
+  config.learning_rates = tuple(float(rate) for rate in config.learning_rates)
+  for name in ('learning_rates', 'seeds', 'data.classes'):
+    _check_unique(name, _value(config, name))
+  if len(config.schedule.from_epochs) != len(config.schedule.heights):
+    raise StudyError(
+      f'schedule.from_epochs has {len(config.schedule.from_epochs)} entries and '
+      f'schedule.heights {len(config.schedule.heights)}; give one height an epoch'
+    )
+  _check_image_size(config)
+  return config.lock()
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """The fields of a config by their dotted names, as in `data.name`."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      flat |= {f'{name}.{inner}': v for inner, v in flatten(value).items()}
+    else:
+      flat[name] = value
+  return flat
+
+
+def nearest(name: str) -> str:
+  """A hint at the field that was probably meant, or at nothing."""
+  close = difflib.get_close_matches(name, FIELDS, n=1)
+  return f'; did you mean {close[0]}?' if close else ''
+
+
+def _check_names(config: ConfigDict) -> None:
+  names = flatten(config)
+  for name in names:
+    if name not in FIELDS:
+      raise StudyError(f'config.{name}: no such field{nearest(name)}')
+  for name in FIELDS:
+    if name not in names:
+      raise StudyError(f'config.{name} is missing; configs/alexnet_letters.py shows every field')
+
+
+def _check_unique(name: str, values: tuple[Any, ...]) -> None:
+  for i, value in enumerate(values):
+    if value in values[:i]:
+      raise StudyError(f'{name} holds {value!r} twice')
+
+
+def _check_image_size(config: ConfigDict) -> None:
+  preset, crop = model.PRESETS[config.model.preset], config.input.crop
+  if crop > config.image_size:
+    raise StudyError(f'input.crop is {crop}, more than image_size {config.image_size}')
+  if model.feature_size(preset, crop or config.image_size) == 0:
+    raise StudyError(
+      f'{"input.crop" if crop else "image_size"} is {crop or config.image_size}, too small for '
+      f'{config.model.preset}; the smallest that works is {model.smallest_image(preset)}'
+    )
+
+
+def _split_commas(classes: Any) -> Any:
+  # On the command line `A,B,C` arrives as one string: only numbers make a tuple there.
+  if isinstance(classes, tuple) and len(classes) == 1 and isinstance(classes[0], str):
+    return tuple(classes[0].split(','))
+  return classes
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+
+
+def _rises(values: tuple[int, ...]) -> bool:
+  return all(a < b for a, b in zip(values, values[1:], strict=False))
+
+
+def _value(config: ConfigDict, name: str) -> Any:
+  for part in name.split('.'):
+    config = config[part]
+  return config

@@ -1,0 +1,130 @@
+"""Data sets as TFDS builders, stored as array_record and read without TensorFlow."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+
+from lr_study.data import render
+
+
+@dataclasses.dataclass(eq=False)
+class FolderConfig(tfds.core.BuilderConfig):
+  """Image files with their labels, in the order of the data set; `left_out` goes on record."""
+
+  files: tuple[tuple[Path, int], ...] = ()
+  left_out: tuple[str, ...] = ()
+
+
+class ImageFolder(tfds.core.GeneratorBasedBuilder):
+  """Image files as they are on disk, byte for byte."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    config = self.builder_config
+    labels = [label for _, label in config.files]
+    return _image_info(self, {'labels': labels, 'left_out': list(config.left_out)})
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    for i, (file, label) in enumerate(self.builder_config.files):
+      yield i, {'image': file, 'label': label}
+
+
+@dataclasses.dataclass(eq=False)
+class LettersConfig(tfds.core.BuilderConfig):
+  """`per_class` images of `size` pixels for each letter, rendered from `seed`."""
+
+  letters: str = render.LETTERS
+  per_class: int = 700
+  size: int = 256
+  seed: int = 0
+
+
+class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
+  """Capital letters cut in stone, rendered: see lr_study/data/render.py."""
+
+  VERSION = tfds.core.Version(render.VERSION)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    config = self.builder_config
+    labels = [label for label in range(len(config.letters)) for _ in range(config.per_class)]
+    return _image_info(self, {'labels': labels, 'left_out': []})
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    config = self.builder_config
+
+    def example(i):
+      label, index = divmod(i, config.per_class)
+      pixels = render.render(config.seed, config.letters[label], index, config.size)
+      buffer = io.BytesIO()
+      Image.fromarray(pixels).save(buffer, 'PNG', compress_level=1)
+      return i, {'image': buffer.getvalue(), 'label': label}
+
+    # NumPy and Pillow release the interpreter's lock in their loops, so threads are enough.
+    with ThreadPoolExecutor() as pool:
+      yield from pool.map(example, range(len(config.letters) * config.per_class))
+
+
+def make(
+  builder: type[tfds.core.GeneratorBasedBuilder], cache_dir: str, config: tfds.core.BuilderConfig
+) -> tfds.core.DatasetBuilder:
+  """Makes a builder that keeps its data set below `cache_dir`; TFDS's own folder if empty."""
+  with _quiet():
+    return builder(data_dir=cache_dir or None, config=config)
+
+
+def is_built(builder: tfds.core.DatasetBuilder) -> bool:
+  """True if the cache holds the data set."""
+  with _quiet():
+    return builder.is_prepared()
+
+
+def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
+  """Builds the data set if the cache does not hold it yet, and opens it.
+
+  Returns:
+    A sequence of {'image': bytes of an image file, 'label': int}, read item by item.
+  """
+  with _quiet():
+    builder.download_and_prepare(file_format='array_record')  # the others need TensorFlow
+    return builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})
+
+
+@contextlib.contextmanager
+def _quiet():
+  # TFDS tells of each of its steps, on the standard output and as warnings in the log.
+  tfds.disable_progress_bar()
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def _image_info(builder: tfds.core.DatasetBuilder, metadata: dict) -> tfds.core.DatasetInfo:
+  return tfds.core.DatasetInfo(
+    builder=builder,
+    features=tfds.features.FeaturesDict(
+      {'image': tfds.features.Image(), 'label': tfds.features.Scalar(np.int32)}
+    ),
+    disable_shuffling=True,  # item i of the data set is item i of the config
+    metadata=tfds.core.MetadataDict(metadata),
+  )

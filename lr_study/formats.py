@@ -1,0 +1,30 @@
+"""How a figure is written wherever a person reads it."""
+
+import numpy as np
+
+
+def rate(learning_rate: float) -> str:
+  """A learning rate, as short as it is exact: 1e-04, 2.5e-03."""
+  return np.format_float_scientific(learning_rate, trim='-', exp_digits=2)
+
+
+def percent(fraction: float | None) -> str:
+  """A fraction as a percentage with one decimal; an en dash where there is none."""
+  return '–' if fraction is None else f'{100 * fraction:.1f} %'
+
+
+def loss(value: float | None) -> str:
+  """A loss in nats to three significant digits; an en dash where there is none."""
+  return '–' if value is None else f'{value:.3g}'
+
+
+def duration(seconds: float) -> str:
+  """A time for people: 45 s, 12 min, 3 h 20 min, 4 days 2 h."""
+  minutes = round(seconds / 60)
+  if seconds < 90:
+    return f'{round(seconds)} s'
+  if minutes < 60:
+    return f'{minutes} min'
+  if minutes < 48 * 60:
+    return f'{minutes // 60} h {minutes % 60} min'
+  return f'{minutes // 1440} days {minutes % 1440 // 60} h'

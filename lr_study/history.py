@@ -1,0 +1,76 @@
+"""Every point of every curve of every trial, as NumPy files that grow with the study."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
+EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
+
+
+class History:
+  """Curves over steps and over epochs, one column a trial.
+
+  `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float32 (epochs, trials);
+  row i belongs to step i + 1 or to the end of epoch i + 1. They are memory maps of
+  `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
+  `trials.json` names the columns.
+  """
+
+  def __init__(
+    self, folder: Path, steps: int, epochs: int, learning_rates: Sequence[float], seeds: Sequence[int]
+  ):
+    """Opens the curves in `folder`, or makes them. One rate and one seed a trial."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = [
+      {'learning_rate': rate, 'seed': seed} for rate, seed in zip(learning_rates, seeds, strict=True)
+    ]
+    (folder / 'trials.json').write_text(json.dumps(trials, indent=1) + '\n')
+    self.steps = {
+      name: _curve(folder / f'step_{name}.npy', (steps, len(trials))) for name in STEP_CURVES
+    }
+    self.epochs = {
+      name: _curve(folder / f'epoch_{name}.npy', (epochs, len(trials))) for name in EPOCH_CURVES
+    }
+
+  def write_steps(self, first: int, curves: Mapping[str, np.ndarray]) -> None:
+    """Writes rows `first`, `first` + 1, ... of each curve over steps, (rows, trials)."""
+    for name, rows in curves.items():
+      self.steps[name][first : first + len(rows)] = rows
+
+  def write_epoch(self, epoch: int, curves: Mapping[str, np.ndarray]) -> None:
+    """Writes row `epoch` (from 0) of each curve over epochs, (trials,)."""
+    for name, row in curves.items():
+      self.epochs[name][epoch] = row
+
+  def flush(self) -> None:
+    """Waits until all that was written is on disk."""
+    for curve in (*self.steps.values(), *self.epochs.values()):
+      curve.flush()
+
+
+def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+  """Means over windows of steps; the last window may be shorter.
+
+  Args:
+    curve: (steps, ...).
+    window: steps in a window.
+
+  Returns:
+    The number of steps done at the end of each window, (windows,), and the means, (windows, ...).
+  """
+  starts = np.arange(0, len(curve), window)
+  ends = np.minimum(starts + window, len(curve))
+  counts = (ends - starts).reshape(-1, *[1] * (curve.ndim - 1))
+  # A float32 loss may come near its largest number before it diverges; float64 has the room.
+  return ends, np.add.reduceat(curve.astype(np.float64), starts, axis=0) / counts
+
+
+def _curve(file: Path, shape: tuple[int, int]) -> np.memmap:
+  if file.exists():
+    return np.lib.format.open_memmap(file, mode='r+')
+  curve = np.lib.format.open_memmap(file, mode='w+', dtype=np.float32, shape=shape)
+  curve[:] = np.nan
+  return curve

@@ -1,0 +1,144 @@
+"""What the terminal shows while trials train: a live table, or plain lines where it is none."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from lr_study import formats
+
+_PLAIN_SECONDS = 10  # between two plain lines
+
+
+class TrainingView:
+  """A row a trial and a bar with the time left. Use it as a context manager."""
+
+  def __init__(self, learning_rates: Sequence[float], seeds: Sequence[int], steps: int, epochs: int):
+    """Shows nothing yet. `steps` and `epochs` are those of the whole study, a trial."""
+    self._rates, self._seeds, self._epochs = learning_rates, seeds, epochs
+    trials = len(learning_rates)
+    self._loss, self._accuracy = np.full(trials, np.nan), np.full(trials, np.nan)
+    self._validation = np.full(trials, np.nan)
+    self._bad_step = np.zeros(trials, int)
+    self._epoch = 1
+    self._console = Console()
+    self._progress = Progress(
+      TextColumn('{task.description}'),
+      BarColumn(),
+      MofNCompleteColumn(),
+      TextColumn('steps, {task.fields[left]} left'),
+      console=self._console,
+    )
+    self._task = self._progress.add_task('training', total=steps, left='?')
+    self._steps, self._first, self._started = steps, 0, time.monotonic()
+    self._last_line = -np.inf
+    self._live = None
+
+  def __enter__(self) -> 'TrainingView':
+    if self._console.is_terminal:
+      self._live = Live(self._render(), console=self._console, refresh_per_second=4)
+      self._live.__enter__()
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if self._live:
+      self._live.update(self._render())
+      self._live.__exit__(*exception)
+
+  def start(self, steps_done: int) -> None:
+    """The clock for the time left starts now, after `steps_done` steps."""
+    self._first, self._started = steps_done, time.monotonic()
+
+  def steps(self, steps_done: int, epoch: int, losses: np.ndarray, accuracies: np.ndarray) -> None:
+    """Shows a chunk of steps, (steps, trials), that ends at `steps_done` in `epoch` (from 1)."""
+    self._epoch = epoch
+    self._loss, self._accuracy = losses.mean(0), accuracies.mean(0)
+    bad = ~np.isfinite(losses)
+    new = bad.any(0) & (self._bad_step == 0)
+    self._bad_step[new] = (steps_done - len(losses) + 1 + bad.argmax(0))[new]
+    left = formats.duration(self.seconds_left(steps_done))
+    self._progress.update(self._task, completed=steps_done, left=left)
+    self._show(steps_done, left)
+
+  def epoch(self, epoch: int, validation_accuracy: np.ndarray) -> None:
+    """Shows the evaluation, (trials,), at the end of `epoch` (from 1)."""
+    self._validation = validation_accuracy
+    if self._live:
+      self._live.update(self._render())
+    else:
+      found = ', '.join(
+        f'{formats.rate(rate)} {"diverged" if bad else formats.percent(value)}'
+        for rate, value, bad in zip(self._rates, validation_accuracy, self._bad_step, strict=True)
+      )
+      self._console.print(f'epoch {epoch}/{self._epochs}: validation accuracy {found}', soft_wrap=True)
+
+  def seconds_left(self, steps_done: int) -> float:
+    """The time left if steps and evaluations go on as they went since `start`."""
+    done = max(steps_done - self._first, 1)
+    return (time.monotonic() - self._started) / done * (self._steps - steps_done)
+
+  def _show(self, steps_done: int, left: str) -> None:
+    if self._live:
+      self._live.update(self._render())
+    elif time.monotonic() - self._last_line > _PLAIN_SECONDS:
+      self._last_line = time.monotonic()
+      self._console.print(
+        f'step {steps_done}/{self._steps}, epoch {self._epoch}/{self._epochs}, {left} left',
+        soft_wrap=True,
+      )
+
+  def _render(self) -> Group:
+    table = Table()
+    for name in ('rate', 'seed', 'epoch', 'training loss', 'training', 'validation', 'status'):
+      table.add_column(name, justify='right' if name != 'status' else 'left')
+    for i, (rate, seed) in enumerate(zip(self._rates, self._seeds, strict=True)):
+      bad = self._bad_step[i]
+      figures = (
+        ('–', '–', '–')
+        if bad
+        else (
+          formats.loss(_known(self._loss[i])),
+          formats.percent(_known(self._accuracy[i])),
+          formats.percent(_known(self._validation[i])),
+        )
+      )
+      status = f'[red]diverged at step {bad}[/red]' if bad else 'training'
+      table.add_row(
+        formats.rate(rate), str(seed), f'{self._epoch}/{self._epochs}', *figures, status
+      )
+    return Group(table, self._progress)
+
+
+def print_answer(results, sentence: str) -> None:
+  """Prints the table of results, (one `verdict.Result` a trial), and the verdict's sentence."""
+  table = Table()
+  for name in ('rate', 'seed', 'training loss', 'training', 'validation', 'status'):
+    table.add_column(name, justify='right' if name != 'status' else 'left')
+  for result in results:
+    status = result.status
+    if result.first_bad_step is not None:
+      status += f' at step {result.first_bad_step}'
+    table.add_row(
+      formats.rate(result.learning_rate),
+      str(result.seed),
+      formats.loss(result.train_loss),
+      formats.percent(result.train_accuracy),
+      formats.percent(result.validation_accuracy),
+      status,
+    )
+  console = Console()
+  console.print(table)
+  console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _known(value: float) -> float | None:
+  return None if np.isnan(value) else float(value)
+
+
+def note(text: str) -> None:
+  """Prints one line about what is going on."""
+  Console().print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,84 @@
+"""A finished study on paper: results.json, results.csv and summary.md."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lr_study import formats
+from lr_study.verdict import Result, Verdict
+from lr_study.workdir import write_text
+
+
+def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> None:
+  """Writes the three files; results.json last, since it marks a study as finished.
+
+  Args:
+    workdir: the study's folder.
+    study: what goes under "study" in results.json: config, commit, versions, data, ...
+    results: one a trial.
+    verdict: the answer.
+  """
+  trials = [dataclasses.asdict(result) for result in results]
+  table = io.StringIO()
+  writer = csv.DictWriter(table, trials[0].keys(), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(trials)
+  write_text(workdir / 'results.csv', table.getvalue())
+  write_text(workdir / 'summary.md', _summary(study, results, verdict))
+  content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(verdict)}
+  # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
+  write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
+
+
+def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
+  """Reads a finished study's results; None if it has none."""
+  file = workdir / 'results.json'
+  if not file.exists():
+    return None
+  content = json.loads(file.read_text())
+  return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
+
+
+def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:
+  config, data = study['config'], study['data']
+  lines = [
+    '# Which learning rate?',
+    '',
+    f'**{verdict.sentence}**',
+    '',
+    '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |',
+    '| ---: | ---: | ---: | ---: | ---: | --- | --- |',
+  ]
+  for r in results:
+    figures = (
+      formats.rate(r.learning_rate),
+      str(r.seed),
+      formats.loss(r.train_loss),
+      formats.percent(r.train_accuracy),
+      formats.percent(r.validation_accuracy),
+      r.status,
+      r.evidence,
+    )
+    lines.append(f'| {" | ".join(figures)} |')
+  model, optimizer = config['model'], config['optimizer']
+  lines += [
+    '',
+    f'AlexNet ({model["preset"]}, width {model["width"]:g}) on {data["train"]} training and '
+    f'{data["validation"]} validation images of {len(data["classes"])} classes, '
+    f'{config["image_size"]} px; {config["epochs"]} epochs at batch size {config["batch_size"]}, '
+    f'momentum {optimizer["momentum"]:g}, schedule {config["schedule"]["name"]}; '
+    f'{formats.duration(study["seconds"])} on {study["device"]}.',
+    '',
+    '![Validation accuracy against the learning rate](figures/accuracy_by_rate.png)',
+    '',
+    '![All trials](figures/all_rates.png)',
+    '',
+  ]
+  if data['left_out']:
+    lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
+    lines += [f'    {name}' for name in data['left_out']] + ['']
+  return '\n'.join(lines)

@@ -1,0 +1,92 @@
+"""A study's folder: whose it is, and files that are there whole or not at all."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lr_study.errors import StudyError
+
+# What a study writes; --overwrite deletes these and nothing else.
+CONTENT = (
+  'checkpoints',
+  'tensorboard',
+  'history',
+  'figures',
+  'results.json',
+  'results.csv',
+  'summary.md',
+  'config.json',
+)
+
+
+def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
+  """Makes the folder this study's, or finds that it is already.
+
+  Args:
+    workdir: made if missing.
+    study: `config` and `data` decide whether two studies are the same; the rest is a record.
+    overwrite: delete another study's files.
+
+  Raises:
+    StudyError: if the folder holds another study, something else, or cannot be written.
+  """
+  file = workdir / 'config.json'
+  try:
+    if file.exists() and not overwrite:
+      _check_same(workdir, json.loads(file.read_text()), study)
+      return
+    if workdir.exists() and not overwrite and any(workdir.iterdir()):
+      raise StudyError(
+        f'{workdir} holds files but no study; choose another --workdir, or --overwrite'
+      )
+    workdir.mkdir(parents=True, exist_ok=True)
+    for name in CONTENT:
+      path = workdir / name
+      shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_text(file, json.dumps(study, indent=1) + '\n')
+  except OSError as error:
+    raise StudyError(
+      f'cannot write {workdir}: {error.strerror}; choose another --workdir'
+    ) from error
+  except ValueError as error:
+    raise StudyError(f'{file} is damaged ({error}); choose another --workdir, or --overwrite') from error
+
+
+def write_text(file: Path, text: str) -> None:
+  """Writes a file at once: a reader, or a crash, finds the old one or the new one."""
+  part = file.with_name(file.name + '.part')
+  with part.open('w') as stream:
+    stream.write(text)
+    stream.flush()
+    os.fsync(stream.fileno())
+  part.replace(file)
+
+
+def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+  new = json.loads(json.dumps(new))  # tuples become lists, as in the file
+  before, now = _flat(old['config']), _flat(new['config'])
+  changed = [
+    f'{name} {before.get(name)!r} -> {now.get(name)!r}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name)
+  ]
+  way_out = 'choose another --workdir, or start anew with --overwrite'
+  if changed:
+    raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
+  if old['data']['fingerprint'] != new['data']['fingerprint']:
+    raise StudyError(
+      f'{workdir} holds a study of other images: their fingerprint was '
+      f'{old["data"]["fingerprint"]} and is {new["data"]["fingerprint"]}; {way_out}'
+    )
+
+
+def _flat(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat

@@ -1,0 +1,22 @@
+"""Runs a study: python scripts/sweep.py --config configs/alexnet_letters.py:quick"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+
+from absl import flags  # noqa: E402
+
+from lr_study import cli, sweep  # noqa: E402
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config name>.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --workdir holds first.')
+
+
+def main() -> None:
+  config, name = cli.study_config()
+  sweep.run(config, Path(_WORKDIR.value or Path('runs', name)), _OVERWRITE.value)
+
+
+if __name__ == '__main__':
+  cli.run(main)
