@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
@@ -23,6 +23,7 @@ def run(main: Callable[[], None]) -> None:
   """
 
   def guarded(argv: Sequence[str]) -> None:
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every step that it takes
     try:
       if argv[1:]:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')

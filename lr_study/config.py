@@ -1,6 +1,7 @@
 """What a config must hold: each field's type and range, checked before anything is done."""
 
 import difflib
+import itertools
 import math
 import numbers
 from collections.abc import Callable
@@ -31,7 +32,7 @@ _FACTOR = (float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
 FIELDS: dict[str, Check] = {
   'learning_rates': (
     tuple,
-    lambda rates: rates and all(_is_number(r) and 0 < r < math.inf for r in rates),
+    lambda rates: rates and all(_is_number(r) and r > 0 for r in rates),
     'one or more numbers above 0',
   ),
   'seeds': (
@@ -49,7 +50,9 @@ FIELDS: dict[str, Check] = {
   'data.name': _TEXT,
   'data.dir': _TEXT,
   'data.classes': (
-    tuple, lambda names: all(isinstance(n, str) and n for n in names), 'names of classes'
+    tuple,
+    lambda names: all(isinstance(n, str) and n for n in names),
+    'names of classes',
   ),
   'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
   'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
@@ -66,6 +69,8 @@ FIELDS: dict[str, Check] = {
   'model.preset': _one_of(tuple(model.PRESETS)),
   'model.width': _POSITIVE,
   'model.dropout': _BELOW_1,
+  'model.convolution': _one_of(('grouped', 'matmul')),
+  'model.dense': _one_of(('auto', 'plain', 'factored')),
   'schedule.name': _one_of(tuple(schedule.SCHEDULES)),
   'schedule.every_epochs': _POSITIVE,
   'schedule.factor': _FACTOR,
@@ -75,7 +80,9 @@ FIELDS: dict[str, Check] = {
     'epochs in rising order, from 2 on',
   ),
   'schedule.heights': (
-    tuple, lambda h: all(_is_number(x) and 0 < x < math.inf for x in h), 'numbers above 0'
+    tuple,
+    lambda h: all(_is_number(x) and x > 0 for x in h),
+    'numbers above 0',
   ),
   'schedule.warmup_epochs': _AT_LEAST_0,
   'optimizer.momentum': _BELOW_1,
@@ -171,11 +178,11 @@ def _split_commas(classes: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+  return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
 
 
 def _rises(values: tuple[int, ...]) -> bool:
-  return all(a < b for a, b in zip(values, values[1:], strict=False))
+  return all(a < b for a, b in itertools.pairwise(values))
 
 
 def _value(config: ConfigDict, name: str) -> Any:

@@ -96,8 +96,17 @@ def _all_rates(history: History, results: Sequence[Result], guessing_loss: float
     known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
     accuracies.plot(np.arange(1, known + 1), curve[:known], color=colour, marker='o', markersize=3)
   losses.axhline(guessing_loss, color='black', linewidth=0.8, linestyle=':')
-  losses.annotate('guessing', (1, guessing_loss), xycoords=('axes fraction', 'data'), ha='right', va='bottom')
-  losses.set(xlabel='epoch', ylabel='training loss (nats)', xlim=(0, epochs), ylim=(0, 2 * guessing_loss))
+  losses.annotate(
+    'guessing',
+    (1, guessing_loss),
+    xycoords=('axes fraction', 'data'),
+    ha='right',
+    va='bottom',
+    bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
+  )
+  losses.set(
+    xlabel='epoch', ylabel='training loss (nats)', xlim=(0, epochs), ylim=(0, 2 * guessing_loss)
+  )
   accuracies.set(xlabel='epoch', ylabel='validation accuracy', xlim=(0, epochs), ylim=(0, 1))
   accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   figure.legend(loc='outside right center', title='learning rate', frameon=False)
@@ -119,11 +128,22 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
     points = [getattr(r, name) for r in ended]
     axes.scatter([r.learning_rate for r in ended], points, color=colour, s=18, label=label)
   if gone:
-    axes.scatter(gone, np.zeros(len(gone)), color='red', marker='x', s=45, label='diverged', clip_on=False, zorder=3)
+    axes.scatter(
+      gone,
+      np.zeros(len(gone)),
+      color='red',
+      marker='x',
+      s=45,
+      label='diverged',
+      clip_on=False,
+      zorder=3,
+    )
   if verdict.learning_rate is not None:
     axes.axvline(verdict.learning_rate, color='black', linewidth=0.8, linestyle=':')
     axes.annotate(
-      f' {formats.rate(verdict.learning_rate)}', (verdict.learning_rate, 1), va='top',
+      f' {formats.rate(verdict.learning_rate)}',
+      (verdict.learning_rate, 1),
+      va='top',
       xycoords=('data', 'axes fraction'),
     )
   axes.set_ylim(0, 1)
@@ -142,7 +162,10 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
     if result.learning_rate not in drawn:
       drawn.add(result.learning_rate)
       axes.plot(
-        steps / _steps_per_epoch(history), result.learning_rate * heights, color=colour, linewidth=1.2,
+        steps / _steps_per_epoch(history),
+        result.learning_rate * heights,
+        color=colour,
+        linewidth=1.2,
         label=formats.rate(result.learning_rate),
       )
   axes.set_xlim(0, len(history.epochs['train_loss']))

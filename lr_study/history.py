@@ -13,26 +13,34 @@ EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_a
 class History:
   """Curves over steps and over epochs, one column a trial.
 
-  `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float32 (epochs, trials);
+  `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float64 (epochs, trials);
   row i belongs to step i + 1 or to the end of epoch i + 1. They are memory maps of
   `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
   `trials.json` names the columns.
   """
 
   def __init__(
-    self, folder: Path, steps: int, epochs: int, learning_rates: Sequence[float], seeds: Sequence[int]
+    self,
+    folder: Path,
+    steps: int,
+    epochs: int,
+    learning_rates: Sequence[float],
+    seeds: Sequence[int],
   ):
     """Opens the curves in `folder`, or makes them. One rate and one seed a trial."""
     folder.mkdir(parents=True, exist_ok=True)
     trials = [
-      {'learning_rate': rate, 'seed': seed} for rate, seed in zip(learning_rates, seeds, strict=True)
+      {'learning_rate': rate, 'seed': seed}
+      for rate, seed in zip(learning_rates, seeds, strict=True)
     ]
     (folder / 'trials.json').write_text(json.dumps(trials, indent=1) + '\n')
     self.steps = {
-      name: _curve(folder / f'step_{name}.npy', (steps, len(trials))) for name in STEP_CURVES
+      name: _curve(folder / f'step_{name}.npy', (steps, len(trials)), np.float32)
+      for name in STEP_CURVES
     }
     self.epochs = {
-      name: _curve(folder / f'epoch_{name}.npy', (epochs, len(trials))) for name in EPOCH_CURVES
+      name: _curve(folder / f'epoch_{name}.npy', (epochs, len(trials)), np.float64)
+      for name in EPOCH_CURVES
     }
 
   def write_steps(self, first: int, curves: Mapping[str, np.ndarray]) -> None:
@@ -68,9 +76,9 @@ def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray
   return ends, np.add.reduceat(curve.astype(np.float64), starts, axis=0) / counts
 
 
-def _curve(file: Path, shape: tuple[int, int]) -> np.memmap:
+def _curve(file: Path, shape: tuple[int, int], dtype: type) -> np.memmap:
   if file.exists():
     return np.lib.format.open_memmap(file, mode='r+')
-  curve = np.lib.format.open_memmap(file, mode='w+', dtype=np.float32, shape=shape)
+  curve = np.lib.format.open_memmap(file, mode='w+', dtype=dtype, shape=shape)
   curve[:] = np.nan
   return curve

@@ -8,6 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import convolution, factored
 
 Params = Any  # a pytree of float32 arrays
 _KERNELS = (11, 5, 3, 3, 3)  # of the five convolutions, in every preset
@@ -82,6 +85,30 @@ _GAUSSIAN = {
 }
 
 
+class Dense(nn.Module):
+  """A dense layer whose kernel is a matrix, or factors (lr_study/factored.py) if given those.
+
+  With factors its input and, as the gradient of a tap that is added to it, the gradient of its
+  output can be had from outside.
+  """
+
+  features: int
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (batch, inputs) to (batch, features)."""
+    if self.has_variable('factors', 'kernel'):
+      coordinates = self.get_variable('params', 'kernel')
+      self.sow('inputs', 'x', x, reduce_fn=lambda _, value: value)
+      x = factored.product(x, coordinates, self.get_variable('factors', 'kernel'))
+      x = x + self.get_variable('taps', 'kernel')
+    else:
+      x = x @ self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+    return x + self.param('bias', self.bias_init, (self.features,))
+
+
 class AlexNet(nn.Module):
   """Five convolutions and three dense layers.
 
@@ -90,12 +117,14 @@ class AlexNet(nn.Module):
     classes: number of logits.
     width: factor on every hidden layer's features; 1 is the published network.
     dropout: probability that a feature of fc6 and fc7 is dropped in training.
+    matmul: compute convolutions as matrix products.
   """
 
   preset: Preset
   classes: int
   width: float = 1.0
   dropout: float = 0.5
+  matmul: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -113,6 +142,7 @@ class AlexNet(nn.Module):
         strides=4 if i == 0 else 1,
         padding=preset.padding[i],
         feature_group_count=groups,
+        conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
         name=name,
         **_initializers(preset, name, fan_in),
       )(x)
@@ -129,17 +159,18 @@ class AlexNet(nn.Module):
       if preset.dropout_first:
         x = dropout(x)
       initializers = _initializers(preset, name, x.shape[-1])
-      x = nn.Dense(scaled(4096, self.width), name=name, **initializers)(x)
+      x = Dense(scaled(4096, self.width), name=name, **initializers)(x)
       if preset.head_relu:
         x = nn.relu(x)
       if not preset.dropout_first:
         x = dropout(x)
-    return nn.Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
+    return Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
 
 
-def make_model(preset: str, classes: int, width: float, dropout: float) -> AlexNet:
-  """Builds the network of a preset's name."""
-  return AlexNet(PRESETS[preset], classes, width, dropout)
+def make_model(config: ConfigDict, classes: int) -> AlexNet:
+  """Builds the network of the `model` part of a config."""
+  matmul = config.convolution == 'matmul'
+  return AlexNet(PRESETS[config.preset], classes, config.width, config.dropout, matmul)
 
 
 def init_params(model: AlexNet, key: jax.Array, image_size: int) -> Params:
@@ -153,6 +184,37 @@ def apply(
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
   rngs = None if dropout_key is None else {'dropout': dropout_key}
   return model.apply({'params': params}, images, train=dropout_key is not None, rngs=rngs)
+
+
+def apply_factored(
+  model: AlexNet,
+  params: Params,
+  factors: dict[str, factored.Factors],
+  taps: dict[str, jax.Array],
+  images: jax.Array,
+  dropout_key: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Logits in training with factored dense kernels.
+
+  Args:
+    model: the network.
+    params: with coordinates in the place of the kernels of `factors`.
+    factors: of dense layers by name.
+    taps: zeros (batch, outputs) for each of these layers, added to its output.
+    images: (batch, height, width, 3).
+    dropout_key: of dropout.
+
+  Returns:
+    Logits (batch, classes), and the input (batch, inputs) of each layer of `factors`.
+  """
+  variables = {'params': params} | {
+    collection: {name: {'kernel': value} for name, value in by_layer.items()}
+    for collection, by_layer in (('factors', factors), ('taps', taps))
+  }
+  logits, found = model.apply(
+    variables, images, train=True, rngs={'dropout': dropout_key}, mutable=['inputs']
+  )
+  return logits, {name: found['inputs'][name]['x'] for name in factors}
 
 
 def feature_size(preset: Preset, image_size: int) -> int:

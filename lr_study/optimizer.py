@@ -12,9 +12,7 @@ from lr_study.schedule import Schedule
 Updates = Any  # a pytree shaped like the parameters
 
 
-def make_optimizer(
-  config: ConfigDict, schedule: Schedule
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
   """Builds the optimiser; its `update` takes the keyword `learning_rate`, a scalar.
 
   With gradient dL, weights w, rate r times the schedule's height h, momentum m and decay d:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lr_study.trial import Batch, State, StepMetrics, Totals, Trial
 
 HOW = ('vmap', 'pmap')
+_DONATING = ('train_step', 'fold')  # these write the new state over the old one
 
 
 class Arrays(NamedTuple):
@@ -37,7 +38,9 @@ class Trials(NamedTuple):
     order(seed_T, epoch, arrays) -> order_T: a permutation of the images for an epoch.
     train_step(state_T, rate_T, seed_T, arrays, order_T, start) -> state_T, metrics_T: a step
       on the images order[start : start + batch size]. The given state_T is donated.
-    eval_step(params_T, arrays, start) -> totals_T: images start to start + eval_batch.
+    fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
+      The given state_T is donated.
+    eval_step(state_T, arrays, start) -> totals_T: images start to start + eval_batch.
   """
 
   to_devices: Callable[[Any], Any]
@@ -46,7 +49,9 @@ class Trials(NamedTuple):
   init: Callable[[jax.Array], State]
   order: Callable[[jax.Array, int, Arrays], jax.Array]
   train_step: Callable[..., tuple[State, StepMetrics]]
-  eval_step: Callable[[Any, Arrays, int], Totals]
+  fold: Callable[[State], State]
+  eval_step: Callable[[State, Arrays, int], Totals]
+  fold_every: int
 
 
 def make_trials(
@@ -83,7 +88,10 @@ def make_trials(
       return jax.vmap(step, in_axes=(0, 0, None, None))(state_T, rate_T, seed_T[0], order_T[0])
     return jax.vmap(step)(state_T, rate_T, seed_T, order_T)
 
-  def eval_step(params_T, arrays, start):
+  def fold(state_T):
+    return jax.vmap(trial.fold)(state_T)
+
+  def eval_step(state_T, arrays, start):
     # The last batch may hang over the end: those indices are clipped and weigh nothing.
     index = start + jnp.arange(eval_batch)
     batch = Batch(
@@ -91,16 +99,17 @@ def make_trials(
       jnp.take(arrays.labels, index, mode='clip'),
     )
     weight = index < len(arrays.labels)
-    return jax.vmap(lambda params: trial.eval_step(params, batch, arrays.mean, weight))(params_T)
+    return jax.vmap(lambda state: trial.eval_step(state, batch, arrays.mean, weight))(state_T)
 
   functions = {
     'init': (init, (0,)),
     'order': (order, (0, None, 0)),
     'train_step': (train_step, (0, 0, 0, 0, 0, None)),
+    'fold': (fold, (0,)),
     'eval_step': (eval_step, (0, 0, None)),
   }
   build = _on_one_device if how == 'vmap' else _on_all_devices
-  return build(functions, len(seeds))
+  return build(functions, len(seeds), trial.fold_every)
 
 
 def _keys(seed: jax.Array) -> jax.Array:
@@ -108,21 +117,23 @@ def _keys(seed: jax.Array) -> jax.Array:
   return jax.random.split(jax.random.key(seed), 3)
 
 
-def _on_one_device(functions: dict[str, Any], count: int) -> Trials:
+def _on_one_device(functions: dict[str, Any], count: int, fold_every: int) -> Trials:
   del count  # nothing is filled up
   device = jax.local_devices()[0]
   compiled = {
-    name: jax.jit(function, donate_argnums=0 if name == 'train_step' else ())
+    name: jax.jit(function, donate_argnums=0 if name in _DONATING else ())
     for name, (function, _) in functions.items()
   }
 
   def put(tree):
     return jax.device_put(tree, device)
 
-  return Trials(to_devices=put, to_host=jax.device_get, share=put, **compiled)
+  return Trials(
+    to_devices=put, to_host=jax.device_get, share=put, fold_every=fold_every, **compiled
+  )
 
 
-def _on_all_devices(functions: dict[str, Any], count: int) -> Trials:
+def _on_all_devices(functions: dict[str, Any], count: int, fold_every: int) -> Trials:
   devices = jax.local_devices()
   each = -(-count // len(devices))
   sharding = NamedSharding(Mesh(np.asarray(devices), 'devices'), PartitionSpec('devices'))
@@ -131,12 +142,15 @@ def _on_all_devices(functions: dict[str, Any], count: int) -> Trials:
       function,
       in_axes=in_axes,
       devices=devices,
-      donate_argnums=0 if name == 'train_step' else (),
+      donate_argnums=0 if name in _DONATING else (),
     )
     for name, (function, in_axes) in functions.items()
   }
 
-  def to_devices(x_T):
+  def to_devices(tree_T):
+    return jax.tree.map(spread, tree_T)
+
+  def spread(x_T):
     x_T = np.asarray(x_T)
     filling = np.repeat(x_T[-1:], each * len(devices) - count, axis=0)
     x_T = np.concatenate([x_T, filling]).reshape(len(devices), each, *x_T.shape[1:])
@@ -150,4 +164,6 @@ def _on_all_devices(functions: dict[str, Any], count: int) -> Trials:
       lambda x: jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), sharding), tree
     )
 
-  return Trials(to_devices=to_devices, to_host=to_host, share=share, **compiled)
+  return Trials(
+    to_devices=to_devices, to_host=to_host, share=share, fold_every=fold_every, **compiled
+  )

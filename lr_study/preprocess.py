@@ -29,7 +29,7 @@ def make_preprocess(config: ConfigDict) -> Preprocess:
       else:
         top, left = jax.random.randint(crop_key, (2, x.shape[0]), 0, room + 1)
       window = (config.crop, config.crop, 3)
-      x = jax.vmap(lambda image, t, l: jax.lax.dynamic_slice(image, (t, l, 0), window))(
+      x = jax.vmap(lambda image, y, x: jax.lax.dynamic_slice(image, (y, x, 0), window))(
         x, top, left
       )
     if config.mirror and key is not None:

@@ -17,7 +17,9 @@ _PLAIN_SECONDS = 10  # between two plain lines
 class TrainingView:
   """A row a trial and a bar with the time left. Use it as a context manager."""
 
-  def __init__(self, learning_rates: Sequence[float], seeds: Sequence[int], steps: int, epochs: int):
+  def __init__(
+    self, learning_rates: Sequence[float], seeds: Sequence[int], steps: int, epochs: int
+  ):
     """Shows nothing yet. `steps` and `epochs` are those of the whole study, a trial."""
     self._rates, self._seeds, self._epochs = learning_rates, seeds, epochs
     trials = len(learning_rates)
@@ -74,7 +76,9 @@ class TrainingView:
         f'{formats.rate(rate)} {"diverged" if bad else formats.percent(value)}'
         for rate, value, bad in zip(self._rates, validation_accuracy, self._bad_step, strict=True)
       )
-      self._console.print(f'epoch {epoch}/{self._epochs}: validation accuracy {found}', soft_wrap=True)
+      self._console.print(
+        f'epoch {epoch}/{self._epochs}: validation accuracy {found}', soft_wrap=True
+      )
 
   def seconds_left(self, steps_done: int) -> float:
     """The time left if steps and evaluations go on as they went since `start`."""

@@ -13,7 +13,9 @@ from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
 
 
-def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> None:
+def write(
+  workdir: Path, study: dict[str, Any], results: Sequence[Result], verdict: Verdict
+) -> None:
   """Writes the three files; results.json last, since it marks a study as finished.
 
   Args:

@@ -18,11 +18,20 @@ from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.events import Events
 from lr_study.history import STEP_CURVES, History
-from lr_study.schedule import Schedule, make_schedule
+from lr_study.schedule import make_schedule
 from lr_study.trial import State, make_trial
 
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'tensorflow-datasets', 'orbax-checkpoint', 'numpy', 'pillow')
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'tensorflow-datasets',
+  'orbax-checkpoint',
+  'numpy',
+  'pillow',
+)
 
 
 def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Verdict:
@@ -49,7 +58,9 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
     finished = _train(config, data, folder, study)
   results, answer = finished
   progress.print_answer(results, answer.sentence)
-  progress.note(f'{folder}: summary.md, figures/, results.json; tensorboard --logdir {folder}/tensorboard')
+  progress.note(
+    f'{folder}: summary.md, figures/, results.json; tensorboard --logdir {folder}/tensorboard'
+  )
   return answer
 
 
@@ -120,9 +131,7 @@ def _prepare(config: ConfigDict, data: datasets.Dataset) -> _Sweep:
   )
 
 
-def _train_all(
-  sweep: _Sweep, history: History, events: Events, checkpoints: Checkpoints
-) -> None:
+def _train_all(sweep: _Sweep, history: History, events: Events, checkpoints: Checkpoints) -> None:
   """Trains from the newest checkpoint, or from the start, to the last epoch."""
   config, trials, per_epoch = sweep.config, sweep.trials, sweep.steps_per_epoch
   state_T, done = trials.init(sweep.seed_T), 0
@@ -167,6 +176,8 @@ def _train_steps(
       state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, start
     )
     metrics.append(metrics_T)
+    if (step + 1) % sweep.trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
+      state_T = sweep.trials.fold(state_T)
   rows = [sweep.trials.to_host(metrics_T) for metrics_T in metrics]
   return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
 
@@ -177,7 +188,7 @@ def _evaluate(sweep: _Sweep, state_T: State) -> dict[str, np.ndarray]:
   parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
   for name, arrays, images in parts:
     totals = [
-      sweep.trials.eval_step(state_T.params, arrays, start)
+      sweep.trials.eval_step(state_T, arrays, start)
       for start in range(0, images, sweep.config.eval_batch_size)
     ]
     totals = [sweep.trials.to_host(total) for total in totals]
@@ -209,22 +220,21 @@ def _announce(sweep: _Sweep) -> None:
   order_T = trials.order(sweep.seed_T, 0, sweep.train)
   for timed in (False, False, True):  # the first call compiles, the second warms up
     begun = time.monotonic()
-    count = 5 if timed else 1
+    count = 32 if timed else 1
     for _ in range(count):
-      state_T, metrics_T = trials.train_step(
-        state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, 0
-      )
-    jax.block_until_ready(metrics_T)
+      state_T, _ = trials.train_step(state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, 0)
+    state_T = trials.fold(state_T)
+    jax.block_until_ready(state_T)
     step_seconds = (time.monotonic() - begun) / count
     begun = time.monotonic()
-    jax.block_until_ready(trials.eval_step(state_T.params, sweep.train, 0))
+    jax.block_until_ready(trials.eval_step(state_T, sweep.train, 0))
     eval_seconds = time.monotonic() - begun
   batches = sum(-(-images // config.eval_batch_size) for images in sweep.images)
   epoch_seconds = sweep.steps_per_epoch * step_seconds + batches * eval_seconds
   seconds = config.epochs * epoch_seconds
   progress.note(
-    f'{config.epochs} epochs of {sweep.steps_per_epoch} steps, {1000 * step_seconds:.3g} ms a step: '
-    f'about {formats.duration(seconds)}'
+    f'{config.epochs} epochs of {sweep.steps_per_epoch} steps, '
+    f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
   )
   if seconds > _LONG_SECONDS:
     progress.note(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from lr_study import factored
 from lr_study import model as models
 from lr_study.optimizer import make_optimizer
 from lr_study.preprocess import make_preprocess
@@ -15,11 +16,12 @@ from lr_study.schedule import make_schedule
 
 
 class State(NamedTuple):
-  """What a step changes: weights, optimiser state, and the number of steps taken (int32)."""
+  """What a step changes. `factors` holds factored dense kernels, and is empty if there are none."""
 
   params: models.Params
   opt_state: optax.OptState
-  step: jax.Array
+  factors: dict[str, factored.Factors]
+  step: jax.Array  # steps taken, int32
 
 
 class Batch(NamedTuple):
@@ -49,52 +51,85 @@ class Trial(NamedTuple):
 
   init: Callable[[jax.Array], State]
   train_step: Callable[[State, jax.Array, Batch, jax.Array, jax.Array], tuple[State, StepMetrics]]
-  eval_step: Callable[[models.Params, Batch, jax.Array, jax.Array], Totals]
+  fold: Callable[[State], State]
+  eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
+  fold_every: int
 
 
 def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   """Builds a trial's functions; nothing in them depends on its learning rate or its seed.
 
-    init(key) -> state
-    train_step(state, learning_rate, batch, mean, key) -> state, metrics: one update. The key
-      is the trial's own; dropout and augmentation of step t draw from fold_in(key, t).
-    eval_step(params, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
-      is 1 for an image that counts and 0 for padding.
+  init(key) -> state
+  train_step(state, learning_rate, batch, mean, key) -> state, metrics: one update. The key
+    is the trial's own; dropout and augmentation of step t draw from fold_in(key, t).
+  fold(state) -> state: due after every `fold_every` steps of the study, and before an
+    evaluation. It changes nothing but how dense kernels are written down.
+  eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
+    is 1 for an image that counts and 0 for padding.
   """
-  model = models.make_model(config.model.preset, classes, config.model.width, config.model.dropout)
+  model = models.make_model(config.model, classes)
   schedule = make_schedule(config.schedule, steps_per_epoch, config.epochs)
   optimizer = make_optimizer(config.optimizer, schedule)
   preprocess = make_preprocess(config.input)
+  image_size = config.input.crop or config.image_size
+  layers = _factored_layers(config, model, image_size)
+  rows = factored.pairs(config.batch_size, config.optimizer.momentum)
 
   def init(key):
-    params = models.init_params(model, key, config.input.crop or config.image_size)
-    return State(params, optimizer.init(params), jnp.zeros([], jnp.int32))
+    params = models.init_params(model, key, image_size)
+    params, factors = factored.split(params, layers, rows)
+    return State(params, optimizer.init(params), factors, jnp.zeros([], jnp.int32))
+
+  def loss_of(params, taps, factors, inputs, labels, key):
+    logits, layer_inputs = models.apply_factored(model, params, factors, taps, inputs, key)
+    return cross_entropy(logits, labels).mean(), (logits, layer_inputs)
 
   def train_step(state, learning_rate, batch, mean, key):
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     inputs = preprocess(batch.images, mean, augment_key)
-
-    def loss_of(params):
-      logits = models.apply(model, params, inputs, dropout_key)
-      return cross_entropy(logits, batch.labels).mean(), logits
-
-    (loss, logits), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    taps = {n: jnp.zeros((len(inputs), f.g.shape[1])) for n, f in state.factors.items()}
+    (loss, (logits, x)), (gradient, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
+      state.params, taps, state.factors, inputs, batch.labels, dropout_key
+    )
+    gradient, factors, norm = factored.gradient(gradient, state.factors, x, g, state.step)
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params, learning_rate=learning_rate
     )
     params = optax.apply_updates(state.params, updates)
     accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
-    metrics = StepMetrics(loss, accuracy, optax.global_norm(gradient))
-    return State(params, opt_state, state.step + 1), metrics
+    return State(params, opt_state, factors, state.step + 1), StepMetrics(loss, accuracy, norm)
 
-  def eval_step(params, batch, mean, weight):
+  def fold(state):
+    params, opt_state, factors = factored.fold(
+      optimizer, state.params, state.opt_state, state.factors
+    )
+    return State(params, opt_state, factors, state.step)
+
+  def eval_step(state, batch, mean, weight):
+    params = factored.merge(state.params, state.factors)
     logits = models.apply(model, params, preprocess(batch.images, mean, None))
     correct = jnp.argmax(logits, -1) == batch.labels
     # where, not a product: 0 x NaN would be NaN.
     loss = jnp.where(weight > 0, cross_entropy(logits, batch.labels), 0)
     return Totals(jnp.sum(loss), jnp.sum(jnp.where(weight > 0, correct, 0)))
 
-  return Trial(init, train_step, eval_step)
+  return Trial(init, train_step, fold, eval_step, factored.fold_every(config.batch_size))
+
+
+def _factored_layers(config: ConfigDict, model: models.AlexNet, image_size: int) -> tuple[str, ...]:
+  """Names of the dense layers whose kernels are kept as factors."""
+  if config.model.dense == 'plain':
+    return ()
+  shapes = jax.eval_shape(lambda key: models.init_params(model, key, image_size), jax.random.key(0))
+  batch_size, momentum = config.batch_size, config.optimizer.momentum
+  return tuple(
+    name
+    for name, layer in shapes.items()
+    if len(layer['kernel'].shape) == 2
+    and (
+      config.model.dense == 'factored' or factored.pays(layer['kernel'].shape, batch_size, momentum)
+    )
+  )
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

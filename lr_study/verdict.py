@@ -90,9 +90,7 @@ def results(
   ]
 
 
-def _result(
-  history: History, trial: int, rate: float, seed: int, guessing_loss: float
-) -> Result:
+def _result(history: History, trial: int, rate: float, seed: int, guessing_loss: float) -> Result:
   losses = history.steps['loss'][:, trial]
   bad = first_bad_step(history, trial)
   last = {name: float(curve[-1, trial]) for name, curve in history.epochs.items()}
@@ -111,7 +109,15 @@ def _result(
       f'guessing costs {formats.loss(guessing_loss)}'
     )
   return Result(
-    rate, seed, status, evidence, bad, last_loss, len(losses), len(history.epochs['train_loss']), **last
+    rate,
+    seed,
+    status,
+    evidence,
+    bad,
+    last_loss,
+    len(losses),
+    len(history.epochs['train_loss']),
+    **last,
   )
 
 

@@ -51,7 +51,9 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
       f'cannot write {workdir}: {error.strerror}; choose another --workdir'
     ) from error
   except ValueError as error:
-    raise StudyError(f'{file} is damaged ({error}); choose another --workdir, or --overwrite') from error
+    raise StudyError(
+      f'{file} is damaged ({error}); choose another --workdir, or --overwrite'
+    ) from error
 
 
 def write_text(file: Path, text: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
 
-from absl import flags  # noqa: E402
+from absl import flags
 
-from lr_study import cli, sweep  # noqa: E402
+from lr_study import cli, sweep
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config name>.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --workdir holds first.')

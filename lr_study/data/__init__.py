@@ -145,7 +145,9 @@ def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
       f'image_size is {image_size}; letters are rendered from {smallest} to {largest} pixels'
     )
   letters = ''.join(config.classes) or render.LETTERS
-  if len(config.classes) != len(letters) * bool(config.classes) or set(letters) - set(string.ascii_uppercase):
+  if len(config.classes) != len(letters) * bool(config.classes) or set(letters) - set(
+    string.ascii_uppercase
+  ):
     raise StudyError(f'data.classes: {config.classes} must be single capital letters, A to Z')
   per_class = config.per_class or render.PER_CLASS
   letters_config = builders.LettersConfig(

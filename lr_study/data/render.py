@@ -154,16 +154,14 @@ def _font(package: str, file: str, weight: int | None, pixels: int) -> ImageFont
   return font
 
 
-def _colour(
-  rng: np.random.Generator, brightness: tuple[float, float], tint: float
-) -> np.ndarray:
+def _colour(rng: np.random.Generator, brightness: tuple[float, float], tint: float) -> np.ndarray:
   # Minerals are grey, or warm (iron) more often than cold: green and violet stones look wrong.
   warm = np.float32([1.0, 0.1, -0.6]) * (rng.gamma(1.0, tint) - tint / 2)
   return np.float32(rng.uniform(*brightness)) + warm + np.float32(rng.normal(0, tint / 6, 3))
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int, octaves: int) -> np.ndarray:
-  """Smooth noise of about -1 to 1, (size, size): random grids of `cells`, 2 `cells`, ... enlarged."""
+  """Smooth noise of about -1 to 1, (size, size): random grids of `cells`, 2 `cells`, ... added."""
   total = np.zeros((size, size), np.float32)
   for octave in range(octaves):
     n = min(cells * 2**octave, size)

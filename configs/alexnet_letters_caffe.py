@@ -1,0 +1,32 @@
+"""The published experiment on DIGITS's other back end, Caffe: its network and its solver.
+
+  python scripts/sweep.py --config configs/alexnet_letters_caffe.py
+
+What differs: local response normalisation, grouped convolutions and a ReLU head; momentum 0.9
+with the rate inside the velocity; weight decay of a hundredth of the rate, so that a sweep of
+the rate sweeps the decay too; biases at twice the rate and without decay; random 227-pixel
+crops; the same order of the images every epoch. DIGITS also mirrors at random by default, which
+is wrong for letters: --config.input.mirror=True brings it back. DIGITS's drops come after 33 % of
+all steps each, a tenth of an epoch before the round epochs.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import alexnet_letters
+
+
+def get_config() -> ConfigDict:
+  """The experiment as DIGITS's Caffe back end runs it (model/tasks/caffe_train.py)."""
+  config = alexnet_letters.get_config()
+  config.input.crop = 227
+  config.input.bgr = True
+  config.data.reshuffle = False
+  config.model.preset = 'digits_caffe'
+  config.schedule.every_epochs = 9.9
+  config.optimizer.momentum = 0.9
+  config.optimizer.rate_in_velocity = True
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.decay_per_rate = True
+  config.optimizer.bias_rate = 2.0
+  config.optimizer.bias_decay = 0.0
+  return config

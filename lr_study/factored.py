@@ -1,0 +1,154 @@
+"""Dense kernels as a fixed matrix and the factors of the latest gradients.
+
+The gradient of a dense kernel is a sum of outer products x g', one an image: x is the layer's
+input and g the gradient of its output. SGD with momentum and weight decay is linear in the
+kernel, so every kernel and every velocity stays a combination
+
+    a base + sum_i c_i x_i g_i'
+
+of one matrix and the latest pairs (x_i, g_i). The optimiser is given the coordinates
+(a, c_1, c_2, ...) in the kernel's place and updates them with the same arithmetic; the matrix is
+written only when the pairs are folded into it, every `fold_every` steps. No gradient and no
+velocity of the kernel's size exists, and at small batches a step reads little but the matrix.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# A pair is forgotten once momentum has shrunk its velocity below this share of what it was:
+# float32 resolves 6e-8, so what is lost is lost in rounding anyway, a tenfold drop of the rate
+# included.
+_FORGOTTEN = 1e-9
+_WINDOW = 64  # pairs from one fold to the next; a fold costs one matrix product
+
+
+class Factors(NamedTuple):
+  """Of one kernel: base (inputs, outputs), x (pairs, inputs), g (pairs, outputs), float32."""
+
+  base: jax.Array
+  x: jax.Array
+  g: jax.Array
+
+
+def fold_every(batch_size: int) -> int:
+  """Steps from one fold to the next."""
+  return max(1, _WINDOW // batch_size)
+
+
+def pairs(batch_size: int, momentum: float) -> int:
+  """Pairs to keep: those since the last fold, and those that momentum still remembers."""
+  remembered = math.ceil(math.log(_FORGOTTEN) / math.log(momentum)) if momentum else 0
+  window = fold_every(batch_size)
+  # A whole number of windows: then a fold always finds the same slots newest.
+  return math.ceil((window + remembered) / window) * window * batch_size
+
+
+def pays(kernel: tuple[int, int], batch_size: int, momentum: float) -> bool:
+  """True if the pairs of a kernel of this shape are less work than the kernel itself."""
+  rows = pairs(batch_size, momentum)
+  return fold_every(batch_size) > 1 and rows * sum(kernel) < math.prod(kernel)
+
+
+def split(params: Any, layers: tuple[str, ...], rows: int) -> tuple[Any, dict[str, Factors]]:
+  """Takes the kernels of `layers` out of `params`.
+
+  Returns:
+    params with the coordinates (1 + rows,) in the kernels' place, and each kernel's factors.
+  """
+  params, factors = dict(params), {}
+  for name in layers:
+    base = params[name]['kernel']
+    inputs, outputs = base.shape
+    factors[name] = Factors(base, jnp.zeros((rows, inputs)), jnp.zeros((rows, outputs)))
+    params[name] = params[name] | {'kernel': jnp.zeros(1 + rows).at[0].set(1.0)}
+  return params, factors
+
+
+def merge(params: Any, factors: dict[str, Factors]) -> Any:
+  """The plain params again, right after a fold."""
+  return params | {name: params[name] | {'kernel': factor.base} for name, factor in factors.items()}
+
+
+def product(x: jax.Array, coordinates: jax.Array, factors: Factors) -> jax.Array:
+  """x (batch, inputs) times the kernel: (batch, outputs)."""
+  thin = ((x @ factors.x.T) * coordinates[1:]) @ factors.g
+  return coordinates[0] * (x @ factors.base) + thin
+
+
+def gradient(
+  of_params: Any,
+  factors: dict[str, Factors],
+  x: dict[str, jax.Array],
+  g: dict[str, jax.Array],
+  step: jax.Array,
+) -> tuple[Any, dict[str, Factors], jax.Array]:
+  """The gradient of a step as the optimiser is to see it.
+
+  Args:
+    of_params: the gradient with respect to the params; at coordinates it has no use.
+    factors: before the step.
+    x: input (batch, inputs) of each factored layer.
+    g: gradient of its output, (batch, outputs).
+    step: steps taken before this one, int32.
+
+  Returns:
+    The gradient, with coordinates 1 at the step's pairs; the factors with these pairs in place
+    of the oldest; the norm of the gradient, for a kernel that of
+    sum_b x_b g_b': the square root of sum_bc (x_b . x_c) (g_b . g_c).
+  """
+  of_params, new_factors = dict(of_params), {}
+  squares = jnp.zeros([])
+  for name, factor in factors.items():
+    rows, batch = len(factor.x), len(x[name])
+    slot = (step * batch) % rows
+    new_factors[name] = factor._replace(
+      x=jax.lax.dynamic_update_slice(factor.x, x[name], (slot, 0)),
+      g=jax.lax.dynamic_update_slice(factor.g, g[name], (slot, 0)),
+    )
+    coordinates = jax.lax.dynamic_update_slice(jnp.zeros(1 + rows), jnp.ones(batch), (1 + slot,))
+    squares += jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T))
+    of_params[name] = of_params[name] | {'kernel': coordinates}
+  small = [
+    leaf
+    for name, layer in of_params.items()
+    for key, leaf in layer.items()
+    if not (name in factors and key == 'kernel')
+  ]
+  squares += sum(jnp.sum(jnp.square(leaf)) for leaf in small)
+  return of_params, new_factors, jnp.sqrt(squares)
+
+
+def fold(
+  optimizer: optax.GradientTransformation,
+  params: Any,
+  opt_state: optax.OptState,
+  factors: dict[str, Factors],
+) -> tuple[Any, optax.OptState, dict[str, Factors]]:
+  """Makes each kernel the base of its coordinates, and writes velocities in the new basis.
+
+  With the kernel's coordinates (a, c), what had coordinates (u, v) has (u / a, v - u c / a).
+  """
+
+  def new_basis(vector, kernel, is_factored):
+    if not is_factored:
+      return vector
+    scale = vector[0] / kernel[0]
+    return jnp.concatenate([scale[None], vector[1:] - scale * kernel[1:]])
+
+  def new_base(factor, kernel):
+    return kernel[0] * factor.base + (factor.x * kernel[1:, None]).T @ factor.g
+
+  is_factored = {
+    name: {key: name in factors and key == 'kernel' for key in layer}
+    for name, layer in params.items()
+  }
+  folded = {
+    name: factor._replace(base=new_base(factor, params[name]['kernel']))
+    for name, factor in factors.items()
+  }
+  opt_state = optax.tree_utils.tree_map_params(optimizer, new_basis, opt_state, params, is_factored)
+  return jax.tree.map(new_basis, params, params, is_factored), opt_state, folded

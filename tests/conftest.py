@@ -1,0 +1,36 @@
+"""What all tests share: four CPU devices, and the quick study shrunk to seconds."""
+
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 4)
+sys.path.insert(0, str(Path(__file__).parent))
+
+from configs import alexnet_letters  # noqa: E402
+
+
+def make_tiny(cache_dir):
+  """The quick study on 80 letters with a network of a sixteenth of the width."""
+  config = alexnet_letters.get_config('quick')
+  config.image_size = 67
+  config.model.width = 1 / 16
+  config.data.per_class = 8
+  config.data.cache_dir = cache_dir
+  config.model.convolution = 'grouped'  # compiles faster; test_convolution.py has the other
+  config.log_every_steps = 25
+  return config
+
+
+@pytest.fixture(scope='session')
+def cache_dir(tmp_path_factory):
+  """Where the tests build data sets: rendered once, never in the user's own cache."""
+  return str(tmp_path_factory.mktemp('data_sets'))
+
+
+@pytest.fixture
+def tiny(cache_dir):
+  """A config of its own for each test."""
+  return make_tiny(cache_dir)

@@ -1,0 +1,111 @@
+"""Many trials at once: each is what it would be alone, whatever runs beside it, and wherever."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_tiny
+from helpers import load, train
+
+from lr_study import parallel, trial
+
+RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
+STEPS = 50
+
+
+@pytest.fixture(scope='module')
+def solo(cache_dir):
+  config, data_set = load(make_tiny(cache_dir))
+  return [train(config, data_set, [rate], [0], STEPS)[0] for rate in RATES]
+
+
+@pytest.mark.parametrize('how', parallel.HOW)
+def test_curves_are_those_of_solo_runs(tiny, solo, how):
+  """Three trials: with pmap on four devices one device trains a copy, which is not reported."""
+  config, data_set = load(tiny)
+  together, _, _ = train(config, data_set, RATES, [0] * 3, STEPS, how)
+  for name, curves in together._asdict().items():
+    assert curves.shape == (STEPS, 3)
+    for curve, alone in zip(curves.T, solo, strict=True):
+      np.testing.assert_allclose(curve, getattr(alone, name)[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_pmap_spreads_trials_evenly_and_drops_the_filling(tiny):
+  config, data_set = load(tiny)
+  one = trial.make_trial(config, 10, 60)
+  trials = parallel.make_trials(one, [0] * 6, 'pmap', 1, 8)
+  x_T = trials.to_devices(np.arange(6.0))
+  assert x_T.shape == (4, 2)
+  assert {shard.data.shape for shard in x_T.addressable_shards} == {(1, 2)}
+  assert np.asarray(x_T).ravel().tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
+  assert trials.to_host(x_T).tolist() == [0, 1, 2, 3, 4, 5]
+  assert len(data_set.classes) == 10
+
+
+def test_a_trial_that_goes_to_nan_is_alone_in_it(tiny, solo):
+  config, data_set = load(tiny)
+  together, _, _ = train(config, data_set, (1e3, *RATES), [0] * 4, STEPS)
+  assert not np.isfinite(together.loss[-1, 0])
+  assert np.isfinite(together.loss[:, 1:]).all()
+  for curve, alone in zip(together.loss[:, 1:].T, solo, strict=True):
+    np.testing.assert_allclose(curve, alone.loss[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_trials_of_a_seed_share_weights_order_and_masks(tiny):
+  """With the same rate they are the same to the bit; another seed differs from the first step."""
+  tiny.model.dropout = 0.5
+  config, data_set = load(tiny)
+  metrics, _, _ = train(config, data_set, [1e-4] * 3, [7, 7, 8], 20)
+  assert (metrics.loss[:, 0] == metrics.loss[:, 1]).all()
+  assert (metrics.loss[:, 0] != metrics.loss[:, 2]).all()
+
+
+def test_seeds_together_are_seeds_alone(tiny):
+  config, data_set = load(tiny)
+  both, _, _ = train(config, data_set, [1e-5] * 2, [3, 4], STEPS)
+  for column, seed in enumerate((3, 4)):
+    alone, _, _ = train(config, data_set, [1e-5], [seed], STEPS)
+    np.testing.assert_allclose(both.loss[:, column], alone.loss[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_epoch_sees_every_image_once(tiny):
+  config, data_set = load(tiny)
+  images = len(data_set.train.labels)
+  one = trial.make_trial(config, 10, images)
+  trials = parallel.make_trials(one, [0], 'vmap', 1, 8)
+  arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+  seed_T = trials.to_devices(np.zeros(1, np.uint32))
+  first, second = (np.asarray(trials.order(seed_T, epoch, arrays)[0]) for epoch in (0, 1))
+  assert sorted(first) == sorted(second) == list(range(images))
+  assert (first != second).any()
+
+
+def test_evaluation_counts_every_image_once(tiny):
+  """At a batch that does not divide the images, the last one hangs over."""
+  config, data_set = load(tiny)
+  images, totals = len(data_set.train.labels), {}
+  for eval_batch in (images, 7):
+    one = trial.make_trial(config, 10, images)
+    trials = parallel.make_trials(one, [0, 0], 'vmap', 1, eval_batch)
+    arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+    state_T = trials.init(trials.to_devices(np.zeros(2, np.uint32)))
+    found = [trials.eval_step(state_T, arrays, i) for i in range(0, images, eval_batch)]
+    totals[eval_batch] = jax.tree.map(lambda *x: np.sum(x, 0), *found)
+  np.testing.assert_allclose(totals[7].loss, totals[images].loss, rtol=1e-5)
+  assert (totals[7].correct == totals[images].correct).all()
+
+
+def test_no_rate_compiles_twice(tiny):
+  """Steps at other rates find the compiled program; it does not hold the rates."""
+  config, data_set = load(tiny)
+  _, _, trials = train(config, data_set, [1e-3, 1e-4], [0, 0], 2)
+  compiled = trials.train_step._cache_size()
+  seed_T = trials.to_devices(np.zeros(2, np.uint32))
+  arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+  order_T, texts = trials.order(seed_T, 0, arrays), []
+  for rates in ((0.1, 0.2), (1e-5, 3e-7)):
+    state_T = trials.init(seed_T)
+    rate_T = trials.to_devices(np.asarray(rates, np.float32))
+    texts.append(trials.train_step.lower(state_T, rate_T, seed_T, arrays, order_T, 0).as_text())
+    trials.train_step(state_T, rate_T, seed_T, arrays, order_T, 1)
+  assert trials.train_step._cache_size() == compiled == 1
+  assert texts[0] == texts[1]
