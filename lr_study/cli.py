@@ -42,33 +42,32 @@ def study_config() -> tuple[ConfigDict, str]:
   if _CONFIG.value is None:
     raise StudyError('no --config; try --config configs/alexnet_letters.py:quick')
   path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
-  try:
-    config = _CONFIG.value
-    config.lock()
-  except StudyError:
-    raise
-  except Exception as error:  # a config is a program: it can fail in any way
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    raise StudyError(f'--config {path}: {lines[-1].strip() if lines else repr(error)}') from error
-  return config, Path(path).stem + (f'_{variant}' if variant else '')
+  return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  for flag, value in zip(argv, [*argv[1:], ''], strict=True):
+    name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
+    if name in ('--config', '-config') and not Path(path.partition(':')[0]).is_file():
+      _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
   try:
     return flags.FLAGS(list(argv))
   except flags.Error as error:
-    _fail(str(error).splitlines()[0])
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    # ml_collections raises these for an override of a field that the config does not have.
-    unknown = [
-      a.partition('=')[0].removeprefix('--').removeprefix('config.')
-      for a in argv
-      if a.startswith('--config.')
-    ]
-    unknown = [name for name in unknown if name not in configs.FIELDS]
-    if not unknown:
-      _fail(str(error))
-    _fail(f'config.{unknown[0]}: no such field{configs.nearest(unknown[0])}')
+    _fail(_one_line(error))
+  except Exception as error:  # a config is a program: it can fail in any way
+    # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
+    overrides = [flag.partition('=')[0] for flag in argv if flag.startswith('--config.')]
+    names = [name.removeprefix('--config.') for name in overrides]
+    unknown = [name for name in names if name not in configs.FIELDS]
+    if unknown and 'Traceback' not in str(error):
+      _fail(f'config.{unknown[0]}: no such field{configs.nearest(unknown[0])}')
+    _fail(f'--config: {_one_line(error)}')
+
+
+def _one_line(error: Exception) -> str:
+  """Its message; of a config's traceback, which ml_collections puts into it, the last line."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+  return lines[-1] if 'Traceback' in str(error) else lines[0]
 
 
 def _fail(message: str) -> None:

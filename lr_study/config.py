@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lr_study import model, parallel, schedule
+from lr_study.data import RESIZE_MODES, SOURCES
 from lr_study.errors import StudyError
 
 # field -> (type, a test of its value, what the test asks for); the configs say what it is for
@@ -47,7 +48,7 @@ FIELDS: dict[str, Check] = {
   'eval_batch_size': _COUNT,
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
-  'data.name': _TEXT,
+  'data.name': _one_of(SOURCES),
   'data.dir': _TEXT,
   'data.classes': (
     tuple,
@@ -57,7 +58,7 @@ FIELDS: dict[str, Check] = {
   'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
   'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
   'data.seed': _COUNT_OR_0,
-  'data.resize': _TEXT,
+  'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,
   'data.skip_unreadable': _SWITCH,
   'data.cache_dir': _TEXT,

@@ -298,8 +298,6 @@ def test_bad_folders(config, photos):
   fails('nowhere is not a folder')
   config.dir = ''
   fails('data.dir is empty')
-  config.name = 'photographs'
-  fails("no data set 'photographs'; there are tombstone_letters, image_folder")
 
 
 def test_bad_letters(config):

@@ -13,7 +13,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lr_study.data import builders, folder, images, render
+from lr_study.data.images import RESIZE_MODES
 from lr_study.errors import StudyError
+
+__all__ = ['RESIZE_MODES', 'SOURCES', 'Dataset', 'Part', 'load', 'split']
 
 
 class Part(NamedTuple):
@@ -54,12 +57,6 @@ def load(config: ConfigDict, image_size: int) -> Dataset:
   Raises:
     StudyError: for anything the user can mend in the config or in the files.
   """
-  if config.name not in SOURCES:
-    raise StudyError(f'data.name: no data set {config.name!r}; there are {", ".join(SOURCES)}')
-  if config.resize not in images.RESIZE_MODES:
-    raise StudyError(
-      f'data.resize: no mode {config.resize!r}; there are {", ".join(images.RESIZE_MODES)}'
-    )
   source = SOURCES[config.name](config, image_size)
   labels = source.labels
   if len(source.classes) < 2:

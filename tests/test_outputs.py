@@ -1,0 +1,261 @@
+"""What a study leaves on disk and shows: history, TensorBoard, tables, figures, the folder."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from lr_study import figures, formats, progress, report, verdict, workdir
+from lr_study.errors import StudyError
+from lr_study.events import Events
+from lr_study.history import EPOCH_CURVES, History, window_means
+
+RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
+
+
+def height(step):
+  return 1.0 if step < 30 else 0.1
+
+
+@pytest.fixture
+def history(tmp_path):
+  """60 steps in two epochs; the largest rate diverges at step 11."""
+  history = History(tmp_path / 'history', 60, 2, RATES, SEEDS)
+  loss = np.linspace(2.3, 0.3, 60)[:, None] * [1, 1, 2]
+  loss[10:, 0] = np.nan
+  history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 5, 'gradient_norm': loss})
+  for epoch in range(2):
+    history.write_epoch(epoch, {name: [np.nan, 0.5, 0.25] for name in EPOCH_CURVES})
+  return history
+
+
+@pytest.fixture
+def finished(history):
+  results = verdict.results(history, RATES, SEEDS, GUESS)
+  return results, verdict.judge(results, 200)
+
+
+def test_history_is_on_disk_and_opens_again(history, tmp_path):
+  history.flush()
+  loss = np.load(tmp_path / 'history' / 'step_loss.npy')
+  assert loss.shape == (60, 3)
+  np.testing.assert_array_equal(loss, history.steps['loss'])
+  again = History(tmp_path / 'history', 60, 2, RATES, SEEDS)
+  np.testing.assert_array_equal(again.steps['loss'], loss)
+  columns = json.loads((tmp_path / 'history' / 'trials.json').read_text())
+  assert [column['learning_rate'] for column in columns] == RATES
+
+
+def test_history_that_is_not_reached_is_nan(tmp_path):
+  history = History(tmp_path, 5, 1, RATES, SEEDS)
+  history.write_steps(0, {'loss': np.zeros((2, 3))})
+  assert np.isnan(history.steps['loss'][2:]).all()
+  assert np.isnan(history.epochs['train_loss']).all()
+
+
+def test_window_means():
+  ends, means = window_means(np.arange(7.0)[:, None], 3)
+  assert ends.tolist() == [3, 6, 7]
+  assert means[:, 0].tolist() == [1, 4, 6]
+  big = np.full((4, 1), 3e38, np.float32)
+  assert window_means(big, 4)[1][0, 0] == pytest.approx(3e38)
+
+
+def scalars(folder, tag):
+  events = EventAccumulator(str(folder), size_guidance={'scalars': 0})
+  events.Reload()
+  return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def write_events(history, folder):
+  events = Events(folder, RATES, SEEDS, height, 10)
+  for epoch in range(2):
+    for first in range(0, 30, 10):
+      start = 30 * epoch + first
+      events.write_steps(history, start, start + 10)
+    events.write_epoch(history, epoch, 30 * (epoch + 1))
+  events.close([True, False, False])
+
+
+def test_tensorboard_holds_the_curves(history, tmp_path):
+  folder = tmp_path / 'tensorboard'
+  for _ in range(2):  # a second writer starts afresh: no step twice
+    write_events(history, folder)
+  assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [
+    'lr_1e-02_seed_0', 'lr_1e-03_seed_0', 'lr_1e-04_seed_0',
+  ]  # fmt: skip
+  run = folder / 'lr_1e-03_seed_0'
+  ends, means = window_means(history.steps['loss'][:, 1], 10)
+  found = scalars(run, 'step/loss')
+  assert [step for step, _ in found] == ends.tolist()
+  np.testing.assert_allclose([value for _, value in found], means, rtol=1e-6)
+  rates = [value for _, value in scalars(run, 'step/learning_rate')]
+  np.testing.assert_allclose(rates, [1e-3] * 3 + [1e-4] * 3, rtol=1e-6)
+  assert len(scalars(run, 'step/accuracy')) == len(scalars(run, 'step/gradient_norm')) == 6
+  assert [step for step, _ in scalars(run, 'epoch/validation_accuracy')] == [30, 60]
+
+
+def test_tensorboard_hparams(history, tmp_path):
+  folder = tmp_path / 'tensorboard'
+  write_events(history, folder)
+
+  def content(run):
+    events = EventAccumulator(str(run))
+    events.Reload()
+    plugin = events.summary_metadata
+    return {tag: found.plugin_data.content for tag, found in plugin.items() if '_hparams_' in tag}
+
+  experiment = metadata.parse_experiment_plugin_data(content(folder)[metadata.EXPERIMENT_TAG])
+  assert [info.name for info in experiment.hparam_infos][:2] == [
+    'learning_rate', 'log10_learning_rate',
+  ]  # fmt: skip
+  for rate, status in ((1e-2, 2), (1e-3, 1)):  # STATUS_FAILURE where it diverged, STATUS_SUCCESS
+    tags = content(folder / f'lr_{formats.rate(rate)}_seed_0')
+    start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
+    end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
+    assert start.hparams['log10_learning_rate'].number_value == pytest.approx(np.log10(rate))
+    assert start.group_name == formats.rate(rate)
+    assert end.status == status
+
+
+STUDY = {
+  'config': {
+    'model': {'preset': 'digits_tensorflow', 'width': 1.0},
+    'optimizer': {'momentum': 0.0},
+    'schedule': {'name': 'constant'},
+    'image_size': 64,
+    'epochs': 2,
+    'batch_size': 1,
+  },
+  'data': {
+    'train': 30, 'validation': 10, 'classes': ['a', 'b'], 'left_out': ['a/1.png (cut off)'],
+    'fingerprint': 'f',
+  },
+  'seconds': 12.0,
+  'device': 'cpu',
+}  # fmt: skip
+
+
+def test_report(finished, tmp_path):
+  results, answer = finished
+  report.write(tmp_path, STUDY, results, answer)
+  content = json.loads((tmp_path / 'results.json').read_text())
+  assert content['verdict']['learning_rate'] == 1e-3
+  assert content['trials'][0]['status'] == 'diverged'
+  assert content['trials'][0]['train_loss'] is None
+  assert content['trials'][0]['first_bad_step'] == 11
+  rows = list(csv.DictReader((tmp_path / 'results.csv').read_text().splitlines()))
+  assert [float(row['learning_rate']) for row in rows] == RATES
+  assert rows[1]['validation_accuracy'] == '0.5'
+  assert rows[0]['validation_accuracy'] == ''
+  summary = (tmp_path / 'summary.md').read_text()
+  assert answer.sentence in summary
+  assert 'a/1.png (cut off)' in summary
+  read_results, read_answer = report.read(tmp_path)
+  assert read_results == results
+  assert read_answer.sentence == answer.sentence
+  assert not list(tmp_path.glob('*.part'))
+
+
+def test_figures_are_drawn(history, finished, tmp_path):
+  folder = tmp_path / 'figures'
+  figures.draw(folder, history, *finished, height, GUESS)
+  names = sorted(file.name for file in folder.iterdir())
+  assert names == sorted(
+    [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
+    + ['accuracy_by_rate.png', 'all_rates.png', 'schedule.png']
+  )
+  for name in names:
+    pixels = np.asarray(Image.open(folder / name).convert('RGB'))
+    assert pixels.std() > 10  # more than a blank sheet
+  crosses = np.asarray(Image.open(folder / 'accuracy_by_rate.png').convert('RGB')).reshape(-1, 3)
+  assert (crosses == [255, 0, 0]).all(1).sum() > 20  # the diverged rate's
+
+
+def test_figures_of_a_study_where_all_diverged(history, tmp_path):
+  history.steps['loss'][:] = np.nan
+  results = verdict.results(history, RATES, SEEDS, GUESS)
+  figures.draw(tmp_path / 'f', history, results, verdict.judge(results, 9), height, GUESS)
+  assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
+
+
+def test_progress_as_plain_lines(history, capsys):
+  with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
+    view.start(0)
+    for first in range(0, 60, 30):
+      rows = slice(first, first + 30)
+      view.steps(first + 30, first // 30 + 1, history.steps['loss'][rows], np.zeros((30, 3)))
+      view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('step 30/60, epoch 1/2')
+  assert lines[-1] == ('epoch 2/2: validation accuracy 1e-02 diverged, 1e-03 50.0 %, 1e-04 25.0 %')
+
+
+def test_progress_as_a_live_table(history, capsys, monkeypatch):
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('TTY_COMPATIBLE', '1')
+  monkeypatch.setenv('COLUMNS', '120')
+  with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
+    view.start(0)
+    view.steps(30, 1, history.steps['loss'][:30], np.full((30, 3), 0.25))
+    view.epoch(1, history.epochs['validation_accuracy'][0])
+  shown = capsys.readouterr().out
+  assert 'diverged at step 11' in shown
+  assert '50.0 %' in shown
+  assert '30/60' in shown
+
+
+def test_answer_is_a_table_and_a_sentence(finished, capsys):
+  progress.print_answer(finished[0], finished[1].sentence)
+  lines = capsys.readouterr().out.strip().splitlines()
+  assert lines[-1] == finished[1].sentence
+  assert sum('1e-0' in line for line in lines[:-1]) == 3
+
+
+def study_of(**config):
+  return {'config': {'epochs': 3, 'data': {'dir': 'a'}} | config, 'data': {'fingerprint': 'f'}}
+
+
+def test_a_work_directory_belongs_to_one_study(tmp_path):
+  folder = tmp_path / 'runs' / 'a'
+  workdir.claim(folder, study_of(), overwrite=False)
+  workdir.claim(folder, study_of(), overwrite=False)
+  with pytest.raises(StudyError, match=r"data\.dir 'a' -> 'b', epochs 3 -> 4; .*--overwrite"):
+    workdir.claim(folder, study_of(epochs=4, data={'dir': 'b'}), overwrite=False)
+  other = study_of() | {'data': {'fingerprint': 'g'}}
+  with pytest.raises(StudyError, match='other images'):
+    workdir.claim(folder, other, overwrite=False)
+  (folder / 'history').mkdir()
+  (folder / 'mine.txt').write_text('kept')
+  workdir.claim(folder, study_of(epochs=4), overwrite=True)
+  assert json.loads((folder / 'config.json').read_text())['config']['epochs'] == 4
+  assert not (folder / 'history').exists()
+  assert (folder / 'mine.txt').exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('x')
+  with pytest.raises(StudyError, match='holds files but no study'):
+    workdir.claim(tmp_path, study_of(), overwrite=False)
+  assert [file.name for file in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_work_directory_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(StudyError, match='cannot write .*choose another --workdir'):
+    workdir.claim(tmp_path / 'file' / 'runs', study_of(), overwrite=False)
+
+
+def test_formats():
+  assert [formats.rate(r) for r in (0.1, 1e-7, 2.5e-3, 1.0)] == [
+    '1e-01', '1e-07', '2.5e-03', '1e+00',
+  ]  # fmt: skip
+  assert formats.percent(0.9314) == '93.1 %'
+  assert formats.loss(2.3026) == '2.3'
+  assert [formats.duration(s) for s in (5, 89, 700, 12_000, 400_000)] == [
+    '5 s', '89 s', '12 min', '3 h 20 min', '4 days 15 h',
+  ]  # fmt: skip

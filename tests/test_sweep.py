@@ -1,0 +1,207 @@
+"""The main command, as its users run it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from configs import alexnet_letters
+
+
+def get_config():
+  config = alexnet_letters.get_config('quick')
+  config.image_size = 67
+  config.model.width = 1 / 16
+  config.model.convolution = 'grouped'
+  config.data.per_class = 12
+  config.data.cache_dir = {cache_dir!r}
+  config.learning_rates = (1e1, 1e-4, 1e-5)
+  config.epochs = 4
+  config.schedule.every_epochs = 2.0
+  config.log_every_steps = 40
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def config_file(tmp_path_factory, cache_dir):
+  file = tmp_path_factory.mktemp('configs') / 'tiny_study.py'
+  file.write_text(CONFIG.format(cache_dir=cache_dir))
+  return file
+
+
+def command(config_file, *arguments):
+  return [sys.executable, str(ROOT / 'scripts' / 'sweep.py'), f'--config={config_file}', *arguments]
+
+
+def sweep(config_file, *arguments, devices=1):
+  return subprocess.run(
+    command(config_file, *arguments),
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
+  )
+
+
+@pytest.fixture(scope='module')
+def finished(config_file, tmp_path_factory):
+  """An uninterrupted study: its work directory and what it printed."""
+  folder = tmp_path_factory.mktemp('runs') / 'whole'
+  done = sweep(config_file, f'--workdir={folder}')
+  assert done.returncode == 0, done.stderr
+  return folder, done
+
+
+def results(folder):
+  """results.json but for what may differ between two runs of a study: the time it took."""
+  content = json.loads((folder / 'results.json').read_text())
+  assert content['study'].pop('seconds') > 0
+  return content
+
+
+def test_a_study_from_letters_to_verdict(finished):
+  folder, done = finished
+  content = results(folder)
+  assert [trial['learning_rate'] for trial in content['trials']] == [1e1, 1e-4, 1e-5]
+  broken, learned, _ = content['trials']
+  assert broken['status'] == 'diverged'
+  assert broken['validation_loss'] is None
+  assert learned['status'] == 'converged'
+  assert learned['train_accuracy'] > 0.2
+  assert 0 <= learned['validation_accuracy'] <= 1
+  assert (learned['steps'], learned['epochs']) == (360, 4)
+  study = content['study']
+  assert study['data']['train'] == 90
+  assert study['data']['validation'] == 30
+  assert study['config']['model']['width'] == 1 / 16
+  assert study['versions'].keys() >= {'jax', 'flax', 'optax', 'python'}
+  lines = done.stdout.strip().splitlines()
+  assert lines[-2] == content['verdict']['sentence']
+  assert lines[-2].startswith('Use 1e-0')
+  assert done.stderr == ''
+  names = {path.name for path in folder.iterdir()}
+  assert names == {
+    'config.json', 'checkpoints', 'tensorboard', 'history', 'figures', 'results.json',
+    'results.csv', 'summary.md',
+  }  # fmt: skip
+  assert len(list((folder / 'figures').glob('*.png'))) == 6
+
+
+def test_the_curves_are_whole(finished):
+  folder, _ = finished
+  for name in ('loss', 'accuracy', 'gradient_norm'):
+    curve = np.load(folder / 'history' / f'step_{name}.npy')
+    assert curve.shape == (360, 3)
+    assert np.isfinite(curve[:, 1:]).all()
+  accuracy = np.load(folder / 'history' / 'epoch_train_accuracy.npy')[:, 1]
+  np.testing.assert_allclose(accuracy * 90, np.round(accuracy * 90), atol=1e-9)
+
+
+def test_a_finished_study_is_read_not_trained(config_file, finished):
+  folder, first = finished
+  written = {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file()}
+  again = sweep(config_file, f'--workdir={folder}')
+  assert again.returncode == 0
+  assert again.stdout.splitlines()[-2] == first.stdout.splitlines()[-2]
+  assert 'Compiling' not in again.stdout
+  assert written == {path: path.stat().st_mtime_ns for path in folder.rglob('*') if path.is_file()}
+
+
+def test_a_killed_study_goes_on_and_ends_the_same(config_file, finished, tmp_path):
+  whole, _ = finished
+  folder = tmp_path / 'killed'
+  process = subprocess.Popen(
+    command(config_file, f'--workdir={folder}'), stdout=subprocess.DEVNULL,
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+  )  # fmt: skip
+  deadline = time.monotonic() + 120
+  while not list(folder.glob('checkpoints/[0-9]*[0-9]')) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert not (folder / 'results.json').exists(), 'it was killed too late'
+  done = sweep(config_file, f'--workdir={folder}')
+  assert done.returncode == 0, done.stderr
+  assert 'Going on from step' in done.stdout
+  assert results(folder) == results(whole)
+  for file in sorted((whole / 'history').iterdir()):
+    assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
+  for run in (whole / 'tensorboard').glob('lr_*'):
+    steps = []
+    for found in (run, folder / 'tensorboard' / run.name):
+      events = EventAccumulator(str(found), size_guidance={'scalars': 0})
+      events.Reload()
+      steps.append([(event.step, str(event.value)) for event in events.Scalars('step/loss')])
+    assert steps[0] == steps[1]
+
+
+def test_pmap_tells_the_same(config_file, finished, tmp_path):
+  """Three trials on four devices; near the start, before rounding has had time to grow."""
+  folder = tmp_path / 'pmap'
+  done = sweep(config_file, f'--workdir={folder}', '--config.parallel=pmap', devices=4)
+  assert done.returncode == 0, done.stderr
+  ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, finished[0]))
+  assert ours.shape == (360, 3)
+  np.testing.assert_allclose(ours[:50, 2], theirs[:50, 2], rtol=1e-5)
+  assert results(folder)['trials'][0]['status'] == 'diverged'
+  assert results(folder)['study']['device'] == '4 x cpu'
+
+
+def test_another_config_in_the_work_directory(config_file, finished):
+  folder, _ = finished
+  done = sweep(config_file, f'--workdir={folder}', '--config.epochs=5')
+  assert done.returncode == 2
+  assert 'epochs 4 -> 5' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config.learning_rats=1e-3'], 'config.learning_rats: no such field; did you mean lear'),
+    (['--config.data.dirr=x'], 'config.data.dirr: no such field; did you mean data.dir?'),
+    (['--config.epochs=0'], 'epochs is 0; it must be a whole number from 1 up'),
+    (['--config.epochs=two'], 'epochs'),
+    (['--config.learning_rates=(1e-3,-1)'], 'learning_rates is (0.001, -1)'),
+    (['--config.learning_rates=(1e-3,1e-3)'], 'learning_rates holds 0.001 twice'),
+    (['--config.learning_rates=1e-3,x'], 'learning_rates'),
+    (['--config.model.preset=vgg'], "model.preset is 'vgg'"),
+    (['--config.data.classes=A'], "a single class, 'A'"),
+    (['--config.data.classes=A,b'], 'single capital letters'),
+    (['--config.batch_size=91'], 'batch_size is 91, but there are 90 training images'),
+    (['--config.data.name=image_folder', '--config.data.dir=/nowhere'], '/nowhere is not a folder'),
+    (['--config=nowhere.py'], '--config nowhere.py: no such file'),
+    (['--config=configs/alexnet_letters.py:qick'], "no variant 'qick' of this config, only quick"),
+    (['--confg=x'], 'confg'),
+    (['quick'], "'quick': not a flag"),
+  ],
+)
+def test_bad_input_is_one_line_and_status_2(config_file, tmp_path, arguments, message):
+  folder = tmp_path / 'never'
+  done = sweep(config_file, f'--workdir={folder}', *arguments)
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert done.stderr.startswith('error: ')
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert not folder.exists()
+
+
+def test_no_config():
+  done = subprocess.run(
+    [sys.executable, str(ROOT / 'scripts' / 'sweep.py')],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert 'configs/alexnet_letters.py:quick' in done.stderr

@@ -1,0 +1,166 @@
+"""Statuses, the best rate, and the sentence, from curves made for the purpose."""
+
+import numpy as np
+import pytest
+
+from lr_study import verdict
+from lr_study.history import History
+
+GUESS = float(np.log(10))
+
+
+@pytest.fixture
+def history(tmp_path):
+  """Six steps, two epochs, three trials: learned, stuck at guessing, and one to be broken."""
+  history = History(tmp_path, 6, 2, [1e-3, 1e-4, 1e-5], [0, 0, 0])
+  history.write_steps(0, {name: np.ones((6, 3)) for name in history.steps})
+  for epoch in range(2):
+    history.write_epoch(
+      epoch,
+      {
+        'train_loss': [0.5, GUESS, 1.0],
+        'train_accuracy': [0.9, 0.1, 0.6],
+        'validation_loss': [0.6, GUESS, 1.1],
+        'validation_accuracy': [0.8, 0.1, 0.5],
+      },
+    )
+  return history
+
+
+def judge_all(history):
+  return verdict.results(history, [1e-3, 1e-4, 1e-5], [0, 0, 0], GUESS)
+
+
+def test_statuses(history):
+  history.steps['loss'][:, 2] = [1, 2, 30, np.inf, np.nan, np.nan]
+  learned, stuck, broken = judge_all(history)
+  assert (learned.status, stuck.status, broken.status) == ('converged', 'not_learning', 'diverged')
+  assert learned.validation_accuracy == 0.8
+  assert learned.first_bad_step is None
+  assert (broken.first_bad_step, broken.last_finite_loss) == (4, 30.0)
+  assert broken.train_loss is broken.validation_accuracy is None
+  assert 'step 4' in broken.evidence
+  assert '2.3' in stuck.evidence
+
+
+def test_an_infinite_gradient_is_a_bad_step(history):
+  history.steps['gradient_norm'][2, 2] = np.inf
+  broken = judge_all(history)[2]
+  assert (broken.status, broken.first_bad_step, broken.last_finite_loss) == ('diverged', 3, 1.0)
+
+
+def test_a_last_update_that_breaks_the_weights_shows_in_the_evaluation(history):
+  history.epochs['validation_loss'][-1, 2] = np.nan
+  broken = judge_all(history)[2]
+  assert (broken.status, broken.first_bad_step) == ('diverged', 6)
+
+
+def test_bad_from_the_first_step(history):
+  history.steps['loss'][:, 2] = np.nan
+  broken = judge_all(history)[2]
+  assert (broken.first_bad_step, broken.last_finite_loss) == (1, None)
+
+
+def test_not_learning_is_judged_at_the_end(history):
+  """A trial that fell back to guessing has not learned; one that left late has."""
+  history.epochs['train_loss'][:, 0] = [0.5, GUESS]
+  history.epochs['train_loss'][:, 1] = [GUESS, 0.5]
+  assert [r.status for r in judge_all(history)][:2] == ['not_learning', 'converged']
+
+
+def test_entropy_of_unbalanced_classes():
+  assert verdict.entropy(np.repeat(np.arange(10), 7)) == pytest.approx(GUESS)
+  labels = np.array([0, 0, 0, 1])
+  assert verdict.entropy(labels) == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+
+
+def result(rate, accuracy=None, status='converged', seed=0, loss=1.0):
+  bad = status == 'diverged'
+  figures = [None] * 4 if bad else [loss, accuracy, loss, accuracy]
+  return verdict.Result(
+    rate, seed, status, '', 3 if bad else None, 1.0 if bad else None, 10, 1, *figures
+  )
+
+
+LADDER = [
+  result(1e-1, status='diverged'),
+  result(1e-2, status='diverged'),
+  result(1e-3, 0.11, 'not_learning'),
+  result(1e-4, 0.91),
+  result(1e-5, 0.90),
+  result(1e-6, 0.50),
+  result(1e-7, 0.12, 'not_learning'),
+]
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_the_sentence_of_a_ladder(order):
+  answer = verdict.judge(LADDER[::order], 1000)
+  assert answer.learning_rate == 1e-4
+  assert answer.indistinguishable == (1e-4, 1e-5)
+  assert answer.largest_stable == 1e-3
+  assert not answer.edge_of_ladder
+  assert answer.probability_best is None
+  assert answer.sentence == (
+    'Use 1e-04: validation accuracy 91.0 % (± 1.8 from counting 1000 images). Not told apart '
+    'from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended at the loss of '
+    'guessing. From 1e-06 down the network had not finished learning, from 1e-07 down it had '
+    'learned nothing.'
+  )
+
+
+def test_more_images_tell_rates_apart():
+  assert verdict.judge(LADDER, 100_000).indistinguishable == (1e-4,)
+
+
+def test_edges_say_which_way_to_widen():
+  rising = [result(1e-2, 0.9), result(1e-3, 0.5), result(1e-4, 0.3)]
+  answer = verdict.judge(rising, 1000)
+  assert answer.edge_of_ladder
+  assert 'largest rate tried: add larger ones, such as 1e-01' in answer.sentence
+  answer = verdict.judge([result(1e-2, status='diverged'), *LADDER[3:4]], 1000)
+  assert answer.edge_of_ladder
+  assert 'smallest rate tried: add smaller ones, such as 1e-05' in answer.sentence
+  assert '1e-02 diverged.' in answer.sentence
+
+
+def test_nothing_works():
+  answer = verdict.judge(LADDER[:2], 1000)
+  assert answer.learning_rate is None
+  assert answer.largest_stable is None
+  assert 'all diverged. Add smaller ones, such as 1e-03' in answer.sentence
+  answer = verdict.judge([LADDER[0], LADDER[2]], 1000)
+  assert answer.learning_rate is None
+  assert answer.sentence.startswith(
+    'No rate learned: 1e-03 ended at the loss of guessing and 1e-01'
+  )
+
+
+def test_ties_go_to_the_lower_loss():
+  tied = [result(1e-2, 0.5, loss=1.0), result(1e-3, 0.5, loss=0.5), result(1e-4, 0.5, loss=0.7)]
+  assert verdict.judge(tied, 1000).learning_rate == 1e-3
+
+
+def test_seeds_are_averaged_and_one_diverged_seed_disqualifies():
+  trials = [
+    result(1e-2, 0.99),
+    result(1e-2, status='diverged', seed=1),
+    result(1e-3, 0.5),
+    result(1e-3, 0.9, seed=1),
+    result(1e-4, 0.6),
+    result(1e-4, 0.6, seed=1),
+  ]
+  answer = verdict.judge(trials, 100)
+  assert answer.learning_rate == 1e-3
+  assert '70.0 %' in answer.sentence
+  assert answer.largest_stable == 1e-3
+
+
+def test_a_single_rate_has_no_edge():
+  answer = verdict.judge([result(1e-3, 0.9)], 100)
+  assert answer.learning_rate == 1e-3
+  assert not answer.edge_of_ladder
+
+
+def test_every_image_right_has_no_negative_error():
+  assert '± 0.0' in verdict.judge([result(1e-3, 1.0)], 100).sentence
