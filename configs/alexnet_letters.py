@@ -84,7 +84,7 @@ def _make_small(config: ConfigDict) -> None:
   config.model.width = 0.25  # 1.4 M parameters instead of 58 M
   config.model.convolution = 'matmul'
   config.model.dropout = 0.0  # so few features learn too slowly if half of them are dropped
-  config.data.per_class = 400
+  config.data.per_class = 500
   config.epochs = 3
   config.schedule.every_epochs = 1.0  # the decay in the same places: after each third
   config.eval_batch_size = 25

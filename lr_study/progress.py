@@ -42,7 +42,7 @@ class TrainingView:
 
   def __enter__(self) -> 'TrainingView':
     if self._console.is_terminal:
-      self._live = Live(self._render(), console=self._console, refresh_per_second=4)
+      self._live = Live(self._render(), console=self._console, transient=True)
       self._live.__enter__()
     return self
 

@@ -1,8 +1,5 @@
 """The loop of a study: steps, epochs, and what is kept and shown of them on the way."""
 
-import importlib.metadata
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import figures, formats, parallel, progress, report, verdict, workdir
+from lr_study import figures, formats, parallel, progress, provenance, report, verdict, workdir
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.errors import StudyError
@@ -22,16 +19,6 @@ from lr_study.schedule import make_schedule
 from lr_study.trial import State, make_trial
 
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
-_PACKAGES = (
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'tensorflow-datasets',
-  'orbax-checkpoint',
-  'numpy',
-  'pillow',
-)
 
 
 def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Verdict:
@@ -51,7 +38,7 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
     raise StudyError(
       f'batch_size is {config.batch_size}, but there are {len(data.train.labels)} training images'
     )
-  study = _describe(config, data)
+  study = provenance.describe(config, data)
   workdir.claim(folder, study, overwrite)
   finished = report.read(folder)
   if finished is None:
@@ -215,12 +202,13 @@ def _replay(events: Events, history: History, done: int, per_epoch: int) -> None
 def _announce(sweep: _Sweep) -> None:
   """Compiles, times a few steps on weights that are thrown away, and says how long it will take."""
   config, trials = sweep.config, sweep.trials
-  progress.note(f'Compiling for {len(sweep.seeds)} trials on {_device()}')
+  progress.note(f'Compiling for {len(sweep.seeds)} trials on {provenance.device()}')
   state_T = trials.init(sweep.seed_T)
   order_T = trials.order(sweep.seed_T, 0, sweep.train)
-  for timed in (False, False, True):  # the first call compiles, the second warms up
+  step_seconds = np.inf
+  for _ in range(3):  # the first round compiles, the second warms up
+    count = int(np.clip(2 / step_seconds, 1, 64))  # about two seconds
     begun = time.monotonic()
-    count = 32 if timed else 1
     for _ in range(count):
       state_T, _ = trials.train_step(state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, 0)
     state_T = trials.fold(state_T)
@@ -242,43 +230,3 @@ def _announce(sweep: _Sweep) -> None:
       'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
       'goes on with the same command.'
     )
-
-
-def _describe(config: ConfigDict, data: datasets.Dataset) -> dict[str, Any]:
-  """What is under "study" in results.json, but for the time."""
-  return {
-    'config': config.to_dict(),
-    'commit': _commit(),
-    'versions': {'python': platform.python_version()}
-    | {name: importlib.metadata.version(name) for name in _PACKAGES},
-    'device': _device(),
-    'data': {
-      'name': data.name,
-      'fingerprint': data.fingerprint,
-      'classes': list(data.classes),
-      'train': len(data.train.labels),
-      'validation': len(data.validation.labels),
-      'left_out': list(data.left_out),
-    },
-  }
-
-
-def _device() -> str:
-  devices = jax.local_devices()
-  count = f'{len(devices)} x ' if len(devices) > 1 else ''
-  return f'{count}{devices[0].device_kind}'
-
-
-def _commit() -> str | None:
-  """The commit of this code, with + if files differ from it; None outside a git checkout."""
-  root = Path(__file__).parents[1]
-
-  def git(*arguments: str) -> str:
-    command = ['git', '-C', str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-  try:
-    changed = git('status', '--porcelain', '--untracked-files=no')
-    return git('rev-parse', 'HEAD') + ('+' if changed else '')
-  except (OSError, subprocess.CalledProcessError):
-    return None

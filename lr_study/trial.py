@@ -96,7 +96,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
       gradient, state.opt_state, state.params, learning_rate=learning_rate
     )
     params = optax.apply_updates(state.params, updates)
-    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
+    accuracy = jnp.mean(correct(logits, batch.labels))
     return State(params, opt_state, factors, state.step + 1), StepMetrics(loss, accuracy, norm)
 
   def fold(state):
@@ -108,10 +108,10 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def eval_step(state, batch, mean, weight):
     params = factored.merge(state.params, state.factors)
     logits = models.apply(model, params, preprocess(batch.images, mean, None))
-    correct = jnp.argmax(logits, -1) == batch.labels
     # where, not a product: 0 x NaN would be NaN.
     loss = jnp.where(weight > 0, cross_entropy(logits, batch.labels), 0)
-    return Totals(jnp.sum(loss), jnp.sum(jnp.where(weight > 0, correct, 0)))
+    hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
+    return Totals(jnp.sum(loss), jnp.sum(hits))
 
   return Trial(init, train_step, fold, eval_step, factored.fold_every(config.batch_size))
 
@@ -135,3 +135,12 @@ def _factored_layers(config: ConfigDict, model: models.AlexNet, image_size: int)
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Softmax cross-entropy in nats: logits (batch, classes), labels (batch,) -> (batch,)."""
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """1 where the largest of logits (batch, classes) is the label's, else 0; float32 (batch,).
+
+  NaN where a logit is NaN: argmax would name that class, and be right for one class in ten.
+  """
+  hits = (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
+  return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, hits)

@@ -28,8 +28,8 @@ def run(config, rate, gradients):
       learning_rate=jnp.float32(rate),
     )
     params = optax.apply_updates(params, updates)
-    for name in seen:
-      seen[name].append(params['fc'][name])
+    for name, values in seen.items():
+      values.append(params['fc'][name])
   return {name: np.asarray(values) for name, values in seen.items()}
 
 

@@ -246,7 +246,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 def test_a_work_directory_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').write_text('x')
-  with pytest.raises(StudyError, match='cannot write .*choose another --workdir'):
+  with pytest.raises(StudyError, match=r'cannot write .*choose another --workdir'):
     workdir.claim(tmp_path / 'file' / 'runs', study_of(), overwrite=False)
 
 

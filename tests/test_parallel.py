@@ -44,7 +44,8 @@ def test_pmap_spreads_trials_evenly_and_drops_the_filling(tiny):
 def test_a_trial_that_goes_to_nan_is_alone_in_it(tiny, solo):
   config, data_set = load(tiny)
   together, _, _ = train(config, data_set, (1e3, *RATES), [0] * 4, STEPS)
-  assert not np.isfinite(together.loss[-1, 0])
+  assert np.isnan(together.loss[-1, 0])
+  assert np.isnan(together.accuracy[-1, 0])
   assert np.isfinite(together.loss[:, 1:]).all()
   for curve, alone in zip(together.loss[:, 1:].T, solo, strict=True):
     np.testing.assert_allclose(curve, alone.loss[:, 0], rtol=1e-5, atol=1e-6)

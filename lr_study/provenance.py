@@ -1,0 +1,64 @@
+"""What a study ran on: its code, its libraries, its device."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lr_study.data import Dataset
+
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'tensorflow-datasets',
+  'orbax-checkpoint',
+  'numpy',
+  'pillow',
+)
+
+
+def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
+  """What is under "study" in results.json, but for the time."""
+  return {
+    'config': config.to_dict(),
+    'commit': _commit(),
+    'versions': {'python': platform.python_version()}
+    | {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'device': device(),
+    'data': {
+      'name': data.name,
+      'fingerprint': data.fingerprint,
+      'classes': list(data.classes),
+      'train': len(data.train.labels),
+      'validation': len(data.validation.labels),
+      'left_out': list(data.left_out),
+    },
+  }
+
+
+def device() -> str:
+  """The devices that trials train on: `cpu`, `4 x NVIDIA A100-SXM4-40GB`."""
+  devices = jax.local_devices()
+  count = f'{len(devices)} x ' if len(devices) > 1 else ''
+  return f'{count}{devices[0].device_kind}'
+
+
+def _commit() -> str | None:
+  """The commit of this code, with + if files differ from it; None outside a git checkout."""
+  root = Path(__file__).parents[1]
+
+  def git(*arguments: str) -> str:
+    command = ['git', '-C', str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+  try:
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None
