@@ -52,7 +52,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.preset = 'digits_tensorflow'  # 'digits_caffe', 'torchvision'
   config.model.width = 1.0  # factor on the features of every hidden layer
   config.model.dropout = 0.5  # after fc6 and fc7, as in DIGITS
-  config.model.convolution = 'grouped'  # how XLA is to compute them: 'matmul' for small images
+  config.model.convolution = 'auto'  # computed as 'grouped' on a GPU, as 'matmul' on a CPU
   config.model.dense = 'auto'  # 'plain': kernels updated each step; 'factored': factored.py
 
   config.schedule = ConfigDict()
@@ -82,7 +82,6 @@ def _make_small(config: ConfigDict) -> None:
   """The same study small enough for two CPU cores: the shape of the answer, not its figures."""
   config.image_size = 84  # the network's smallest is 67
   config.model.width = 0.25  # 1.4 M parameters instead of 58 M
-  config.model.convolution = 'matmul'
   config.model.dropout = 0.0  # so few features learn too slowly if half of them are dropped
   config.data.per_class = 500
   config.epochs = 3

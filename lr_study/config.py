@@ -70,7 +70,7 @@ FIELDS: dict[str, Check] = {
   'model.preset': _one_of(tuple(model.PRESETS)),
   'model.width': _POSITIVE,
   'model.dropout': _BELOW_1,
-  'model.convolution': _one_of(('grouped', 'matmul')),
+  'model.convolution': _one_of(('auto', 'grouped', 'matmul')),
   'model.dense': _one_of(('auto', 'plain', 'factored')),
   'schedule.name': _one_of(tuple(schedule.SCHEDULES)),
   'schedule.every_epochs': _POSITIVE,

@@ -169,8 +169,11 @@ class AlexNet(nn.Module):
 
 def make_model(config: ConfigDict, classes: int) -> AlexNet:
   """Builds the network of the `model` part of a config."""
-  matmul = config.convolution == 'matmul'
-  return AlexNet(PRESETS[config.preset], classes, config.width, config.dropout, matmul)
+  # 'auto': XLA's grouped convolutions, which vmap makes of them, are slow on CPUs only.
+  matmul = {'matmul': True, 'grouped': False, 'auto': jax.default_backend() == 'cpu'}
+  return AlexNet(
+    PRESETS[config.preset], classes, config.width, config.dropout, matmul[config.convolution]
+  )
 
 
 def init_params(model: AlexNet, key: jax.Array, image_size: int) -> Params:

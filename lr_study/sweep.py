@@ -207,16 +207,17 @@ def _announce(sweep: _Sweep) -> None:
   order_T = trials.order(sweep.seed_T, 0, sweep.train)
   step_seconds = np.inf
   for _ in range(3):  # the first round compiles, the second warms up
-    count = int(np.clip(2 / step_seconds, 1, 64))  # about two seconds
-    begun = time.monotonic()
+    count = int(np.clip(2 / step_seconds, 1, trials.fold_every))  # about two seconds
+    clock = [time.monotonic()]
     for _ in range(count):
       state_T, _ = trials.train_step(state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, 0)
+    clock.append(jax.block_until_ready(state_T) and time.monotonic())
     state_T = trials.fold(state_T)
-    jax.block_until_ready(state_T)
-    step_seconds = (time.monotonic() - begun) / count
-    begun = time.monotonic()
+    clock.append(jax.block_until_ready(state_T) and time.monotonic())
     jax.block_until_ready(trials.eval_step(state_T, sweep.train, 0))
-    eval_seconds = time.monotonic() - begun
+    clock.append(time.monotonic())
+    step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
+  step_seconds += fold_seconds / trials.fold_every
   batches = sum(-(-images // config.eval_batch_size) for images in sweep.images)
   epoch_seconds = sweep.steps_per_epoch * step_seconds + batches * eval_seconds
   seconds = config.epochs * epoch_seconds
