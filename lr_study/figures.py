@@ -5,8 +5,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lr_study import formats
 from lr_study.history import History, window_means
@@ -52,7 +53,7 @@ def draw(
 def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:
   """Loss in blue on the left axis and accuracy in red on the right, as DIGITS draws them."""
   figure = Figure(figsize=(5.2, 3.2))
-  left = figure.add_subplot(xlabel='epoch')
+  left = figure.add_subplot()
   left.set_ylabel('training loss (nats)', color='tab:blue')
   right = left.twinx()
   right.grid(False)
@@ -76,7 +77,7 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
     left.annotate(
       f' diverged at step {result.first_bad_step}', (at, 0.5), xycoords=('data', 'axes fraction')
     )
-  left.set_xlim(0, len(ends))
+  _epoch_axis(left, len(ends))
   rate = formats.rate(result.learning_rate)
   left.set_title(f'learning rate {rate}: {result.status.replace("_", " ")}', fontsize=10)
   return figure
@@ -104,10 +105,10 @@ def _all_rates(history: History, results: Sequence[Result], guessing_loss: float
     va='bottom',
     bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
   )
-  losses.set(
-    xlabel='epoch', ylabel='training loss (nats)', xlim=(0, epochs), ylim=(0, 2 * guessing_loss)
-  )
-  accuracies.set(xlabel='epoch', ylabel='validation accuracy', xlim=(0, epochs), ylim=(0, 1))
+  losses.set(ylabel='training loss (nats)', ylim=(0, 2 * guessing_loss))
+  accuracies.set(ylabel='validation accuracy', ylim=(0, 1))
+  for axes in (losses, accuracies):
+    _epoch_axis(axes, epochs)
   accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   figure.legend(loc='outside right center', title='learning rate', frameon=False)
   return figure
@@ -154,7 +155,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
 
 def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -> Figure:
   figure = Figure(figsize=(5.2, 3.2))
-  axes = figure.add_subplot(yscale='log', xlabel='epoch', ylabel='learning rate')
+  axes = figure.add_subplot(yscale='log', ylabel='learning rate')
   steps = np.unique(np.linspace(0, len(history.steps['loss']) - 1, 1000).astype(int))
   heights = np.asarray([schedule(step) for step in steps])
   drawn = set()
@@ -168,9 +169,14 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
         linewidth=1.2,
         label=formats.rate(result.learning_rate),
       )
-  axes.set_xlim(0, len(history.epochs['train_loss']))
+  _epoch_axis(axes, len(history.epochs['train_loss']))
   axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
   return figure
+
+
+def _epoch_axis(axes: Axes, epochs: int) -> None:
+  axes.set(xlabel='epoch', xlim=(0, epochs))
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _training_curve(history: History, trial: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +194,7 @@ def _steps_per_epoch(history: History) -> int:
 
 
 def _colours(results: Sequence[Result]) -> list[tuple[float, ...]]:
-  """From yellow for the largest rate to violet for the smallest, one a trial."""
+  """From red for the largest rate to blue for the smallest, one a trial."""
   rates = sorted({result.learning_rate for result in results})
-  scale = matplotlib.colormaps['viridis'](np.linspace(0, 0.92, len(rates)))
+  scale = matplotlib.colormaps['turbo'](np.linspace(0.08, 0.92, len(rates)))
   return [tuple(scale[rates.index(result.learning_rate)]) for result in results]

@@ -1,6 +1,8 @@
 """From one trial to many: vmap on one device, pmap of vmap over several. Only here."""
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -110,6 +112,14 @@ def make_trials(
   }
   build = _on_one_device if how == 'vmap' else _on_all_devices
   return build(functions, len(seeds), trial.fold_every)
+
+
+def keep_compiled_programs() -> None:
+  """Lets later runs find what this one compiles, in JAX_COMPILATION_CACHE_DIR or ~/.cache."""
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    jax.config.update('jax_compilation_cache_dir', str(cache / 'lr_study'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def _keys(seed: jax.Array) -> jax.Array:

@@ -33,6 +33,7 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
     StudyError: for what the user can mend; nothing was written then.
   """
   config = check(config)
+  parallel.keep_compiled_programs()
   data = datasets.load(config.data, config.image_size)
   if config.batch_size > len(data.train.labels):
     raise StudyError(
@@ -83,7 +84,7 @@ def _train(
   checkpoints.close()
   guessing_loss = verdict.entropy(data.train.labels)
   results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss)
-  answer = verdict.judge(results, len(data.validation.labels))
+  answer = verdict.judge(results, data.validation.labels)
   events.close([result.status == verdict.DIVERGED for result in results])
   figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
   study = {**study, 'seconds': round(time.monotonic() - started, 1)}

@@ -121,14 +121,16 @@ def _result(history: History, trial: int, rate: float, seed: int, guessing_loss:
   )
 
 
-def judge(trials: Sequence[Result], validation_images: int) -> Verdict:
+def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:
   """Names the best rate: highest mean validation accuracy over its seeds, then lowest loss.
 
   A rate that diverged or did not learn with any seed cannot be the best. Two rates cannot be
   told apart if their accuracies p and q differ by less than 1.96 sqrt((p (1 - p) + q (1 - q)) /
-  images): the error of counting on this many validation images (normal approximation to the
+  images): the error of counting on so many validation images (normal approximation to the
   binomial, 95 %). What another seed would change comes on top, and one seed cannot tell it.
   """
+  images = len(validation_labels)
+  chance = np.bincount(validation_labels).max() / images
   by_rate = {}
   for trial in trials:
     by_rate.setdefault(trial.learning_rate, []).append(trial)
@@ -148,15 +150,15 @@ def judge(trials: Sequence[Result], validation_images: int) -> Verdict:
   accuracy = {rate: mean(rate, 'validation_accuracy') for rate in learned}
   best = min(learned, key=lambda rate: (-accuracy[rate], mean(rate, 'validation_loss')))
   error = {
-    rate: 1.96 * math.sqrt(accuracy[rate] * (1 - accuracy[rate]) / validation_images)
-    for rate in learned
+    rate: 1.96 * math.sqrt(accuracy[rate] * (1 - accuracy[rate]) / images) for rate in learned
   }
   alike = [r for r in learned if accuracy[best] - accuracy[r] <= math.hypot(error[best], error[r])]
   alike.sort(key=lambda rate: -accuracy[rate])
   edge = len(rates) > 1 and best in (rates[0], rates[-1])
   parts = [
     f'Use {formats.rate(best)}: validation accuracy {formats.percent(accuracy[best])} '
-    f'(± {100 * error[best]:.1f} from counting {validation_images} images).',
+    f'(± {100 * error[best]:.1f} from counting {images} images).',
+    _chance(accuracy[best] - error[best], chance),
     _alike(best, alike),
     _above([r for r in rates if r > best], status),
     _below([r for r in rates if r < best and r not in alike], status),
@@ -168,6 +170,15 @@ def judge(trials: Sequence[Result], validation_images: int) -> Verdict:
 
 def _worst(statuses: Sequence[str]) -> str:
   return max(statuses, key=(CONVERGED, NOT_LEARNING, DIVERGED).index)
+
+
+def _chance(at_least: float, chance: float) -> str:
+  if at_least > chance:
+    return ''
+  return (
+    f'That is no better than naming the most frequent class ({formats.percent(chance)}): train '
+    'for more epochs, or on more images.'
+  )
 
 
 def _alike(best: float, alike: Sequence[float]) -> str:

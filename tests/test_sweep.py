@@ -54,6 +54,14 @@ def sweep(config_file, *arguments, devices=1):
   )
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_programs(tmp_path_factory):
+  """Not in the user's own cache."""
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('compiled'))
+  yield
+  del os.environ['JAX_COMPILATION_CACHE_DIR']
+
+
 @pytest.fixture(scope='module')
 def finished(config_file, tmp_path_factory):
   """An uninterrupted study: its work directory and what it printed."""

@@ -74,6 +74,11 @@ def test_entropy_of_unbalanced_classes():
   assert verdict.entropy(labels) == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
 
 
+def images(count):
+  """Labels of validation images, ten balanced classes."""
+  return np.arange(count) % 10
+
+
 def result(rate, accuracy=None, status='converged', seed=0, loss=1.0):
   bad = status == 'diverged'
   figures = [None] * 4 if bad else [loss, accuracy, loss, accuracy]
@@ -95,7 +100,7 @@ LADDER = [
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_the_sentence_of_a_ladder(order):
-  answer = verdict.judge(LADDER[::order], 1000)
+  answer = verdict.judge(LADDER[::order], images(1000))
   assert answer.learning_rate == 1e-4
   assert answer.indistinguishable == (1e-4, 1e-5)
   assert answer.largest_stable == 1e-3
@@ -110,26 +115,26 @@ def test_the_sentence_of_a_ladder(order):
 
 
 def test_more_images_tell_rates_apart():
-  assert verdict.judge(LADDER, 100_000).indistinguishable == (1e-4,)
+  assert verdict.judge(LADDER, images(100_000)).indistinguishable == (1e-4,)
 
 
 def test_edges_say_which_way_to_widen():
   rising = [result(1e-2, 0.9), result(1e-3, 0.5), result(1e-4, 0.3)]
-  answer = verdict.judge(rising, 1000)
+  answer = verdict.judge(rising, images(1000))
   assert answer.edge_of_ladder
   assert 'largest rate tried: add larger ones, such as 1e-01' in answer.sentence
-  answer = verdict.judge([result(1e-2, status='diverged'), *LADDER[3:4]], 1000)
+  answer = verdict.judge([result(1e-2, status='diverged'), *LADDER[3:4]], images(1000))
   assert answer.edge_of_ladder
   assert 'smallest rate tried: add smaller ones, such as 1e-05' in answer.sentence
   assert '1e-02 diverged.' in answer.sentence
 
 
 def test_nothing_works():
-  answer = verdict.judge(LADDER[:2], 1000)
+  answer = verdict.judge(LADDER[:2], images(1000))
   assert answer.learning_rate is None
   assert answer.largest_stable is None
   assert 'all diverged. Add smaller ones, such as 1e-03' in answer.sentence
-  answer = verdict.judge([LADDER[0], LADDER[2]], 1000)
+  answer = verdict.judge([LADDER[0], LADDER[2]], images(1000))
   assert answer.learning_rate is None
   assert answer.sentence.startswith(
     'No rate learned: 1e-03 ended at the loss of guessing and 1e-01'
@@ -138,7 +143,7 @@ def test_nothing_works():
 
 def test_ties_go_to_the_lower_loss():
   tied = [result(1e-2, 0.5, loss=1.0), result(1e-3, 0.5, loss=0.5), result(1e-4, 0.5, loss=0.7)]
-  assert verdict.judge(tied, 1000).learning_rate == 1e-3
+  assert verdict.judge(tied, images(1000)).learning_rate == 1e-3
 
 
 def test_seeds_are_averaged_and_one_diverged_seed_disqualifies():
@@ -150,17 +155,25 @@ def test_seeds_are_averaged_and_one_diverged_seed_disqualifies():
     result(1e-4, 0.6),
     result(1e-4, 0.6, seed=1),
   ]
-  answer = verdict.judge(trials, 100)
+  answer = verdict.judge(trials, images(100))
   assert answer.learning_rate == 1e-3
   assert '70.0 %' in answer.sentence
   assert answer.largest_stable == 1e-3
 
 
 def test_a_single_rate_has_no_edge():
-  answer = verdict.judge([result(1e-3, 0.9)], 100)
+  answer = verdict.judge([result(1e-3, 0.9)], images(100))
   assert answer.learning_rate == 1e-3
   assert not answer.edge_of_ladder
 
 
 def test_every_image_right_has_no_negative_error():
-  assert '± 0.0' in verdict.judge([result(1e-3, 1.0)], 100).sentence
+  assert '± 0.0' in verdict.judge([result(1e-3, 1.0)], images(100)).sentence
+
+
+def test_chance_is_no_answer():
+  labels = np.repeat([0, 1], [150, 50])
+  assert 'no better than naming the most frequent class (75.0 %)' in (
+    verdict.judge([result(1e-3, 0.75)], labels).sentence
+  )
+  assert 'no better' not in verdict.judge([result(1e-3, 0.9)], labels).sentence
