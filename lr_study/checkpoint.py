@@ -21,20 +21,21 @@ class Checkpoints:
     state = jax.tree.map(np.array, state)
     self._manager.save(steps_done, args=ocp.args.StandardSave(state))
 
-  def restore(self, like: Any) -> tuple[int, Any] | None:
-    """Reads the newest checkpoint.
+  def newest(self) -> int:
+    """Steps done at the newest checkpoint; 0 if there is none."""
+    return self._manager.latest_step() or 0
+
+  def restore(self, steps_done: int, like: Any) -> Any:
+    """Reads a checkpoint.
 
     Args:
-      like: a tree of arrays, or of their shapes and types, in the form of what was saved.
+      steps_done: its number.
+      like: a tree of host arrays with the form, the shapes and the types of what was saved.
 
     Returns:
-      The steps done and the tree of host arrays; None if there is no checkpoint.
+      The tree of host arrays.
     """
-    steps_done = self._manager.latest_step()
-    if steps_done is None:
-      return None
-    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-    return steps_done, self._manager.restore(steps_done, args=ocp.args.StandardRestore(like))
+    return self._manager.restore(steps_done, args=ocp.args.StandardRestore(like))
 
   def close(self) -> None:
     """Waits for the last write."""

@@ -43,15 +43,24 @@ class History:
       for name in EPOCH_CURVES
     }
 
-  def write_steps(self, first: int, curves: Mapping[str, np.ndarray]) -> None:
-    """Writes rows `first`, `first` + 1, ... of each curve over steps, (rows, trials)."""
+  def write_steps(
+    self, first: int, curves: Mapping[str, np.ndarray], columns: np.ndarray | slice = slice(None)
+  ) -> None:
+    """Writes rows `first`, `first` + 1, ... of each curve over steps, (rows, columns)."""
     for name, rows in curves.items():
-      self.steps[name][first : first + len(rows)] = rows
+      self.steps[name][first : first + len(rows), columns] = rows
 
-  def write_epoch(self, epoch: int, curves: Mapping[str, np.ndarray]) -> None:
-    """Writes row `epoch` (from 0) of each curve over epochs, (trials,)."""
+  def write_epoch(
+    self, epoch: int, curves: Mapping[str, np.ndarray], columns: np.ndarray | slice = slice(None)
+  ) -> None:
+    """Writes row `epoch` (from 0) of each curve over epochs, (columns,)."""
     for name, row in curves.items():
-      self.epochs[name][epoch] = row
+      self.epochs[name][epoch, columns] = row
+
+  def unbroken(self, first: int, stop: int) -> np.ndarray:
+    """True for each trial, (trials,), whose losses and gradients in these rows are all finite."""
+    rows = (self.steps[name][first:stop] for name in ('loss', 'gradient_norm'))
+    return np.logical_and(*(np.isfinite(curve).all(0) for curve in rows))
 
   def flush(self) -> None:
     """Waits until all that was written is on disk."""

@@ -35,7 +35,6 @@ class Trials(NamedTuple):
 
     to_devices(x_T) -> x_T: from a host array (trials, ...).
     to_host(tree_T) -> tree of numpy arrays (trials, ...), without the filling.
-    share(tree) -> tree: one copy of host arrays on each device.
     init(seed_T) -> state_T
     order(seed_T, epoch, arrays) -> order_T: a permutation of the images for an epoch.
     train_step(state_T, rate_T, seed_T, arrays, order_T, start) -> state_T, metrics_T: a step
@@ -47,7 +46,6 @@ class Trials(NamedTuple):
 
   to_devices: Callable[[Any], Any]
   to_host: Callable[[Any], Any]
-  share: Callable[[Any], Any]
   init: Callable[[jax.Array], State]
   order: Callable[[jax.Array, int, Arrays], jax.Array]
   train_step: Callable[..., tuple[State, StepMetrics]]
@@ -122,6 +120,15 @@ def keep_compiled_programs() -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
+def share(tree: Any, how: str) -> Any:
+  """Puts a copy of a tree of host arrays on each device that `make_trials` of this `how` uses."""
+  if how == 'vmap':
+    return jax.device_put(tree, jax.local_devices()[0])
+  devices = len(jax.local_devices())
+  copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
+  return jax.device_put(copies, _one_each())
+
+
 def _keys(seed: jax.Array) -> jax.Array:
   """Three keys of a seed: for the initial weights, the order of the images, the steps."""
   return jax.random.split(jax.random.key(seed), 3)
@@ -138,15 +145,13 @@ def _on_one_device(functions: dict[str, Any], count: int, fold_every: int) -> Tr
   def put(tree):
     return jax.device_put(tree, device)
 
-  return Trials(
-    to_devices=put, to_host=jax.device_get, share=put, fold_every=fold_every, **compiled
-  )
+  return Trials(to_devices=put, to_host=jax.device_get, fold_every=fold_every, **compiled)
 
 
 def _on_all_devices(functions: dict[str, Any], count: int, fold_every: int) -> Trials:
   devices = jax.local_devices()
   each = -(-count // len(devices))
-  sharding = NamedSharding(Mesh(np.asarray(devices), 'devices'), PartitionSpec('devices'))
+  sharding = _one_each()
   compiled = {
     name: jax.pmap(
       function,
@@ -169,11 +174,9 @@ def _on_all_devices(functions: dict[str, Any], count: int, fold_every: int) -> T
   def to_host(tree_T):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.device_get(tree_T))
 
-  def share(tree):
-    return jax.tree.map(
-      lambda x: jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), sharding), tree
-    )
+  return Trials(to_devices=to_devices, to_host=to_host, fold_every=fold_every, **compiled)
 
-  return Trials(
-    to_devices=to_devices, to_host=to_host, share=share, fold_every=fold_every, **compiled
-  )
+
+def _one_each() -> NamedSharding:
+  """Entry i of the leading axis on local device i."""
+  return NamedSharding(Mesh(np.asarray(jax.local_devices()), 'devices'), PartitionSpec('devices'))

@@ -75,6 +75,8 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     f'momentum {optimizer["momentum"]:g}, schedule {config["schedule"]["name"]}; '
     f'{formats.duration(study["seconds"])} on {study["device"]}.',
     '',
+    _saved(**study['trial_steps']),
+    '',
     '![Validation accuracy against the learning rate](figures/accuracy_by_rate.png)',
     '',
     '![All trials](figures/all_rates.png)',
@@ -84,3 +86,10 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
     lines += [f'    {name}' for name in data['left_out']] + ['']
   return '\n'.join(lines)
+
+
+def _saved(planned: int, run: int) -> str:
+  if run == planned:
+    return f'All {planned} steps of all trials were run.'
+  share = formats.percent(1 - run / planned)
+  return f'Diverged trials left early, which saved {share} of the {planned} steps of all trials.'

@@ -16,7 +16,7 @@ from lr_study.errors import StudyError
 from lr_study.events import Events
 from lr_study.history import STEP_CURVES, History
 from lr_study.schedule import make_schedule
-from lr_study.trial import State, make_trial
+from lr_study.trial import State, Trial, make_trial
 
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
@@ -53,18 +53,25 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
 
 
 class _Sweep(NamedTuple):
-  """What stays as it is while the trials train. Arrays are on the devices."""
+  """What stays as it is while the trials train. One entry a trial where there are several."""
 
   config: ConfigDict
-  learning_rates: tuple[float, ...]  # one a trial
+  learning_rates: tuple[float, ...]
   seeds: tuple[int, ...]
   steps_per_epoch: int
+  trial: Trial
+  train: parallel.Arrays  # on the devices
+  validation: parallel.Arrays
+  images: tuple[int, int]  # training, validation
+
+
+class _Running(NamedTuple):
+  """The trials that still train: all at first, then those that have not diverged."""
+
+  columns: np.ndarray  # theirs in the history
   trials: parallel.Trials
   rate_T: jax.Array
   seed_T: jax.Array
-  train: parallel.Arrays
-  validation: parallel.Arrays
-  images: tuple[int, int]  # training, validation
 
 
 def _train(
@@ -73,8 +80,9 @@ def _train(
   started = time.monotonic()
   sweep = _prepare(config, data)
   _announce(sweep)
-  steps = config.epochs * sweep.steps_per_epoch
-  schedule = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)
+  per_epoch = sweep.steps_per_epoch
+  steps = config.epochs * per_epoch
+  schedule = make_schedule(config.schedule, per_epoch, config.epochs)
   history = History(folder / 'history', steps, config.epochs, sweep.learning_rates, sweep.seeds)
   events = Events(
     folder / 'tensorboard', sweep.learning_rates, sweep.seeds, schedule, config.log_every_steps
@@ -85,21 +93,20 @@ def _train(
   guessing_loss = verdict.entropy(data.train.labels)
   results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss)
   answer = verdict.judge(results, data.validation.labels)
-  events.close([result.status == verdict.DIVERGED for result in results])
+  diverged = [result.first_bad_step for result in results]
+  events.close([bad is not None for bad in diverged])
   figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
-  study = {**study, 'seconds': round(time.monotonic() - started, 1)}
+  left_after = [steps if bad is None else _chunk_end(bad, sweep) for bad in diverged]
+  study = study | {
+    'seconds': round(time.monotonic() - started, 1),
+    'trial_steps': {'planned': steps * len(results), 'run': sum(left_after)},
+  }
   report.write(folder, study, results, answer)
   return results, answer
 
 
 def _prepare(config: ConfigDict, data: datasets.Dataset) -> _Sweep:
   steps_per_epoch = len(data.train.labels) // config.batch_size
-  rates = tuple(rate for rate in config.learning_rates for _ in config.seeds)
-  seeds = tuple(config.seeds) * len(config.learning_rates)
-  trial = make_trial(config, len(data.classes), steps_per_epoch)
-  trials = parallel.make_trials(
-    trial, seeds, config.parallel, config.batch_size, config.eval_batch_size
-  )
   mean = {
     'image': data.mean,
     'pixel': data.mean.mean((0, 1)),
@@ -107,26 +114,43 @@ def _prepare(config: ConfigDict, data: datasets.Dataset) -> _Sweep:
   }[config.input.subtract]
   return _Sweep(
     config,
-    rates,
-    seeds,
+    tuple(rate for rate in config.learning_rates for _ in config.seeds),
+    tuple(config.seeds) * len(config.learning_rates),
     steps_per_epoch,
-    trials,
-    trials.to_devices(np.asarray(rates, np.float32)),
-    trials.to_devices(np.asarray(seeds, np.uint32)),
-    trials.share(parallel.Arrays(*data.train, mean)),
-    trials.share(parallel.Arrays(*data.validation, mean)),
+    make_trial(config, len(data.classes), steps_per_epoch),
+    parallel.share(parallel.Arrays(*data.train, mean), config.parallel),
+    parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
     (len(data.train.labels), len(data.validation.labels)),
   )
 
 
+def _run_together(sweep: _Sweep, columns: np.ndarray) -> _Running:
+  seeds, config = np.asarray(sweep.seeds, np.uint32)[columns], sweep.config
+  trials = parallel.make_trials(
+    sweep.trial, seeds.tolist(), config.parallel, config.batch_size, config.eval_batch_size
+  )
+  rates = np.asarray(sweep.learning_rates, np.float32)[columns]
+  return _Running(columns, trials, trials.to_devices(rates), trials.to_devices(seeds))
+
+
+def _keep(
+  sweep: _Sweep, running: _Running, state_T: State, good: np.ndarray
+) -> tuple[_Running, State]:
+  """Lets the trials go on that are `good`, (trials,), in a program for so many."""
+  state = jax.tree.map(lambda x: x[good], running.trials.to_host(state_T))
+  running = _run_together(sweep, running.columns[good])
+  return running, running.trials.to_devices(state)
+
+
 def _train_all(sweep: _Sweep, history: History, events: Events, checkpoints: Checkpoints) -> None:
   """Trains from the newest checkpoint, or from the start, to the last epoch."""
-  config, trials, per_epoch = sweep.config, sweep.trials, sweep.steps_per_epoch
-  state_T, done = trials.init(sweep.seed_T), 0
-  restored = checkpoints.restore(like=trials.to_host(state_T))
-  if restored is not None:
-    done, state = restored
-    state_T = trials.to_devices(state)
+  config, per_epoch = sweep.config, sweep.steps_per_epoch
+  done = checkpoints.newest()
+  running = _run_together(sweep, np.flatnonzero(history.unbroken(0, done)))
+  state_T = running.trials.init(running.seed_T)
+  if done:
+    saved = checkpoints.restore(done, like=running.trials.to_host(state_T))
+    state_T = running.trials.to_devices(saved)
     progress.note(f'Going on from step {done}')
     _replay(events, history, done, per_epoch)
   saved_at = time.monotonic()
@@ -134,56 +158,69 @@ def _train_all(sweep: _Sweep, history: History, events: Events, checkpoints: Che
   with progress.TrainingView(sweep.learning_rates, sweep.seeds, total, config.epochs) as view:
     view.start(done)
     for epoch in range(done // per_epoch, config.epochs):
-      order_T = trials.order(sweep.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
       for first in range(done % per_epoch, per_epoch, config.log_every_steps):
         last = min(first + config.log_every_steps, per_epoch)
-        state_T, curves = _train_steps(sweep, state_T, order_T, first, last)
-        history.write_steps(done, curves)
-        events.write_steps(history, done, done + last - first)
-        done += last - first
-        view.steps(done, epoch + 1, curves['loss'], curves['accuracy'])
+        state_T, curves = _train_steps(sweep, running, state_T, epoch, first, last)
+        history.write_steps(done, curves, running.columns)
+        done, before = done + last - first, done
+        events.write_steps(history, before, done)
+        seen = {name: curve[before:done] for name, curve in history.steps.items()}
+        view.steps(done, epoch + 1, seen['loss'], seen['accuracy'])
+        good = history.unbroken(before, done)[running.columns]
+        if not good.any():
+          return
+        if not good.all():
+          running, state_T = _keep(sweep, running, state_T, good)
         if last < per_epoch and time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-          _save(checkpoints, history, done, trials.to_host(state_T))
+          _save(checkpoints, history, done, running.trials.to_host(state_T))
           saved_at = time.monotonic()
-      history.write_epoch(epoch, _evaluate(sweep, state_T))
+      history.write_epoch(epoch, _evaluate(sweep, running, state_T), running.columns)
       events.write_epoch(history, epoch, done)
       events.flush()
       view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
-      _save(checkpoints, history, done, trials.to_host(state_T))
+      _save(checkpoints, history, done, running.trials.to_host(state_T))
       saved_at = time.monotonic()
 
 
 def _train_steps(
-  sweep: _Sweep, state_T: State, order_T: jax.Array, first: int, last: int
+  sweep: _Sweep, running: _Running, state_T: State, epoch: int, first: int, last: int
 ) -> tuple[State, dict[str, np.ndarray]]:
   """Steps `first` to `last` of an epoch; the curves are (steps, trials)."""
-  metrics = []
+  config, trials, metrics = sweep.config, running.trials, []
+  order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
   for step in range(first, last):
-    start = step * sweep.config.batch_size
-    state_T, metrics_T = sweep.trials.train_step(
-      state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, start
+    state_T, metrics_T = trials.train_step(
+      state_T, running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size
     )
     metrics.append(metrics_T)
-    if (step + 1) % sweep.trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
-      state_T = sweep.trials.fold(state_T)
-  rows = [sweep.trials.to_host(metrics_T) for metrics_T in metrics]
+    if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
+      state_T = trials.fold(state_T)
+  rows = [trials.to_host(metrics_T) for metrics_T in metrics]
   return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
 
 
-def _evaluate(sweep: _Sweep, state_T: State) -> dict[str, np.ndarray]:
+def _evaluate(sweep: _Sweep, running: _Running, state_T: State) -> dict[str, np.ndarray]:
   """Loss and accuracy over every image of both parts, (trials,)."""
   means = {}
   parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
   for name, arrays, images in parts:
     totals = [
-      sweep.trials.eval_step(state_T, arrays, start)
+      running.trials.eval_step(state_T, arrays, start)
       for start in range(0, images, sweep.config.eval_batch_size)
     ]
-    totals = [sweep.trials.to_host(total) for total in totals]
+    totals = [running.trials.to_host(total) for total in totals]
     # In float64: float32 sums over many images would round.
     means[f'{name}_loss'] = np.sum([t.loss for t in totals], 0, np.float64) / images
     means[f'{name}_accuracy'] = np.sum([t.correct for t in totals], 0, np.float64) / images
   return means
+
+
+def _chunk_end(step: int, sweep: _Sweep) -> int:
+  """The steps done, from 1, at the end of the chunk of steps that `step` is in."""
+  epochs, position = divmod(step - 1, sweep.steps_per_epoch)
+  chunk = sweep.config.log_every_steps
+  end = min((position // chunk + 1) * chunk, sweep.steps_per_epoch)
+  return epochs * sweep.steps_per_epoch + end
 
 
 def _save(checkpoints: Checkpoints, history: History, done: int, state: State) -> None:
@@ -202,16 +239,17 @@ def _replay(events: Events, history: History, done: int, per_epoch: int) -> None
 
 def _announce(sweep: _Sweep) -> None:
   """Compiles, times a few steps on weights that are thrown away, and says how long it will take."""
-  config, trials = sweep.config, sweep.trials
+  config = sweep.config
+  _, trials, rate_T, seed_T = _run_together(sweep, np.arange(len(sweep.seeds)))
   progress.note(f'Compiling for {len(sweep.seeds)} trials on {provenance.device()}')
-  state_T = trials.init(sweep.seed_T)
-  order_T = trials.order(sweep.seed_T, 0, sweep.train)
+  state_T = trials.init(seed_T)
+  order_T = trials.order(seed_T, 0, sweep.train)
   step_seconds = np.inf
   for _ in range(3):  # the first round compiles, the second warms up
     count = int(np.clip(2 / step_seconds, 1, trials.fold_every))  # about two seconds
     clock = [time.monotonic()]
     for _ in range(count):
-      state_T, _ = trials.train_step(state_T, sweep.rate_T, sweep.seed_T, sweep.train, order_T, 0)
+      state_T, _ = trials.train_step(state_T, rate_T, seed_T, sweep.train, order_T, 0)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
     state_T = trials.fold(state_T)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())

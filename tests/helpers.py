@@ -26,7 +26,7 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   trials = parallel.make_trials(one, seeds, how, config.batch_size, config.eval_batch_size)
   rate_T = trials.to_devices(np.asarray(rates, np.float32))
   seed_T = trials.to_devices(np.asarray(seeds, np.uint32))
-  arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), how)
   orders = [trials.order(seed_T, epoch, arrays) for epoch in range(-(-steps // per_epoch))]
   state_T, rows = trials.init(seed_T), []
   # The weights and the order are drawn in float32 either way: float64 draws would be others.

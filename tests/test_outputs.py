@@ -136,6 +136,7 @@ STUDY = {
     'fingerprint': 'f',
   },
   'seconds': 12.0,
+  'trial_steps': {'planned': 180, 'run': 130},
   'device': 'cpu',
 }  # fmt: skip
 
@@ -155,6 +156,7 @@ def test_report(finished, tmp_path):
   summary = (tmp_path / 'summary.md').read_text()
   assert answer.sentence in summary
   assert 'a/1.png (cut off)' in summary
+  assert 'saved 27.8 % of the 180 steps' in summary
   read_results, read_answer = report.read(tmp_path)
   assert read_results == results
   assert read_answer.sentence == answer.sentence

@@ -73,7 +73,7 @@ def test_an_epoch_sees_every_image_once(tiny):
   images = len(data_set.train.labels)
   one = trial.make_trial(config, 10, images)
   trials = parallel.make_trials(one, [0], 'vmap', 1, 8)
-  arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
   seed_T = trials.to_devices(np.zeros(1, np.uint32))
   first, second = (np.asarray(trials.order(seed_T, epoch, arrays)[0]) for epoch in (0, 1))
   assert sorted(first) == sorted(second) == list(range(images))
@@ -87,7 +87,7 @@ def test_evaluation_counts_every_image_once(tiny):
   for eval_batch in (images, 7):
     one = trial.make_trial(config, 10, images)
     trials = parallel.make_trials(one, [0, 0], 'vmap', 1, eval_batch)
-    arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+    arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
     state_T = trials.init(trials.to_devices(np.zeros(2, np.uint32)))
     found = [trials.eval_step(state_T, arrays, i) for i in range(0, images, eval_batch)]
     totals[eval_batch] = jax.tree.map(lambda *x: np.sum(x, 0), *found)
@@ -101,7 +101,7 @@ def test_no_rate_compiles_twice(tiny):
   _, _, trials = train(config, data_set, [1e-3, 1e-4], [0, 0], 2)
   compiled = trials.train_step._cache_size()
   seed_T = trials.to_devices(np.zeros(2, np.uint32))
-  arrays = trials.share(parallel.Arrays(*data_set.train, data_set.mean))
+  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
   order_T, texts = trials.order(seed_T, 0, arrays), []
   for rates in ((0.1, 0.2), (1e-5, 3e-7)):
     state_T = trials.init(seed_T)

@@ -89,6 +89,7 @@ def test_a_study_from_letters_to_verdict(finished):
   assert learned['train_accuracy'] > 0.2
   assert 0 <= learned['validation_accuracy'] <= 1
   assert (learned['steps'], learned['epochs']) == (360, 4)
+  assert content['study']['trial_steps'] == {'planned': 1080, 'run': 760}  # it left at step 40
   study = content['study']
   assert study['data']['train'] == 90
   assert study['data']['validation'] == 30
@@ -164,6 +165,26 @@ def test_pmap_tells_the_same(config_file, finished, tmp_path):
   np.testing.assert_allclose(ours[:50, 2], theirs[:50, 2], rtol=1e-5)
   assert results(folder)['trials'][0]['status'] == 'diverged'
   assert results(folder)['study']['device'] == '4 x cpu'
+
+
+def test_survivors_are_what_they_are_without_the_diverged(config_file, finished, tmp_path):
+  """The curves before and after the diverged trial left, beside those of a study without it."""
+  folder = tmp_path / 'without'
+  done = sweep(config_file, f'--workdir={folder}', '--config.learning_rates=1e-4,1e-5')
+  assert done.returncode == 0, done.stderr
+  ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, finished[0]))
+  np.testing.assert_allclose(ours[:, 1], theirs[:, 2], rtol=1e-5)
+  assert np.isnan(theirs[2:, 0]).all()
+
+
+def test_a_study_in_which_all_diverge_ends_early(config_file, tmp_path):
+  folder = tmp_path / 'broken'
+  for _ in range(2):
+    done = sweep(config_file, f'--workdir={folder}', '--config.learning_rates=10,100')
+    assert done.returncode == 0, done.stderr
+    assert 'No rate works: all diverged. Add smaller ones, such as 1e+00.' in done.stdout
+  assert results(folder)['study']['trial_steps']['run'] == 80
+  assert results(folder)['verdict']['learning_rate'] is None
 
 
 def test_another_config_in_the_work_directory(config_file, finished):
