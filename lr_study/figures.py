@@ -86,11 +86,14 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
 def _all_rates(history: History, results: Sequence[Result], guessing_loss: float) -> Figure:
   figure = Figure(figsize=(8.4, 3.4), layout='constrained')
   losses, accuracies = figure.subplots(1, 2)
-  epochs = len(history.epochs['train_loss'])
+  epochs, labels = len(history.epochs['train_loss']), set()
   for trial, (result, colour) in enumerate(zip(results, _colours(results), strict=True)):
     label = formats.rate(result.learning_rate)
     if result.status == DIVERGED:
       label += ' (diverged)'
+    if label in labels:
+      label = '_' + label  # matplotlib leaves it out of the legend: one entry for all seeds
+    labels.add(label)
     losses.plot(*_training_curve(history, trial, 'loss'), color=colour, linewidth=1, label=label)
     curve = history.epochs['validation_accuracy'][:, trial]
     bad = first_bad_step(history, trial)

@@ -201,7 +201,7 @@ def _above(rates: Sequence[float], status: dict[float, str]) -> str:
     )
   idle = [formats.rate(r) for r in rates if status[r] == NOT_LEARNING]
   if idle:
-    clauses.append(f'{", ".join(idle)} ended at the loss of guessing.')
+    clauses.append(f'{", ".join(idle)} ended no better than guessing.')
   return ' '.join(clauses)
 
 
@@ -227,6 +227,6 @@ def _nothing_learned(rates: Sequence[float], status: dict[float, str]) -> str:
     return f'No rate works: all diverged. Add smaller ones, such as {formats.rate(rates[0] / 10)}.'
   idle = [formats.rate(rate) for rate in rates if status[rate] == NOT_LEARNING]
   gone = [formats.rate(rate) for rate in rates if status[rate] == DIVERGED]
-  text = f'No rate learned: {", ".join(idle)} ended at the loss of guessing'
+  text = f'No rate learned: {", ".join(idle)} ended no better than guessing'
   text += f' and {", ".join(gone)} diverged. ' if gone else '. '
   return text + 'Train for more epochs, or add rates between these.'

@@ -108,7 +108,7 @@ def test_the_sentence_of_a_ladder(order):
   assert answer.probability_best is None
   assert answer.sentence == (
     'Use 1e-04: validation accuracy 91.0 % (± 1.8 from counting 1000 images). Not told apart '
-    'from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended at the loss of '
+    'from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended no better than '
     'guessing. From 1e-06 down the network had not finished learning, from 1e-07 down it had '
     'learned nothing.'
   )
@@ -137,7 +137,7 @@ def test_nothing_works():
   answer = verdict.judge([LADDER[0], LADDER[2]], images(1000))
   assert answer.learning_rate is None
   assert answer.sentence.startswith(
-    'No rate learned: 1e-03 ended at the loss of guessing and 1e-01'
+    'No rate learned: 1e-03 ended no better than guessing and 1e-01'
   )
 
 
