@@ -37,7 +37,8 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.train_fraction = 0.75  # published: 525 of 700
   config.data.seed = 0  # of the split, and of the rendered letters
   config.data.resize = 'squash'  # DIGITS's default; 'crop', 'fill', 'half_crop'
-  config.data.reshuffle = True  # a new order each epoch, as DIGITS's TensorFlow back end
+  config.data.reshuffle = True  # a new order each epoch, as DIGITS's TensorFlow back end; the
+  # images left over by batch_size sit out, so without it they would always be the same ones
   config.data.skip_unreadable = False  # leave broken files out, and list them
   config.data.cache_dir = ''  # where data sets are built; TFDS's own folder if empty
 

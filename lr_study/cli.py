@@ -42,6 +42,8 @@ def study_config() -> tuple[ConfigDict, str]:
   if _CONFIG.value is None:
     raise StudyError('no --config; try --config configs/alexnet_letters.py:quick')
   path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+  if not isinstance(_CONFIG.value, ConfigDict):
+    raise StudyError(f'--config {path}: get_config() must return an ml_collections.ConfigDict')
   return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
 
 
@@ -50,15 +52,18 @@ def _parse(argv: Sequence[str]) -> list[str]:
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
     if name in ('--config', '-config') and not Path(path.partition(':')[0]).is_file():
       _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
+  names = [flag.partition('=')[0].lstrip('-') for flag in argv if flag.startswith('-')]
+  overrides = [n.removeprefix('config.') for n in names if n.startswith('config.')]
+  for name in overrides:
+    if overrides.count(name) > 1:  # absl would join the values of a tuple
+      _fail(f'--config.{name} is given twice')
   try:
     return flags.FLAGS(list(argv))
   except flags.Error as error:
     _fail(_one_line(error))
   except Exception as error:  # a config is a program: it can fail in any way
     # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
-    overrides = [flag.partition('=')[0] for flag in argv if flag.startswith('--config.')]
-    names = [name.removeprefix('--config.') for name in overrides]
-    unknown = [name for name in names if name not in configs.FIELDS]
+    unknown = [name for name in overrides if name not in configs.FIELDS]
     if unknown and 'Traceback' not in str(error):
       _fail(f'config.{unknown[0]}: no such field{configs.nearest(unknown[0])}')
     _fail(f'--config: {_one_line(error)}')
@@ -71,6 +76,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
+  # Names of files may hold line breaks, and what the terminal cannot show.
+  line = ' '.join(message.splitlines()).encode('utf-8', 'backslashreplace').decode()
+  print(f'error: {line}', file=sys.stderr)
   sys.stderr.flush()
   sys.exit(2)

@@ -33,15 +33,15 @@ _FACTOR = (float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
 FIELDS: dict[str, Check] = {
   'learning_rates': (
     tuple,
-    lambda rates: rates and all(_is_number(r) and r > 0 for r in rates),
-    'one or more numbers above 0',
+    lambda rates: rates and all(_is_number(r) and 1e-37 < r < 1e38 for r in rates),
+    'one or more numbers above 0 that float32 can hold',
   ),
   'seeds': (
     tuple,
     lambda seeds: seeds and all(type(s) is int and 0 <= s < 2**32 for s in seeds),
     'one or more whole numbers from 0 to 2^32 - 1',
   ),
-  'epochs': _COUNT,
+  'epochs': (int, lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
   'batch_size': _COUNT,
   'image_size': _COUNT,
   'parallel': _one_of(parallel.HOW),
@@ -106,7 +106,7 @@ def check(config: ConfigDict) -> ConfigDict:
   """
   config = config.copy_and_resolve_references()
   config.unlock()
-  if config.get('data'):
+  if isinstance(config.get('data'), ConfigDict):
     config.data.classes = _split_commas(config.data.get('classes', ()))
   _check_names(config)
   for name, (kind, test, asks) in FIELDS.items():
@@ -122,6 +122,11 @@ def check(config: ConfigDict) -> ConfigDict:
     raise StudyError(
       f'schedule.from_epochs has {len(config.schedule.from_epochs)} entries and '
       f'schedule.heights {len(config.schedule.heights)}; give one height an epoch'
+    )
+  if config.epochs / config.schedule.every_epochs > 1000:
+    raise StudyError(
+      f'schedule.every_epochs is {config.schedule.every_epochs}; with {config.epochs} epochs that '
+      'is more than 1000 drops'
     )
   _check_image_size(config)
   return config.lock()
@@ -175,6 +180,8 @@ def _split_commas(classes: Any) -> Any:
   # On the command line `A,B,C` arrives as one string: only numbers make a tuple there.
   if isinstance(classes, tuple) and len(classes) == 1 and isinstance(classes[0], str):
     return tuple(classes[0].split(','))
+  if isinstance(classes, tuple):
+    return tuple(str(name) if type(name) is int else name for name in classes)
   return classes
 
 

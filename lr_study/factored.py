@@ -47,10 +47,14 @@ def pairs(batch_size: int, momentum: float) -> int:
   return math.ceil((window + remembered) / window) * window * batch_size
 
 
-def pays(kernel: tuple[int, int], batch_size: int, momentum: float) -> bool:
-  """True if the pairs of a kernel of this shape are less work than the kernel itself."""
+def pays(kernel: tuple[int, int], batch_size: int, momentum: float, decay: float) -> bool:
+  """True if the pairs of a kernel of this shape are less work than the kernel itself.
+
+  `decay` is the largest share of a kernel that weight decay takes in a step. Where it is large
+  the base's coordinate shrinks towards 0 from fold to fold, and dividing by it is no longer exact.
+  """
   rows = pairs(batch_size, momentum)
-  return fold_every(batch_size) > 1 and rows * sum(kernel) < math.prod(kernel)
+  return fold_every(batch_size) > 1 and rows * sum(kernel) < math.prod(kernel) and decay < 0.01
 
 
 def split(params: Any, layers: tuple[str, ...], rows: int) -> tuple[Any, dict[str, Factors]]:
@@ -110,7 +114,8 @@ def gradient(
       g=jax.lax.dynamic_update_slice(factor.g, g[name], (slot, 0)),
     )
     coordinates = jax.lax.dynamic_update_slice(jnp.zeros(1 + rows), jnp.ones(batch), (1 + slot,))
-    squares += jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T))
+    # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
+    squares += jnp.maximum(jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T)), 0.0)
     of_params[name] = of_params[name] | {'kernel': coordinates}
   small = [
     leaf

@@ -4,8 +4,8 @@ import numpy as np
 
 
 def rate(learning_rate: float) -> str:
-  """A learning rate, as short as it is exact: 1e-04, 2.5e-03."""
-  return np.format_float_scientific(learning_rate, trim='-', exp_digits=2)
+  """A learning rate to six digits, as short as it goes: 1e-04, 2.5e-03."""
+  return np.format_float_scientific(float(f'{learning_rate:.6g}'), trim='-', exp_digits=2)
 
 
 def percent(fraction: float | None) -> str:

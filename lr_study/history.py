@@ -88,6 +88,10 @@ def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray
 def _curve(file: Path, shape: tuple[int, int], dtype: type) -> np.memmap:
   if file.exists():
     return np.lib.format.open_memmap(file, mode='r+')
-  curve = np.lib.format.open_memmap(file, mode='w+', dtype=dtype, shape=shape)
+  # Whole or not at all: a file that a kill cut off would stop every run after it.
+  part = file.with_name(file.name + '.part')
+  curve = np.lib.format.open_memmap(part, mode='w+', dtype=dtype, shape=shape)
   curve[:] = np.nan
+  curve.flush()
+  part.replace(file)
   return curve

@@ -73,7 +73,7 @@ class TrainingView:
       self._live.update(self._render())
     else:
       found = ', '.join(
-        f'{formats.rate(rate)} {"diverged" if bad else formats.percent(value)}'
+        f'{formats.rate(rate)} {"diverged" if bad else formats.percent(_known(value))}'
         for rate, value, bad in zip(self._rates, validation_accuracy, self._bad_step, strict=True)
       )
       self._console.print(

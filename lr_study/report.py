@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_study import formats
+from lr_study.errors import StudyError
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
 
@@ -37,12 +38,17 @@ def write(
 
 
 def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
-  """Reads a finished study's results; None if it has none."""
+  """Reads a finished study's results; None if it has none. StudyError if it is damaged."""
   file = workdir / 'results.json'
   if not file.exists():
     return None
-  content = json.loads(file.read_text())
-  return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
+  try:
+    content = json.loads(file.read_text())
+    return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
+  except (KeyError, TypeError, ValueError) as error:
+    raise StudyError(
+      f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
+    ) from error
 
 
 def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:
@@ -84,7 +90,7 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
   ]
   if data['left_out']:
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
-    lines += [f'    {name}' for name in data['left_out']] + ['']
+    lines += [f'    {" ".join(name.splitlines())}' for name in data['left_out']] + ['']
   return '\n'.join(lines)
 
 

@@ -30,7 +30,7 @@ def _constant(config: ConfigDict, steps_per_epoch: int, epochs: int) -> Schedule
 
 
 def _step_decay(config: ConfigDict, steps_per_epoch: int, epochs: int) -> Schedule:
-  """`factor` once every `every_epochs` epochs: factor^floor(epochs done / every_epochs)."""
+  """`factor` once every `every_epochs` epochs, to the nearest step where that falls within one."""
   drops = range(1, int(epochs / config.every_epochs) + 1)
   return _piecewise_constant(
     [round(k * config.every_epochs * steps_per_epoch) for k in drops],

@@ -79,7 +79,6 @@ def _train(
 ) -> tuple[list[verdict.Result], verdict.Verdict]:
   started = time.monotonic()
   sweep = _prepare(config, data)
-  _announce(sweep)
   per_epoch = sweep.steps_per_epoch
   steps = config.epochs * per_epoch
   schedule = make_schedule(config.schedule, per_epoch, config.epochs)
@@ -91,15 +90,15 @@ def _train(
   _train_all(sweep, history, events, checkpoints)
   checkpoints.close()
   guessing_loss = verdict.entropy(data.train.labels)
-  results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss)
+  diverged = [verdict.first_bad_step(history, trial) for trial in range(len(sweep.seeds))]
+  run = [steps if bad is None else _chunk_end(bad, sweep) for bad in diverged]
+  results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss, run)
   answer = verdict.judge(results, data.validation.labels)
-  diverged = [result.first_bad_step for result in results]
   events.close([bad is not None for bad in diverged])
   figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
-  left_after = [steps if bad is None else _chunk_end(bad, sweep) for bad in diverged]
   study = study | {
     'seconds': round(time.monotonic() - started, 1),
-    'trial_steps': {'planned': steps * len(results), 'run': sum(left_after)},
+    'trial_steps': {'planned': steps * len(results), 'run': sum(run)},
   }
   report.write(folder, study, results, answer)
   return results, answer
@@ -147,6 +146,7 @@ def _train_all(sweep: _Sweep, history: History, events: Events, checkpoints: Che
   config, per_epoch = sweep.config, sweep.steps_per_epoch
   done = checkpoints.newest()
   running = _run_together(sweep, np.flatnonzero(history.unbroken(0, done)))
+  _announce(sweep, running, done)
   state_T = running.trials.init(running.seed_T)
   if done:
     saved = checkpoints.restore(done, like=running.trials.to_host(state_T))
@@ -237,11 +237,12 @@ def _replay(events: Events, history: History, done: int, per_epoch: int) -> None
       events.write_epoch(history, epoch, stop)
 
 
-def _announce(sweep: _Sweep) -> None:
+def _announce(sweep: _Sweep, running: _Running, done: int) -> None:
   """Compiles, times a few steps on weights that are thrown away, and says how long it will take."""
-  config = sweep.config
-  _, trials, rate_T, seed_T = _run_together(sweep, np.arange(len(sweep.seeds)))
-  progress.note(f'Compiling for {len(sweep.seeds)} trials on {provenance.device()}')
+  config, (_, trials, rate_T, seed_T) = sweep.config, running
+  if done == config.epochs * sweep.steps_per_epoch:
+    return
+  progress.note(f'Compiling for {len(running.columns)} trials on {provenance.device()}')
   state_T = trials.init(seed_T)
   order_T = trials.order(seed_T, 0, sweep.train)
   step_seconds = np.inf
@@ -259,7 +260,7 @@ def _announce(sweep: _Sweep) -> None:
   step_seconds += fold_seconds / trials.fold_every
   batches = sum(-(-images // config.eval_batch_size) for images in sweep.images)
   epoch_seconds = sweep.steps_per_epoch * step_seconds + batches * eval_seconds
-  seconds = config.epochs * epoch_seconds
+  seconds = (config.epochs - done / sweep.steps_per_epoch) * epoch_seconds
   progress.note(
     f'{config.epochs} epochs of {sweep.steps_per_epoch} steps, '
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'

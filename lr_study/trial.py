@@ -121,13 +121,20 @@ def _factored_layers(config: ConfigDict, model: models.AlexNet, image_size: int)
   if config.model.dense == 'plain':
     return ()
   shapes = jax.eval_shape(lambda key: models.init_params(model, key, image_size), jax.random.key(0))
-  batch_size, momentum = config.batch_size, config.optimizer.momentum
+  batch_size, momentum, largest = (
+    config.batch_size,
+    config.optimizer.momentum,
+    max(config.learning_rates),
+  )
+  decay = config.optimizer.weight_decay * largest
+  decay *= largest if config.optimizer.decay_per_rate else 1.0
   return tuple(
     name
     for name, layer in shapes.items()
     if len(layer['kernel'].shape) == 2
     and (
-      config.model.dense == 'factored' or factored.pays(layer['kernel'].shape, batch_size, momentum)
+      config.model.dense == 'factored'
+      or factored.pays(layer['kernel'].shape, batch_size, momentum, decay)
     )
   )
 

@@ -76,22 +76,27 @@ def first_bad_step(history: History, trial: int) -> int | None:
 
 
 def results(
-  history: History, learning_rates: Sequence[float], seeds: Sequence[int], guessing_loss: float
+  history: History,
+  learning_rates: Sequence[float],
+  seeds: Sequence[int],
+  guessing_loss: float,
+  steps: Sequence[int],
 ) -> list[Result]:
-  """Judges each trial of a finished study.
+  """Judges each trial of a finished study, which trained for `steps` steps.
 
   diverged: a training loss or gradient, or the last evaluation, was infinite or NaN.
   not_learning: the training loss at the end is not below `GUESSING_SHARE` of guessing's.
   converged: any other.
   """
-  return [
-    _result(history, trial, rate, seed, guessing_loss)
-    for trial, (rate, seed) in enumerate(zip(learning_rates, seeds, strict=True))
-  ]
+  trials = enumerate(zip(learning_rates, seeds, steps, strict=True))
+  return [_result(history, trial, *of_trial, guessing_loss) for trial, of_trial in trials]
 
 
-def _result(history: History, trial: int, rate: float, seed: int, guessing_loss: float) -> Result:
+def _result(
+  history: History, trial: int, rate: float, seed: int, steps: int, guessing_loss: float
+) -> Result:
   losses = history.steps['loss'][:, trial]
+  per_epoch = len(losses) // len(history.epochs['train_loss'])
   bad = first_bad_step(history, trial)
   last = {name: float(curve[-1, trial]) for name, curve in history.epochs.items()}
   if bad is not None:
@@ -108,26 +113,18 @@ def _result(history: History, trial: int, rate: float, seed: int, guessing_loss:
       f'training loss {formats.loss(last["train_loss"])} at the end; '
       f'guessing costs {formats.loss(guessing_loss)}'
     )
-  return Result(
-    rate,
-    seed,
-    status,
-    evidence,
-    bad,
-    last_loss,
-    len(losses),
-    len(history.epochs['train_loss']),
-    **last,
-  )
+  return Result(rate, seed, status, evidence, bad, last_loss, steps, steps // per_epoch, **last)
 
 
 def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:
   """Names the best rate: highest mean validation accuracy over its seeds, then lowest loss.
 
-  A rate that diverged or did not learn with any seed cannot be the best. Two rates cannot be
-  told apart if their accuracies p and q differ by less than 1.96 sqrt((p (1 - p) + q (1 - q)) /
-  images): the error of counting on so many validation images (normal approximation to the
-  binomial, 95 %). What another seed would change comes on top, and one seed cannot tell it.
+  A rate that diverged or did not learn with any seed cannot be the best. An accuracy p of n
+  images and s seeds is known to +- 1.96 sqrt(q (1 - q) / (n + 4) + v / s): the error of counting
+  (Agresti and Coull, 1998: q is p with two right and two wrong images added) and, with several
+  seeds, that of their mean, v being their variance. Two rates cannot be told apart if they
+  differ by less than the root of the sum of both errors squared. What another seed would change
+  one seed cannot tell.
   """
   images = len(validation_labels)
   chance = np.bincount(validation_labels).max() / images
@@ -141,31 +138,41 @@ def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:
   stable = [rate for rate in rates if not diverged or rate < diverged[0]]
   largest_stable = stable[-1] if stable else None
   if not learned:
-    sentence = _nothing_learned(rates, status)
-    return Verdict(None, sentence, (), None, largest_stable, True)
+    return Verdict(None, _nothing_learned(by_rate), (), None, largest_stable, True)
 
-  def mean(rate, name):
-    return float(np.mean([getattr(t, name) for t in by_rate[rate]]))
+  def values(rate, name):
+    return [getattr(trial, name) for trial in by_rate[rate]]
 
-  accuracy = {rate: mean(rate, 'validation_accuracy') for rate in learned}
-  best = min(learned, key=lambda rate: (-accuracy[rate], mean(rate, 'validation_loss')))
-  error = {
-    rate: 1.96 * math.sqrt(accuracy[rate] * (1 - accuracy[rate]) / images) for rate in learned
-  }
+  accuracy = {rate: float(np.mean(values(rate, 'validation_accuracy'))) for rate in learned}
+  error = {rate: _error(values(rate, 'validation_accuracy'), images) for rate in learned}
+  best = min(learned, key=lambda r: (-accuracy[r], float(np.mean(values(r, 'validation_loss')))))
   alike = [r for r in learned if accuracy[best] - accuracy[r] <= math.hypot(error[best], error[r])]
   alike.sort(key=lambda rate: -accuracy[rate])
   edge = len(rates) > 1 and best in (rates[0], rates[-1])
+  seeds = len(by_rate[best])
+  others = {rate: found for rate, found in by_rate.items() if rate not in alike}
   parts = [
     f'Use {formats.rate(best)}: validation accuracy {formats.percent(accuracy[best])} '
-    f'(± {100 * error[best]:.1f} from counting {images} images).',
+    f'(± {100 * error[best]:.1f} from counting {images} images'
+    + (f' and from {seeds} seeds).' if seeds > 1 else ').'),
     _chance(accuracy[best] - error[best], chance),
     _alike(best, alike),
-    _above([r for r in rates if r > best], status),
-    _below([r for r in rates if r < best and r not in alike], status),
+    _side({r: found for r, found in others.items() if r > best}, 'up', 'did worse'),
+    _side(
+      {r: found for r, found in others.items() if r < best}, 'down', 'had not finished learning'
+    ),
     _edge(best, rates) if edge else '',
   ]
   sentence = ' '.join(part for part in parts if part)
   return Verdict(best, sentence, tuple(alike), None, largest_stable, edge)
+
+
+def _error(accuracies: Sequence[float], images: int) -> float:
+  q = (np.mean(accuracies) * images + 2) / (images + 4)
+  variance = q * (1 - q) / (images + 4)
+  if len(accuracies) > 1:
+    variance += np.var(accuracies, ddof=1) / len(accuracies)
+  return float(1.96 * np.sqrt(variance))
 
 
 def _worst(statuses: Sequence[str]) -> str:
@@ -176,8 +183,8 @@ def _chance(at_least: float, chance: float) -> str:
   if at_least > chance:
     return ''
   return (
-    f'That is no better than naming the most frequent class ({formats.percent(chance)}): train '
-    'for more epochs, or on more images.'
+    'These images cannot tell that from naming the most frequent class '
+    f'({formats.percent(chance)}): train for more epochs, or on more images.'
   )
 
 
@@ -186,34 +193,32 @@ def _alike(best: float, alike: Sequence[float]) -> str:
   return f'Not told apart from it by these images: {", ".join(others)}.' if others else ''
 
 
-def _above(rates: Sequence[float], status: dict[float, str]) -> str:
-  """What happened above the best rate; `rates` rise."""
+def _side(by_rate: dict[float, list[Result]], way: str, worse: str) -> str:
+  """What the rates on one side of the best did; `way` is 'up' or 'down', away from it."""
+  did = {DIVERGED: 'diverged', CONVERGED: worse, NOT_LEARNING: 'ended no better than guessing'}
   clauses = []
-  first_bad = next((r for r in rates if status[r] == DIVERGED), None)
-  if first_bad is not None:
-    all_above = all(status[r] == DIVERGED for r in rates if r >= first_bad)
-    several = sum(r >= first_bad for r in rates) > 1 and all_above
-    gone = [formats.rate(r) for r in rates if status[r] == DIVERGED]
-    clauses.append(
-      f'Rates from {formats.rate(first_bad)} up diverged.'
-      if several
-      else f'{", ".join(gone)} diverged.'
-    )
-  idle = [formats.rate(r) for r in rates if status[r] == NOT_LEARNING]
-  if idle:
-    clauses.append(f'{", ".join(idle)} ended no better than guessing.')
+  for status, verb in did.items():
+    rates = [r for r, found in by_rate.items() if _worst([t.status for t in found]) == status]
+    if rates:
+      clauses.append(f'{_names(rates, status, by_rate, way)} {verb}.')
   return ' '.join(clauses)
 
 
-def _below(rates: Sequence[float], status: dict[float, str]) -> str:
-  """What happened below the best rate and those like it; `rates` rise."""
-  if not rates:
-    return ''
-  idle = [rate for rate in rates if status[rate] == NOT_LEARNING]
-  text = f'From {formats.rate(rates[-1])} down the network had not finished learning'
-  if idle:
-    text += f', from {formats.rate(idle[-1])} down it had learned nothing'
-  return text + '.'
+def _names(
+  rates: Sequence[float], status: str, by_rate: dict[float, list[Result]], way: str
+) -> str:
+  """'Rates from 1e-02 up' if these are all from there on, with every seed; else each by name."""
+  inner, *_ = sorted(rates, reverse=way == 'down')
+  beyond = {rate for rate in by_rate if (rate >= inner) == (way == 'up') or rate == inner}
+  whole = all(trial.status == status for rate in rates for trial in by_rate[rate])
+  if len(rates) > 1 and whole and beyond == set(rates):
+    return f'Rates from {formats.rate(inner)} {way}'
+  names = []
+  for rate in sorted(rates, reverse=True):
+    count = sum(trial.status == status for trial in by_rate[rate])
+    part = f' ({count} of {len(by_rate[rate])} seeds)' if count < len(by_rate[rate]) else ''
+    names.append(formats.rate(rate) + part)
+  return ', '.join(names)
 
 
 def _edge(best: float, rates: Sequence[float]) -> str:
@@ -222,11 +227,14 @@ def _edge(best: float, rates: Sequence[float]) -> str:
   return f'It is the smallest rate tried: add smaller ones, such as {formats.rate(best / 10)}.'
 
 
-def _nothing_learned(rates: Sequence[float], status: dict[float, str]) -> str:
-  if all(status[rate] == DIVERGED for rate in rates):
-    return f'No rate works: all diverged. Add smaller ones, such as {formats.rate(rates[0] / 10)}.'
-  idle = [formats.rate(rate) for rate in rates if status[rate] == NOT_LEARNING]
-  gone = [formats.rate(rate) for rate in rates if status[rate] == DIVERGED]
-  text = f'No rate learned: {", ".join(idle)} ended no better than guessing'
-  text += f' and {", ".join(gone)} diverged. ' if gone else '. '
-  return text + 'Train for more epochs, or add rates between these.'
+def _nothing_learned(by_rate: dict[float, list[Result]]) -> str:
+  statuses = {trial.status for found in by_rate.values() for trial in found}
+  smaller, larger = formats.rate(min(by_rate) / 10), formats.rate(max(by_rate) * 10)
+  if statuses == {DIVERGED}:
+    return f'No rate works: all diverged. Add smaller ones, such as {smaller}.'
+  advice = f'or add larger rates, such as {larger}'
+  if DIVERGED in statuses:
+    advice = 'or add rates between those that diverged and those that did not'
+  found = _side(by_rate, 'up', 'learned with some seeds only')
+  every = ' with every seed' if max(map(len, by_rate.values())) > 1 else ''
+  return f'No rate learned{every}. {found} Train for more epochs, {advice}.'

@@ -37,29 +37,37 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
     if file.exists() and not overwrite:
       _check_same(workdir, json.loads(file.read_text()), study)
       return
-    if workdir.exists() and not overwrite and any(workdir.iterdir()):
+    if (
+      workdir.exists()
+      and not overwrite
+      and any(path.name != 'config.json.part' for path in workdir.iterdir())
+    ):
       raise StudyError(
         f'{workdir} holds files but no study; choose another --workdir, or --overwrite'
       )
     workdir.mkdir(parents=True, exist_ok=True)
     for name in CONTENT:
       path = workdir / name
-      shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+      if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+      else:
+        path.unlink(missing_ok=True)
     write_text(file, json.dumps(study, indent=1) + '\n')
   except OSError as error:
     raise StudyError(
-      f'cannot write {workdir}: {error.strerror}; choose another --workdir'
+      f'cannot write {workdir}: {error.strerror or error}; choose another --workdir'
     ) from error
-  except ValueError as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise StudyError(
-      f'{file} is damaged ({error}); choose another --workdir, or --overwrite'
+      f'{file} is damaged ({error!r}); choose another --workdir, or --overwrite'
     ) from error
 
 
 def write_text(file: Path, text: str) -> None:
   """Writes a file at once: a reader, or a crash, finds the old one or the new one."""
   part = file.with_name(file.name + '.part')
-  with part.open('w') as stream:
+  # Names of files may hold what is no Unicode; the locale may hold less than UTF-8.
+  with part.open('w', encoding='utf-8', errors='backslashreplace') as stream:
     stream.write(text)
     stream.flush()
     os.fsync(stream.fileno())

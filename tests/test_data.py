@@ -278,6 +278,15 @@ def test_unreadable_files_are_named(config, photos):
     data.load(config, 16)
 
 
+def test_links_to_nowhere_are_named(config, photos):
+  (photos / 'ant' / 'link.png').symlink_to(photos / 'nowhere.png')
+  (photos / 'bee' / 'odd\nname.png').write_bytes(b'')
+  with pytest.raises(StudyError, match=r'2 unreadable .*ant/link\.png'):
+    data.load(config, 16)
+  config.skip_unreadable = True
+  assert len(data.load(config, 16).left_out) == 2
+
+
 def test_bad_folders(config, photos):
   def fails(match):
     with pytest.raises(StudyError, match=match):

@@ -15,7 +15,7 @@ def variant(tiny, name):
   tiny.data.per_class = 16  # 120 training letters: the drop comes amid the 200 steps
   if name == 'digits_tensorflow':
     return tiny, 3e-4
-  tiny.model.preset = name
+  tiny.model.preset, tiny.model.dense = name, 'factored'
   if name == 'digits_caffe':
     tiny.optimizer = alexnet_letters_caffe.get_config().optimizer
     tiny.optimizer.weight_decay = 10.0  # times the rate: enough to shrink the kernels in 200 steps
@@ -92,10 +92,11 @@ def test_no_pair_is_overwritten_while_it_is_needed(batch_size, momentum):
 
 
 def test_auto_takes_factors_where_they_are_less_work():
-  assert factored.pays((9216, 4096), 1, 0.9)
-  assert factored.pays((1024, 1024), 1, 0.0)
-  assert not factored.pays((4096, 10), 1, 0.0)
-  assert not factored.pays((9216, 4096), 128, 0.0)
+  assert factored.pays((9216, 4096), 1, 0.9, 1e-4)
+  assert factored.pays((1024, 1024), 1, 0.0, 0.0)
+  assert not factored.pays((4096, 10), 1, 0.0, 0.0)
+  assert not factored.pays((9216, 4096), 128, 0.0, 0.0)
+  assert not factored.pays((9216, 4096), 1, 0.9, 0.5)
 
 
 def test_double_precision_agrees(tiny):
@@ -111,3 +112,16 @@ def test_double_precision_agrees(tiny):
   assert state.params['fc7']['kernel'].dtype == np.float64
   for curves in rounded.values():
     np.testing.assert_allclose(curves.loss, exact.loss, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_that_cancel_have_a_norm_of_0():
+  """Rounding must not make the sum of squares negative, and its root NaN."""
+  rng = np.random.default_rng(0)
+  row, g = rng.normal(size=(1, 50)).astype(np.float32), rng.normal(size=(4, 7)).astype(np.float32)
+  g -= g.mean(0)
+  factors = {'fc': factored.Factors(np.zeros((50, 7)), np.zeros((64, 50)), np.zeros((64, 7)))}
+  params = {'fc': {'kernel': np.zeros(65)}}
+  for k in range(20):
+    x = np.repeat(row * 1.1**k, 4, 0)
+    _, _, norm = factored.gradient(params, factors, {'fc': x}, {'fc': g * 1.3**k}, np.int32(0))
+    assert norm < 1e-2 * np.linalg.norm(x) * np.linalg.norm(g * 1.3**k)

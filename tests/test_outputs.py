@@ -35,7 +35,7 @@ def history(tmp_path):
 
 @pytest.fixture
 def finished(history):
-  results = verdict.results(history, RATES, SEEDS, GUESS)
+  results = verdict.results(history, RATES, SEEDS, GUESS, [60] * 3)
   return results, verdict.judge(results, np.arange(200) % 10)
 
 
@@ -180,7 +180,7 @@ def test_figures_are_drawn(history, finished, tmp_path):
 
 def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
-  results = verdict.results(history, RATES, SEEDS, GUESS)
+  results = verdict.results(history, RATES, SEEDS, GUESS, [60] * 3)
   figures.draw(
     tmp_path / 'f', history, results, verdict.judge(results, np.arange(9)), height, GUESS
   )
@@ -239,6 +239,27 @@ def test_a_work_directory_belongs_to_one_study(tmp_path):
   assert json.loads((folder / 'config.json').read_text())['config']['epochs'] == 4
   assert not (folder / 'history').exists()
   assert (folder / 'mine.txt').exists()
+
+
+@pytest.mark.parametrize('content', ['', '{', '{}', '[]'])
+def test_damaged_files_are_named(tmp_path, content):
+  (tmp_path / 'config.json').write_text(content)
+  with pytest.raises(StudyError, match=r'config\.json is damaged'):
+    workdir.claim(tmp_path, study_of(), overwrite=False)
+  (tmp_path / 'results.json').write_text(content)
+  with pytest.raises(StudyError, match=r'results\.json is damaged'):
+    report.read(tmp_path)
+
+
+def test_a_kill_in_the_first_write_is_no_obstacle(tmp_path):
+  (tmp_path / 'config.json.part').write_text('{')
+  workdir.claim(tmp_path, study_of(), overwrite=False)
+  assert json.loads((tmp_path / 'config.json').read_text()) == study_of()
+
+
+def test_files_are_utf_8_whatever_they_hold(tmp_path):
+  workdir.write_text(tmp_path / 'x', '\u2013 \udcff')
+  assert (tmp_path / 'x').read_bytes() == b'\xe2\x80\x93 \\udcff'
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -199,7 +199,7 @@ def test_another_config_in_the_work_directory(config_file, finished):
   [
     (['--config.learning_rats=1e-3'], 'config.learning_rats: no such field; did you mean lear'),
     (['--config.data.dirr=x'], 'config.data.dirr: no such field; did you mean data.dir?'),
-    (['--config.epochs=0'], 'epochs is 0; it must be a whole number from 1 up'),
+    (['--config.epochs=0'], 'epochs is 0; it must be a whole number from 1 to'),
     (['--config.epochs=two'], 'epochs'),
     (['--config.learning_rates=(1e-3,-1)'], 'learning_rates is (0.001, -1)'),
     (['--config.learning_rates=(1e-3,1e-3)'], 'learning_rates holds 0.001 twice'),
@@ -213,6 +213,8 @@ def test_another_config_in_the_work_directory(config_file, finished):
     (['--config=configs/alexnet_letters.py:qick'], "no variant 'qick' of this config, only quick"),
     (['--confg=x'], 'confg'),
     (['quick'], "'quick': not a flag"),
+    (['--config.epochs=2', '--config.epochs=3'], '--config.epochs is given twice'),
+    (['--config.data.cache_dir=/proc/nowhere'], 'name another --config.data.cache_dir'),
   ],
 )
 def test_bad_input_is_one_line_and_status_2(config_file, tmp_path, arguments, message):

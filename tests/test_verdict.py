@@ -28,7 +28,7 @@ def history(tmp_path):
 
 
 def judge_all(history):
-  return verdict.results(history, [1e-3, 1e-4, 1e-5], [0, 0, 0], GUESS)
+  return verdict.results(history, [1e-3, 1e-4, 1e-5], [0, 0, 0], GUESS, [6, 6, 3])
 
 
 def test_statuses(history):
@@ -39,6 +39,8 @@ def test_statuses(history):
   assert learned.first_bad_step is None
   assert (broken.first_bad_step, broken.last_finite_loss) == (4, 30.0)
   assert broken.train_loss is broken.validation_accuracy is None
+  assert (learned.steps, learned.epochs) == (6, 2)
+  assert (broken.steps, broken.epochs) == (3, 1)
   assert 'step 4' in broken.evidence
   assert '2.3' in stuck.evidence
 
@@ -109,8 +111,7 @@ def test_the_sentence_of_a_ladder(order):
   assert answer.sentence == (
     'Use 1e-04: validation accuracy 91.0 % (± 1.8 from counting 1000 images). Not told apart '
     'from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended no better than '
-    'guessing. From 1e-06 down the network had not finished learning, from 1e-07 down it had '
-    'learned nothing.'
+    'guessing. 1e-06 had not finished learning. 1e-07 ended no better than guessing.'
   )
 
 
@@ -137,8 +138,11 @@ def test_nothing_works():
   answer = verdict.judge([LADDER[0], LADDER[2]], images(1000))
   assert answer.learning_rate is None
   assert answer.sentence.startswith(
-    'No rate learned: 1e-03 ended no better than guessing and 1e-01'
+    'No rate learned. 1e-01 diverged. 1e-03 ended no better than guessing. Train for more epochs, '
+    'or add rates between those that diverged'
   )
+  answer = verdict.judge(LADDER[2:3], images(1000))
+  assert 'add larger rates, such as 1e-02' in answer.sentence
 
 
 def test_ties_go_to_the_lower_loss():
@@ -167,13 +171,48 @@ def test_a_single_rate_has_no_edge():
   assert not answer.edge_of_ladder
 
 
-def test_every_image_right_has_no_negative_error():
-  assert '± 0.0' in verdict.judge([result(1e-3, 1.0)], images(100)).sentence
+def test_few_images_say_little_even_if_all_are_right():
+  """Plus four: 2 of 2 right counts as 4 of 6."""
+  sentence = verdict.judge([result(1e-3, 1.0)], np.array([0, 1])).sentence
+  assert f'± {196 * np.sqrt(2 / 3 * 1 / 3 / 6):.1f} from counting 2 images' in sentence
+
+
+def test_what_lies_on_either_side_is_named_for_what_it_did():
+  odd = [
+    result(1e-1, 0.7),
+    result(1e-2, status='diverged'),
+    result(1e-3, 0.9),
+    result(1e-4, status='diverged'),
+    result(1e-5, 0.5),
+    result(1e-6, 0.1, 'not_learning'),
+    result(1e-7, 0.4),
+  ]
+  assert verdict.judge(odd, images(1000)).sentence.endswith(
+    '1e-02 diverged. 1e-01 did worse. 1e-04 diverged. 1e-05, 1e-07 had not finished learning. '
+    '1e-06 ended no better than guessing.'
+  )
+
+
+def test_seeds_that_differ_widen_the_error():
+  trials = [result(1e-3, a, seed=k) for k, a in enumerate((0.99, 0.55, 0.99))]
+  trials += [result(1e-4, 0.7, seed=k) for k in range(3)]
+  answer = verdict.judge(trials, images(100))
+  assert answer.indistinguishable == (1e-3, 1e-4)
+  assert 'and from 3 seeds' in answer.sentence
+  trials = [result(1e-2, 0.9), result(1e-2, status='diverged', seed=1)]
+  trials += [result(1e-3, 0.9, seed=k) for k in range(2)]
+  assert '1e-02 (1 of 2 seeds) diverged.' in verdict.judge(trials, images(100)).sentence
+  assert 'No rate learned with every seed' in verdict.judge(trials[:2], images(100)).sentence
+
+
+def test_suggested_rates_are_round():
+  rising = [result(3e-4, 0.9), result(3e-5, 0.3)]
+  assert 'such as 3e-03.' in verdict.judge(rising, images(1000)).sentence
 
 
 def test_chance_is_no_answer():
   labels = np.repeat([0, 1], [150, 50])
-  assert 'no better than naming the most frequent class (75.0 %)' in (
+  assert 'cannot tell that from naming the most frequent class (75.0 %)' in (
     verdict.judge([result(1e-3, 0.75)], labels).sentence
   )
-  assert 'no better' not in verdict.judge([result(1e-3, 0.9)], labels).sentence
+  assert 'cannot tell' not in verdict.judge([result(1e-3, 0.9)], labels).sentence

@@ -13,6 +13,7 @@ from absl import logging
 from PIL import Image
 
 from lr_study.data import render
+from lr_study.errors import StudyError
 
 
 @dataclasses.dataclass(eq=False)
@@ -115,6 +116,10 @@ def _quiet():
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       yield
+  except OSError as error:
+    raise StudyError(
+      f'cannot build the data set in data.cache_dir: {error}; name another --config.data.cache_dir'
+    ) from error
   finally:
     logging.set_verbosity(verbosity)
 

@@ -25,23 +25,23 @@ def scan(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
   """
   if not folder.is_dir():
     raise StudyError(f'data.dir: {folder} is not a folder; name one with a sub-folder a class')
-  found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
-  if not found:
-    raise StudyError(f'data.dir: {folder} has no sub-folders; make one for each class of images')
-  missing = [name for name in classes if name not in found]
-  if missing:
-    raise StudyError(
-      f'data.classes: {folder} has no class {missing[0]!r}; it has {", ".join(found)}'
-    )
-  return {name: _files(folder / name) for name in classes or found}
+  try:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    return _classes(folder, found, classes)
+  except OSError as error:
+    raise StudyError(f'data.dir: cannot read {error.filename}: {error.strerror}') from error
 
 
 def fingerprint(files: Sequence[Path]) -> str:
   """A hash of the files' paths, sizes and times of change: another one, and the set is rebuilt."""
   digest = hashlib.sha256()
   for file in files:
-    stat = file.stat()
-    digest.update(os.fsencode(file) + b'\0%d\0%d\0' % (stat.st_size, stat.st_mtime_ns))
+    digest.update(os.fsencode(file) + b'\0')
+    try:
+      stat = file.stat()
+      digest.update(b'%d %d' % (stat.st_size, stat.st_mtime_ns))
+    except OSError as error:  # a link to nowhere, say; `unreadable` names it
+      digest.update(str(error.errno).encode())
   return digest.hexdigest()[:16]
 
 
@@ -59,9 +59,24 @@ def unreadable(files: Sequence[Path]) -> dict[Path, str]:
     return {file: why for file, why in zip(files, reasons, strict=True) if why is not None}
 
 
+def _classes(folder: Path, found: Sequence[str], classes: Sequence[str]) -> dict[str, list[Path]]:
+  if not found:
+    raise StudyError(f'data.dir: {folder} has no sub-folders; make one for each class of images')
+  missing = [name for name in classes if name not in found]
+  if missing:
+    raise StudyError(
+      f'data.classes: {folder} has no class {missing[0]!r}; it has {", ".join(found)}'
+    )
+  return {name: _files(folder / name) for name in classes or found}
+
+
 def _files(folder: Path) -> list[Path]:
   found = []
-  for parent, folders, names in os.walk(folder):
+  for parent, folders, names in os.walk(folder, onerror=_raise):
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     found += [Path(parent, name) for name in sorted(names) if not name.startswith('.')]
   return found
+
+
+def _raise(error: OSError) -> None:
+  raise error  # os.walk would pass over what it may not read

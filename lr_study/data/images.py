@@ -4,7 +4,7 @@ import warnings
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 RESIZE_MODES = ('squash', 'crop', 'fill', 'half_crop')
 
@@ -26,6 +26,8 @@ def decode(encoded: bytes) -> Image.Image:
       with Image.open(BytesIO(encoded)) as image:
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
+  except UnidentifiedImageError as error:  # its message holds an address in memory
+    raise ValueError('not an image') from error
   except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
     raise ValueError(str(error) or type(error).__name__) from error
 
@@ -60,7 +62,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   if image.mode.startswith('I') or image.mode == 'F':
     values = np.asarray(image, np.float64)
     # Pillow opens 16-bit files in these modes; a float image holds 0 to 1 or 0 to 255.
-    top = 65535 if image.mode != 'F' else 1 if values.max() <= 1 else 255
+    tops = (1, 255, 65535) if image.mode == 'F' else (255, 65535) if image.mode == 'I' else (65535,)
+    top = next((top for top in tops if values.max() <= top), tops[-1])
     image = Image.fromarray(np.uint8(np.clip(np.nan_to_num(values) / top, 0, 1) * 255 + 0.5))
   if image.has_transparency_data:
     image = image.convert('RGBA')
