@@ -3,7 +3,7 @@
   python scripts/sweep.py --config configs/alexnet_folder.py --config.data.dir=PATH
   python scripts/sweep.py --config configs/alexnet_folder.py:full --config.data.dir=PATH
 
-About 6 minutes for 2,000 images on two CPU cores. `full` is the published network at the
+About 5 minutes for 2,000 images on two CPU cores. `full` is the published network at the
 published size, for a GPU.
 """
 
