@@ -79,5 +79,4 @@ def _fail(message: str) -> None:
   # Names of files may hold line breaks, and what the terminal cannot show.
   line = ' '.join(message.splitlines()).encode('utf-8', 'backslashreplace').decode()
   print(f'error: {line}', file=sys.stderr)
-  sys.stderr.flush()
   sys.exit(2)

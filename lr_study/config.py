@@ -132,11 +132,11 @@ def check(config: ConfigDict) -> ConfigDict:
   return config.lock()
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
-  """The fields of a config by their dotted names, as in `data.name`."""
+def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
+  """The fields of a config, or of one read from JSON, by their dotted names, as in `data.name`."""
   flat = {}
   for name, value in config.items():
-    if isinstance(value, ConfigDict):
+    if isinstance(value, ConfigDict | dict):
       flat |= {f'{name}.{inner}': v for inner, v in flatten(value).items()}
     else:
       flat[name] = value

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from lr_study import formats
 from lr_study.history import History, window_means
 from lr_study.schedule import Schedule
-from lr_study.verdict import DIVERGED, Result, Verdict, first_bad_step
+from lr_study.verdict import DIVERGED, Result, Verdict
 
 _POINTS = 150  # of a training curve: a window's mean each
 _STYLE = {
@@ -60,9 +60,10 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
   right.set_ylabel('training accuracy', color='tab:red')
   right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   right.set_ylim(-0.02, 1.02)
-  epochs, loss = _training_curve(history, trial, 'loss')
+  epochs, loss = _training_curve(history, trial, result, 'loss')
   left.plot(epochs, loss, color='tab:blue', linewidth=1)
-  right.plot(*_training_curve(history, trial, 'accuracy'), color='tab:red', linewidth=1)
+  accuracy = _training_curve(history, trial, result, 'accuracy')
+  right.plot(*accuracy, color='tab:red', linewidth=1)
   left.axhline(guessing_loss, color='tab:blue', linewidth=0.8, linestyle=':')
   if np.isfinite(loss).any():
     left.set_ylim(0, min(1.1 * np.nanmax(loss), 3 * guessing_loss))
@@ -94,9 +95,11 @@ def _all_rates(history: History, results: Sequence[Result], guessing_loss: float
     if label in labels:
       label = '_' + label  # matplotlib leaves it out of the legend: one entry for all seeds
     labels.add(label)
-    losses.plot(*_training_curve(history, trial, 'loss'), color=colour, linewidth=1, label=label)
+    losses.plot(
+      *_training_curve(history, trial, result, 'loss'), color=colour, linewidth=1, label=label
+    )
     curve = history.epochs['validation_accuracy'][:, trial]
-    bad = first_bad_step(history, trial)
+    bad = result.first_bad_step
     known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
     accuracies.plot(np.arange(1, known + 1), curve[:known], color=colour, marker='o', markersize=3)
   losses.axhline(guessing_loss, color='black', linewidth=0.8, linestyle=':')
@@ -182,9 +185,11 @@ def _epoch_axis(axes: Axes, epochs: int) -> None:
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _training_curve(history: History, trial: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _training_curve(
+  history: History, trial: int, result: Result, name: str
+) -> tuple[np.ndarray, np.ndarray]:
   """Epochs, (points,), and means over windows of steps up to where the trial diverged."""
-  bad = first_bad_step(history, trial)
+  bad = result.first_bad_step
   curve = history.steps[name][: None if bad is None else bad - 1, trial]
   if len(curve) == 0:
     return np.zeros(0), np.zeros(0)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lr_study.config import flatten
 from lr_study.errors import StudyError
 
 # What a study writes; --overwrite deletes these and nothing else.
@@ -76,7 +77,7 @@ def write_text(file: Path, text: str) -> None:
 
 def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
   new = json.loads(json.dumps(new))  # tuples become lists, as in the file
-  before, now = _flat(old['config']), _flat(new['config'])
+  before, now = flatten(old['config']), flatten(new['config'])
   changed = [
     f'{name} {before.get(name)!r} -> {now.get(name)!r}'
     for name in sorted(before.keys() | now.keys())
@@ -90,13 +91,3 @@ def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None
       f'{workdir} holds a study of other images: their fingerprint was '
       f'{old["data"]["fingerprint"]} and is {new["data"]["fingerprint"]}; {way_out}'
     )
-
-
-def _flat(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in config.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from lr_study.data import builders, folder, images, render
 from lr_study.data.images import RESIZE_MODES
 from lr_study.errors import StudyError
+from lr_study.progress import note
 
 __all__ = ['RESIZE_MODES', 'SOURCES', 'Dataset', 'Part', 'load', 'split']
 
@@ -128,7 +128,7 @@ def _image_folder(config: ConfigDict, image_size: int) -> Source:
     bad = folder.unreadable([file for file, _ in files])
     names = [f'{file.relative_to(root)} ({why})' for file, why in bad.items()]
     _check_readable(names, root, config.skip_unreadable)
-    logging.info('Storing %d images of %s', len(files) - len(bad), root)
+    note(f'Storing {len(files) - len(bad)} images of {root}, once')
     data_set = builder(names, [(file, label) for file, label in files if file not in bad])
   source = _open(data_set, tuple(files_of))
   _check_readable(source.left_out, root, config.skip_unreadable)
@@ -156,7 +156,7 @@ def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
   )
   data_set = builders.make(builders.TombstoneLetters, config.cache_dir, letters_config)
   if not builders.is_built(data_set):
-    logging.info('Rendering %d letters of %d px, once', per_class * len(letters), image_size)
+    note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
   return _open(data_set, tuple(letters))
 
 
