@@ -45,6 +45,8 @@ FIELDS: dict[str, Check] = {
   'batch_size': _COUNT,
   'image_size': _COUNT,
   'parallel': _one_of(parallel.HOW),
+  'trials_per_call': _COUNT_OR_0,
+  'memory_gb': _AT_LEAST_0,
   'eval_batch_size': _COUNT,
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,

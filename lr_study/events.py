@@ -49,22 +49,27 @@ class Events:
     for writer, rate, seed in zip(self._writers, learning_rates, seeds, strict=True):
       writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(rate, seed))
 
-  def write_steps(self, history: History, first: int, stop: int) -> None:
-    """Adds the training curves of rows `first` to `stop` of the history, a point a window."""
+  def write_steps(
+    self, history: History, first: int, stop: int, columns: Sequence[int]
+  ) -> None:
+    """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
     heights = np.asarray([self._schedule(step) for step in range(first, stop, self._window)])
     for name in STEP_CURVES:
       ends, means = window_means(history.steps[name][first:stop], self._window)
       for end, row, height in zip(first + ends, means, heights, strict=True):
-        for writer, rate, value in zip(self._writers, self._rates, row, strict=True):
-          writer.scalar(f'step/{name}', value, end)
+        for trial in columns:
+          self._writers[trial].scalar(f'step/{name}', row[trial], end)
           if name == STEP_CURVES[0]:
-            writer.scalar('step/learning_rate', rate * height, end)
+            self._writers[trial].scalar('step/learning_rate', self._rates[trial] * height, end)
 
-  def write_epoch(self, history: History, epoch: int, steps_done: int) -> None:
-    """Adds row `epoch` of the history's curves over epochs at `steps_done`."""
+  def write_epoch(
+    self, history: History, epoch: int, steps_done: int, columns: Sequence[int]
+  ) -> None:
+    """Adds row `epoch` of these trials' curves over epochs at `steps_done`."""
     for name in EPOCH_CURVES:
-      for writer, value in zip(self._writers, history.epochs[name][epoch], strict=True):
-        writer.scalar(f'epoch/{name}', value, steps_done)
+      for trial in columns:
+        value = history.epochs[name][epoch, trial]
+        self._writers[trial].scalar(f'epoch/{name}', value, steps_done)
 
   def flush(self) -> None:
     """Hands all events to the operating system."""

@@ -13,6 +13,7 @@ velocity of the kernel's size exists, and at small batches a step reads little b
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -79,52 +80,71 @@ def merge(params: Any, factors: dict[str, Factors]) -> Any:
 
 def product(x: jax.Array, coordinates: jax.Array, factors: Factors) -> jax.Array:
   """x (batch, inputs) times the kernel: (batch, outputs)."""
-  thin = ((x @ factors.x.T) * coordinates[1:]) @ factors.g
+  # dot_general, not x @ factors.x.T: XLA would write the transposed factor to memory.
+  along = jax.lax.dot_general(x, factors.x, (((1,), (1,)), ((), ())))
+  thin = (along * coordinates[1:]) @ factors.g
   return coordinates[0] * (x @ factors.base) + thin
 
 
-def gradient(
+def norm(
+  of_params: Any, x: dict[str, jax.Array], g: dict[str, jax.Array]
+) -> jax.Array:
+  """The norm of a step's gradient.
+
+  Args:
+    of_params: the gradient, without the kernels of factored layers.
+    x: input (batch, inputs) of each factored layer.
+    g: gradient of its output, (batch, outputs).
+
+  Returns:
+    A scalar. The square of such a kernel's norm, that of sum_b x_b g_b', is
+    sum_bc (x_b . x_c) (g_b . g_c).
+  """
+  squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(of_params))
+  for name in x:
+    # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
+    squares += jnp.maximum(jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T)), 0.0)
+  return jnp.sqrt(squares)
+
+
+def without_kernels(of_params: Any, layers: Iterable[str]) -> Any:
+  """Leaves out the kernels of these layers: gradients of coordinates are of no use."""
+  return {
+    name: {key: leaf for key, leaf in layer.items() if not (name in layers and key == 'kernel')}
+    for name, layer in of_params.items()
+  }
+
+
+def push(
   of_params: Any,
   factors: dict[str, Factors],
   x: dict[str, jax.Array],
   g: dict[str, jax.Array],
   step: jax.Array,
-) -> tuple[Any, dict[str, Factors], jax.Array]:
-  """The gradient of a step as the optimiser is to see it.
+) -> tuple[Any, dict[str, Factors]]:
+  """Puts a step's pairs in the place of the oldest, and the gradient as the optimiser sees it.
 
   Args:
-    of_params: the gradient with respect to the params; at coordinates it has no use.
+    of_params: the gradient, without the kernels of factored layers.
     factors: before the step.
     x: input (batch, inputs) of each factored layer.
     g: gradient of its output, (batch, outputs).
     step: steps taken before this one, int32.
 
   Returns:
-    The gradient, with coordinates 1 at the step's pairs; the factors with these pairs in place
-    of the oldest; the norm of the gradient, for a kernel that of
-    sum_b x_b g_b': the square root of sum_bc (x_b . x_c) (g_b . g_c).
+    The gradient, with coordinates 1 at the step's pairs, and the new factors.
   """
-  of_params, new_factors = dict(of_params), {}
-  squares = jnp.zeros([])
+  of_params, factors = dict(of_params), dict(factors)
   for name, factor in factors.items():
     rows, batch = len(factor.x), len(x[name])
     slot = (step * batch) % rows
-    new_factors[name] = factor._replace(
+    factors[name] = factor._replace(
       x=jax.lax.dynamic_update_slice(factor.x, x[name], (slot, 0)),
       g=jax.lax.dynamic_update_slice(factor.g, g[name], (slot, 0)),
     )
     coordinates = jax.lax.dynamic_update_slice(jnp.zeros(1 + rows), jnp.ones(batch), (1 + slot,))
-    # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
-    squares += jnp.maximum(jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T)), 0.0)
     of_params[name] = of_params[name] | {'kernel': coordinates}
-  small = [
-    leaf
-    for name, layer in of_params.items()
-    for key, leaf in layer.items()
-    if not (name in factors and key == 'kernel')
-  ]
-  squares += sum(jnp.sum(jnp.square(leaf)) for leaf in small)
-  return of_params, new_factors, jnp.sqrt(squares)
+  return of_params, factors
 
 
 def fold(

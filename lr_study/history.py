@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lr_study.workdir import write_text
+
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
 EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
 
@@ -16,7 +18,7 @@ class History:
   `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float64 (epochs, trials);
   row i belongs to step i + 1 or to the end of epoch i + 1. They are memory maps of
   `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
-  `trials.json` names the columns.
+  `trials.json` names the columns. Trials of a wave train together, waves one after the other.
   """
 
   def __init__(
@@ -26,14 +28,16 @@ class History:
     epochs: int,
     learning_rates: Sequence[float],
     seeds: Sequence[int],
+    waves: Sequence[int] = (),
   ):
-    """Opens the curves in `folder`, or makes them. One rate and one seed a trial."""
+    """Opens the curves in `folder`, or makes them. One rate, seed and wave (else 0) a trial."""
     folder.mkdir(parents=True, exist_ok=True)
+    self.waves = tuple(waves) or (0,) * len(learning_rates)
     trials = [
-      {'learning_rate': rate, 'seed': seed}
-      for rate, seed in zip(learning_rates, seeds, strict=True)
+      {'learning_rate': rate, 'seed': seed, 'wave': wave}
+      for rate, seed, wave in zip(learning_rates, seeds, self.waves, strict=True)
     ]
-    (folder / 'trials.json').write_text(json.dumps(trials, indent=1) + '\n')
+    write_text(folder / 'trials.json', json.dumps(trials, indent=1) + '\n')
     self.steps = {
       name: _curve(folder / f'step_{name}.npy', (steps, len(trials)), np.float32)
       for name in STEP_CURVES
@@ -62,10 +66,20 @@ class History:
     rows = (self.steps[name][first:stop] for name in ('loss', 'gradient_norm'))
     return np.logical_and(*(np.isfinite(curve).all(0) for curve in rows))
 
+  def running(self, wave: int, done: int) -> np.ndarray:
+    """The columns of a wave's trials that have not diverged in its first `done` steps."""
+    return np.flatnonzero((np.asarray(self.waves) == wave) & self.unbroken(0, done))
+
   def flush(self) -> None:
     """Waits until all that was written is on disk."""
     for curve in (*self.steps.values(), *self.epochs.values()):
       curve.flush()
+
+
+def read_waves(folder: Path) -> list[int] | None:
+  """The wave of each trial of the history in `folder`; None if there is none yet."""
+  file = folder / 'trials.json'
+  return [trial['wave'] for trial in json.loads(file.read_text())] if file.exists() else None
 
 
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

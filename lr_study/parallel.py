@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lr_study.trial import Batch, State, StepMetrics, Totals, Trial
+from lr_study.trial import Batch, Trial
 
 HOW = ('vmap', 'pmap')
-_DONATING = ('train_step', 'fold')  # these write the new state over the old one
+# A CPU trains so many trials in one call as have parameters of this many bytes together: with
+# more, what one operation leaves is out of the cache when the next one reads it.
+_CALL_BYTES = 64 * 2**20
 
 
 class Arrays(NamedTuple):
@@ -27,13 +30,22 @@ class Arrays(NamedTuple):
   mean: jax.Array
 
 
+class Memory(NamedTuple):
+  """Bytes on a device: of each trial's state, and of one call of the largest program."""
+
+  trial: int
+  call: int
+  devices: int
+
+
 class Trials(NamedTuple):
   """A trial's functions over the trial axis, compiled. Rates and seeds are their arguments.
 
-  Device arrays that end in _T hold one entry a trial: (trials, ...) with vmap; with pmap
-  (devices, trials a device, ...), filled up with copies of the last trial.
+  What ends in _T holds all trials: a list, one tree of arrays for each call of the compiled
+  program, with leading axes (trials a call,) with vmap and (devices, trials a device) with
+  pmap; filled up with copies of the last trial, so that all calls run one program.
 
-    to_devices(x_T) -> x_T: from a host array (trials, ...).
+    to_devices(tree_T) -> tree_T: from host arrays (trials, ...).
     to_host(tree_T) -> tree of numpy arrays (trials, ...), without the filling.
     init(seed_T) -> state_T
     order(seed_T, epoch, arrays) -> order_T: a permutation of the images for an epoch.
@@ -42,20 +54,27 @@ class Trials(NamedTuple):
     fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
       The given state_T is donated.
     eval_step(state_T, arrays, start) -> totals_T: images start to start + eval_batch.
+    memory(arrays) -> Memory: what these need; compiles them.
   """
 
   to_devices: Callable[[Any], Any]
   to_host: Callable[[Any], Any]
-  init: Callable[[jax.Array], State]
-  order: Callable[[jax.Array, int, Arrays], jax.Array]
-  train_step: Callable[..., tuple[State, StepMetrics]]
-  fold: Callable[[State], State]
-  eval_step: Callable[[State, Arrays, int], Totals]
+  init: Callable[[Any], Any]
+  order: Callable[[Any, int, Arrays], Any]
+  train_step: Callable[..., tuple[Any, Any]]
+  fold: Callable[[Any], Any]
+  eval_step: Callable[[Any, Arrays, int], Any]
+  memory: Callable[[Arrays], Memory]
   fold_every: int
 
 
 def make_trials(
-  trial: Trial, seeds: Sequence[int], how: str, batch_size: int, eval_batch: int
+  trial: Trial,
+  seeds: Sequence[int],
+  how: str,
+  batch_size: int,
+  eval_batch: int,
+  trials_per_call: int = 0,
 ) -> Trials:
   """Vectorises one trial's functions over `len(seeds)` trials.
 
@@ -66,8 +85,14 @@ def make_trials(
     how: 'vmap', on the first local device, or 'pmap', spread over all local devices.
     batch_size: images in a training step.
     eval_batch: images in an evaluation step.
+    trials_per_call: that a device trains in one call of the compiled program, at most; 0 for
+      as many as are fastest.
   """
   one_seed = len(set(seeds)) == 1
+  devices = jax.local_devices() if how == 'pmap' else jax.local_devices()[:1]
+  each = -(-len(seeds) // len(devices))
+  calls = -(-each // (trials_per_call or _fastest(trial, each)))
+  each = -(-each // calls)
 
   def init(seed_T):
     return jax.vmap(lambda seed: trial.init(_keys(seed)[0]))(seed_T)
@@ -78,18 +103,15 @@ def make_trials(
 
     return jax.vmap(permutation)(seed_T)
 
-  def train_step(state_T, rate_T, seed_T, arrays, order_T, start):
-    def step(state, rate, seed, order):
+  def gradient(state_T, seed_T, arrays, order_T, start):
+    def of_trial(state, seed, order):
       index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
       batch = Batch(arrays.images[index], arrays.labels[index])
-      return trial.train_step(state, rate, batch, arrays.mean, _keys(seed)[2])
+      return trial.gradient(state, batch, arrays.mean, _keys(seed)[2])
 
     if one_seed:
-      return jax.vmap(step, in_axes=(0, 0, None, None))(state_T, rate_T, seed_T[0], order_T[0])
-    return jax.vmap(step)(state_T, rate_T, seed_T, order_T)
-
-  def fold(state_T):
-    return jax.vmap(trial.fold)(state_T)
+      return jax.vmap(of_trial, in_axes=(0, None, None))(state_T, seed_T[0], order_T[0])
+    return jax.vmap(of_trial)(state_T, seed_T, order_T)
 
   def eval_step(state_T, arrays, start):
     # The last batch may hang over the end: those indices are clipped and weigh nothing.
@@ -101,15 +123,86 @@ def make_trials(
     weight = index < len(arrays.labels)
     return jax.vmap(lambda state: trial.eval_step(state, batch, arrays.mean, weight))(state_T)
 
-  functions = {
-    'init': (init, (0,)),
-    'order': (order, (0, None, 0)),
-    'train_step': (train_step, (0, 0, 0, 0, 0, None)),
-    'fold': (fold, (0,)),
-    'eval_step': (eval_step, (0, 0, None)),
-  }
-  build = _on_one_device if how == 'vmap' else _on_all_devices
-  return build(functions, len(seeds), trial.fold_every)
+  def compiled(function, in_axes, donates=False):
+    donated = 0 if donates else ()
+    if how == 'vmap':
+      return jax.jit(function, donate_argnums=donated)
+    return jax.pmap(function, in_axes=in_axes, devices=devices, donate_argnums=donated)
+
+  def by_call(function):
+    return lambda tree_T, *shared: [function(tree, *shared) for tree in tree_T]
+
+  shape = (each,) if how == 'vmap' else (len(devices), each)
+  width = len(devices) * each
+  init = compiled(init, (0,))
+  order = compiled(order, (0, None, 0))
+  gradient = compiled(gradient, (0, 0, 0, 0, None))
+  update = compiled(jax.vmap(trial.update), (0, 0, 0), donates=True)
+  fold = compiled(jax.vmap(trial.fold), (0,), donates=True)
+  eval_step = compiled(eval_step, (0, 0, None))
+
+  def train_step(state_T, rate_T, seed_T, arrays, order_T, start):
+    new_T, metrics_T = [], []
+    for state, rate, seed, order in zip(state_T, rate_T, seed_T, order_T, strict=True):
+      of_params, metrics = gradient(state, seed, arrays, order, start)
+      new_T.append(update(state, of_params, rate))
+      metrics_T.append(metrics)
+    return new_T, metrics_T
+
+  def memory(arrays):
+    seed = jax.ShapeDtypeStruct(shape, jnp.uint32)
+    state, orders = jax.eval_shape(init, seed), jax.eval_shape(order, seed, 0, arrays)
+    of_params, _ = jax.eval_shape(gradient, state, seed, arrays, orders, 0)
+    programs = (
+      init.lower(seed),
+      gradient.lower(state, seed, arrays, orders, 0),
+      update.lower(state, of_params, jax.ShapeDtypeStruct(shape, jnp.float32)),
+      fold.lower(state),
+      eval_step.lower(state, arrays, 0),
+    )
+    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in programs)
+    # On a CPU a checkpoint is copied, and written in the background, beside the state.
+    copies = 2 if jax.default_backend() == 'cpu' else 1
+    return Memory(
+      copies * _bytes(state) // width, temporary + _bytes(of_params) // len(devices), len(devices)
+    )
+
+  def to_devices(tree_T):
+    # The last trial fills the last call up.
+    rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
+    place = devices[0] if how == 'vmap' else _one_each()
+    return [jax.device_put(jax.tree.map(lambda x: x[call], tree_T), place) for call in rows]
+
+  def to_host(tree_T):
+    def join(*parts):
+      return np.concatenate([x.reshape(width, *x.shape[len(shape) :]) for x in parts])[: len(seeds)]
+
+    return jax.tree.map(join, *jax.device_get(tree_T))
+
+  return Trials(
+    to_devices=to_devices,
+    to_host=to_host,
+    init=by_call(init),
+    order=by_call(order),
+    train_step=train_step,
+    fold=by_call(fold),
+    eval_step=by_call(eval_step),
+    memory=memory,
+    fold_every=trial.fold_every,
+  )
+
+
+def free_memory() -> int:
+  """Bytes that are free on a device; for CPUs, of the machine or of this process's cgroup."""
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    stats = device.memory_stats()
+    return stats['bytes_limit'] - stats['bytes_in_use']
+  free = psutil.virtual_memory().available
+  limit, used = (Path('/sys/fs/cgroup', f'memory.{name}') for name in ('max', 'current'))
+  if limit.exists() and limit.read_text().strip() != 'max':
+    free = min(free, int(limit.read_text()) - int(used.read_text()))
+  return free
 
 
 def keep_compiled_programs() -> None:
@@ -134,47 +227,16 @@ def _keys(seed: jax.Array) -> jax.Array:
   return jax.random.split(jax.random.key(seed), 3)
 
 
-def _on_one_device(functions: dict[str, Any], count: int, fold_every: int) -> Trials:
-  del count  # nothing is filled up
-  device = jax.local_devices()[0]
-  compiled = {
-    name: jax.jit(function, donate_argnums=0 if name in _DONATING else ())
-    for name, (function, _) in functions.items()
-  }
-
-  def put(tree):
-    return jax.device_put(tree, device)
-
-  return Trials(to_devices=put, to_host=jax.device_get, fold_every=fold_every, **compiled)
+def _fastest(trial: Trial, count: int) -> int:
+  """How many of `count` trials one call on one device trains the fastest."""
+  if jax.default_backend() != 'cpu':
+    return count
+  state = jax.eval_shape(trial.init, jax.random.key(0))
+  return max(1, _CALL_BYTES // _bytes((state.params, state.factors)))
 
 
-def _on_all_devices(functions: dict[str, Any], count: int, fold_every: int) -> Trials:
-  devices = jax.local_devices()
-  each = -(-count // len(devices))
-  sharding = _one_each()
-  compiled = {
-    name: jax.pmap(
-      function,
-      in_axes=in_axes,
-      devices=devices,
-      donate_argnums=0 if name in _DONATING else (),
-    )
-    for name, (function, in_axes) in functions.items()
-  }
-
-  def to_devices(tree_T):
-    return jax.tree.map(spread, tree_T)
-
-  def spread(x_T):
-    x_T = np.asarray(x_T)
-    filling = np.repeat(x_T[-1:], each * len(devices) - count, axis=0)
-    x_T = np.concatenate([x_T, filling]).reshape(len(devices), each, *x_T.shape[1:])
-    return jax.device_put(x_T, sharding)
-
-  def to_host(tree_T):
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.device_get(tree_T))
-
-  return Trials(to_devices=to_devices, to_host=to_host, fold_every=fold_every, **compiled)
+def _bytes(tree: Any) -> int:
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _one_each() -> NamedSharding:

@@ -1,7 +1,7 @@
 """What the terminal shows while trials train: a live table, or plain lines where it is none."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console, Group
@@ -26,7 +26,7 @@ class TrainingView:
     self._loss, self._accuracy = np.full(trials, np.nan), np.full(trials, np.nan)
     self._validation = np.full(trials, np.nan)
     self._bad_step = np.zeros(trials, int)
-    self._epoch = 1
+    self._epoch = np.zeros(trials, int)
     self._console = Console()
     self._progress = Progress(
       TextColumn('{task.description}'),
@@ -55,20 +55,37 @@ class TrainingView:
     """The clock for the time left starts now, after `steps_done` steps."""
     self._first, self._started = steps_done, time.monotonic()
 
-  def steps(self, steps_done: int, epoch: int, losses: np.ndarray, accuracies: np.ndarray) -> None:
-    """Shows a chunk of steps, (steps, trials), that ends at `steps_done` in `epoch` (from 1)."""
-    self._epoch = epoch
-    self._loss, self._accuracy = losses.mean(0), accuracies.mean(0)
-    bad = ~np.isfinite(losses)
-    new = bad.any(0) & (self._bad_step == 0)
-    self._bad_step[new] = (steps_done - len(losses) + 1 + bad.argmax(0))[new]
-    left = formats.duration(self.seconds_left(steps_done))
-    self._progress.update(self._task, completed=steps_done, left=left)
-    self._show(steps_done, left)
+  def steps(
+    self,
+    all_done: int,
+    steps_done: int,
+    epoch: int,
+    columns: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+  ) -> None:
+    """Shows a chunk of steps.
+
+    Args:
+      all_done: steps done of all waves.
+      steps_done: steps done by the trials of this chunk.
+      epoch: theirs, from 1.
+      columns: which trials they are.
+      curves: their 'loss' and 'accuracy', (steps, columns).
+    """
+    self._epoch[columns] = epoch
+    self._loss[columns] = curves['loss'].mean(0)
+    self._accuracy[columns] = curves['accuracy'].mean(0)
+    bad = ~np.isfinite(curves['loss'])
+    broken = bad.any(0)
+    first = steps_done - len(bad) + 1 + bad.argmax(0)
+    self._bad_step[columns[broken]] = first[broken]
+    left = formats.duration(self.seconds_left(all_done))
+    self._progress.update(self._task, completed=all_done, left=left)
+    self._show(all_done, left, epoch)
 
   def epoch(self, epoch: int, validation_accuracy: np.ndarray) -> None:
-    """Shows the evaluation, (trials,), at the end of `epoch` (from 1)."""
-    self._validation = validation_accuracy
+    """Shows the evaluation, (trials,) and NaN where there is none, after `epoch` (from 1)."""
+    self._validation = np.where(np.isnan(validation_accuracy), self._validation, validation_accuracy)
     if self._live:
       self._live.update(self._render())
     else:
@@ -85,13 +102,13 @@ class TrainingView:
     done = max(steps_done - self._first, 1)
     return (time.monotonic() - self._started) / done * (self._steps - steps_done)
 
-  def _show(self, steps_done: int, left: str) -> None:
+  def _show(self, steps_done: int, left: str, epoch: int) -> None:
     if self._live:
       self._live.update(self._render())
     elif time.monotonic() - self._last_line > _PLAIN_SECONDS:
       self._last_line = time.monotonic()
       self._console.print(
-        f'step {steps_done}/{self._steps}, epoch {self._epoch}/{self._epochs}, {left} left',
+        f'step {steps_done}/{self._steps}, epoch {epoch}/{self._epochs}, {left} left',
         soft_wrap=True,
       )
 
@@ -110,9 +127,10 @@ class TrainingView:
           formats.percent(_known(self._validation[i])),
         )
       )
-      status = f'[red]diverged at step {bad}[/red]' if bad else 'training'
+      status = 'training' if self._epoch[i] else 'waiting'
+      status = f'[red]diverged at step {bad}[/red]' if bad else status
       table.add_row(
-        formats.rate(rate), str(seed), f'{self._epoch}/{self._epochs}', *figures, status
+        formats.rate(rate), str(seed), f'{self._epoch[i]}/{self._epochs}', *figures, status
       )
     return Group(table, self._progress)
 

@@ -14,9 +14,9 @@ from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.events import Events
-from lr_study.history import STEP_CURVES, History
+from lr_study.history import STEP_CURVES, History, read_waves
 from lr_study.schedule import make_schedule
-from lr_study.trial import State, Trial, make_trial
+from lr_study.trial import Trial, make_trial
 
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
@@ -52,7 +52,7 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
   return answer
 
 
-class _Sweep(NamedTuple):
+class Sweep(NamedTuple):
   """What stays as it is while the trials train. One entry a trial where there are several."""
 
   config: ConfigDict
@@ -65,7 +65,7 @@ class _Sweep(NamedTuple):
   images: tuple[int, int]  # training, validation
 
 
-class _Running(NamedTuple):
+class Running(NamedTuple):
   """The trials that still train: all at first, then those that have not diverged."""
 
   columns: np.ndarray  # theirs in the history
@@ -78,11 +78,14 @@ def _train(
   config: ConfigDict, data: datasets.Dataset, folder: Path, study: dict[str, Any]
 ) -> tuple[list[verdict.Result], verdict.Verdict]:
   started = time.monotonic()
-  sweep = _prepare(config, data)
+  sweep = prepare(config, data)
   per_epoch = sweep.steps_per_epoch
   steps = config.epochs * per_epoch
   schedule = make_schedule(config.schedule, per_epoch, config.epochs)
-  history = History(folder / 'history', steps, config.epochs, sweep.learning_rates, sweep.seeds)
+  waves = read_waves(folder / 'history') or _plan(sweep)
+  history = History(
+    folder / 'history', steps, config.epochs, sweep.learning_rates, sweep.seeds, waves
+  )
   events = Events(
     folder / 'tensorboard', sweep.learning_rates, sweep.seeds, schedule, config.log_every_steps
   )
@@ -104,14 +107,15 @@ def _train(
   return results, answer
 
 
-def _prepare(config: ConfigDict, data: datasets.Dataset) -> _Sweep:
+def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
+  """Puts the data on the devices and builds the trial that all trials are."""
   steps_per_epoch = len(data.train.labels) // config.batch_size
   mean = {
     'image': data.mean,
     'pixel': data.mean.mean((0, 1)),
     'none': np.zeros(3, np.float32),
   }[config.input.subtract]
-  return _Sweep(
+  return Sweep(
     config,
     tuple(rate for rate in config.learning_rates for _ in config.seeds),
     tuple(config.seeds) * len(config.learning_rates),
@@ -123,68 +127,120 @@ def _prepare(config: ConfigDict, data: datasets.Dataset) -> _Sweep:
   )
 
 
-def _run_together(sweep: _Sweep, columns: np.ndarray) -> _Running:
+def run_together(sweep: Sweep, columns: np.ndarray) -> Running:
+  """The trials of these columns, compiled when they are first used."""
   seeds, config = np.asarray(sweep.seeds, np.uint32)[columns], sweep.config
   trials = parallel.make_trials(
-    sweep.trial, seeds.tolist(), config.parallel, config.batch_size, config.eval_batch_size
+    sweep.trial,
+    seeds.tolist(),
+    config.parallel,
+    config.batch_size,
+    config.eval_batch_size,
+    config.trials_per_call,
   )
   rates = np.asarray(sweep.learning_rates, np.float32)[columns]
-  return _Running(columns, trials, trials.to_devices(rates), trials.to_devices(seeds))
+  return Running(columns, trials, trials.to_devices(rates), trials.to_devices(seeds))
 
 
-def _keep(
-  sweep: _Sweep, running: _Running, state_T: State, good: np.ndarray
-) -> tuple[_Running, State]:
+def keep(sweep: Sweep, running: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
   """Lets the trials go on that are `good`, (trials,), in a program for so many."""
   state = jax.tree.map(lambda x: x[good], running.trials.to_host(state_T))
-  running = _run_together(sweep, running.columns[good])
+  running = run_together(sweep, running.columns[good])
   return running, running.trials.to_devices(state)
 
 
-def _train_all(sweep: _Sweep, history: History, events: Events, checkpoints: Checkpoints) -> None:
-  """Trains from the newest checkpoint, or from the start, to the last epoch."""
+def _plan(sweep: Sweep) -> list[int]:
+  """The wave of each trial, from 0: as many trials in a wave as fit in memory."""
+  count = len(sweep.seeds)
+  progress.note(f'Compiling for {count} trials on {provenance.device()}')
+  need = run_together(sweep, np.arange(count)).trials.memory(sweep.train)
+  free = sweep.config.memory_gb * 1e9 or parallel.free_memory()
+  fit = int((free - need.call) // need.trial) * need.devices
+  progress.note(
+    f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
+    f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}: '
+    f'{max(fit, 0)} trials fit'
+  )
+  if fit < 1:
+    raise StudyError(
+      f'one trial needs {(need.trial + need.call) / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; '
+      'lower model.width, image_size, batch_size or eval_batch_size'
+    )
+  waves = -(-count // fit)
+  if waves > 1:
+    progress.note(f'{count} trials in {waves} waves, one after the other')
+  return [trial * waves // count for trial in range(count)]
+
+
+def _train_all(sweep: Sweep, history: History, events: Events, checkpoints: Checkpoints) -> None:
+  """Trains wave after wave from the newest checkpoint, or from the start, to the last epoch."""
   config, per_epoch = sweep.config, sweep.steps_per_epoch
-  done = checkpoints.newest()
-  running = _run_together(sweep, np.flatnonzero(history.unbroken(0, done)))
-  _announce(sweep, running, done)
+  total, waves = config.epochs * per_epoch, max(history.waves) + 1
+  # A checkpoint's number counts the steps of the waves before its own too.
+  wave, done = divmod(checkpoints.newest(), total)
+  if wave or done:
+    progress.note(f'Going on from step {done}' + (f' of wave {wave + 1}' if waves > 1 else ''))
+    for earlier in range(wave + 1):
+      _replay(events, history, earlier, total if earlier < wave else done, sweep)
+  with progress.TrainingView(
+    sweep.learning_rates, sweep.seeds, total * waves, config.epochs
+  ) as view:
+    while wave < waves:
+      _train_wave(sweep, history, events, checkpoints, view, wave, done)
+      wave, done = wave + 1, 0
+
+
+def _train_wave(
+  sweep: Sweep,
+  history: History,
+  events: Events,
+  checkpoints: Checkpoints,
+  view: progress.TrainingView,
+  wave: int,
+  done: int,
+) -> None:
+  """Trains the trials of a wave from step `done` to the last epoch, or until all diverged."""
+  config, per_epoch = sweep.config, sweep.steps_per_epoch
+  total = config.epochs * per_epoch
+  before_wave = wave * total
+  columns = history.running(wave, done)
+  if not len(columns):
+    return
+  running = run_together(sweep, columns)
+  _announce(sweep, running, done, max(history.waves) - wave)
   state_T = running.trials.init(running.seed_T)
   if done:
-    saved = checkpoints.restore(done, like=running.trials.to_host(state_T))
+    saved = checkpoints.restore(before_wave + done, like=running.trials.to_host(state_T))
     state_T = running.trials.to_devices(saved)
-    progress.note(f'Going on from step {done}')
-    _replay(events, history, done, per_epoch)
   saved_at = time.monotonic()
-  total = config.epochs * per_epoch
-  with progress.TrainingView(sweep.learning_rates, sweep.seeds, total, config.epochs) as view:
-    view.start(done)
-    for epoch in range(done // per_epoch, config.epochs):
-      for first in range(done % per_epoch, per_epoch, config.log_every_steps):
-        last = min(first + config.log_every_steps, per_epoch)
-        state_T, curves = _train_steps(sweep, running, state_T, epoch, first, last)
-        history.write_steps(done, curves, running.columns)
-        done, before = done + last - first, done
-        events.write_steps(history, before, done)
-        seen = {name: curve[before:done] for name, curve in history.steps.items()}
-        view.steps(done, epoch + 1, seen['loss'], seen['accuracy'])
-        good = history.unbroken(before, done)[running.columns]
-        if not good.any():
-          return
-        if not good.all():
-          running, state_T = _keep(sweep, running, state_T, good)
-        if last < per_epoch and time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-          _save(checkpoints, history, done, running.trials.to_host(state_T))
-          saved_at = time.monotonic()
-      history.write_epoch(epoch, _evaluate(sweep, running, state_T), running.columns)
-      events.write_epoch(history, epoch, done)
-      events.flush()
-      view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
-      _save(checkpoints, history, done, running.trials.to_host(state_T))
-      saved_at = time.monotonic()
+  view.start(before_wave + done)
+  for epoch in range(done // per_epoch, config.epochs):
+    for first in range(done % per_epoch, per_epoch, config.log_every_steps):
+      last = min(first + config.log_every_steps, per_epoch)
+      state_T, curves = train_steps(sweep, running, state_T, epoch, first, last)
+      history.write_steps(done, curves, running.columns)
+      done, before = done + last - first, done
+      events.write_steps(history, before, done, running.columns)
+      view.steps(before_wave + done, done, epoch + 1, running.columns, curves)
+      good = history.unbroken(before, done)[running.columns]
+      if not good.any():
+        return
+      if not good.all():
+        running, state_T = keep(sweep, running, state_T, good)
+      if last < per_epoch and time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+        _save(checkpoints, history, before_wave + done, running.trials.to_host(state_T))
+        saved_at = time.monotonic()
+    history.write_epoch(epoch, _evaluate(sweep, running, state_T), running.columns)
+    events.write_epoch(history, epoch, done, running.columns)
+    events.flush()
+    view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
+    _save(checkpoints, history, before_wave + done, running.trials.to_host(state_T))
+    saved_at = time.monotonic()
 
 
-def _train_steps(
-  sweep: _Sweep, running: _Running, state_T: State, epoch: int, first: int, last: int
-) -> tuple[State, dict[str, np.ndarray]]:
+def train_steps(
+  sweep: Sweep, running: Running, state_T: Any, epoch: int, first: int, last: int
+) -> tuple[Any, dict[str, np.ndarray]]:
   """Steps `first` to `last` of an epoch; the curves are (steps, trials)."""
   config, trials, metrics = sweep.config, running.trials, []
   order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
@@ -199,7 +255,7 @@ def _train_steps(
   return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
 
 
-def _evaluate(sweep: _Sweep, running: _Running, state_T: State) -> dict[str, np.ndarray]:
+def _evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
   """Loss and accuracy over every image of both parts, (trials,)."""
   means = {}
   parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
@@ -215,7 +271,7 @@ def _evaluate(sweep: _Sweep, running: _Running, state_T: State) -> dict[str, np.
   return means
 
 
-def _chunk_end(step: int, sweep: _Sweep) -> int:
+def _chunk_end(step: int, sweep: Sweep) -> int:
   """The steps done, from 1, at the end of the chunk of steps that `step` is in."""
   epochs, position = divmod(step - 1, sweep.steps_per_epoch)
   chunk = sweep.config.log_every_steps
@@ -223,26 +279,29 @@ def _chunk_end(step: int, sweep: _Sweep) -> int:
   return epochs * sweep.steps_per_epoch + end
 
 
-def _save(checkpoints: Checkpoints, history: History, done: int, state: State) -> None:
+def _save(checkpoints: Checkpoints, history: History, number: int, state: Any) -> None:
   history.flush()  # first: a checkpoint promises the curves up to it
-  checkpoints.save(done, state)
+  checkpoints.save(number, state)
 
 
-def _replay(events: Events, history: History, done: int, per_epoch: int) -> None:
-  """Writes the events of a stopped study again, up to where it goes on."""
+def _replay(events: Events, history: History, wave: int, done: int, sweep: Sweep) -> None:
+  """Writes the events of a wave's first `done` steps again."""
+  per_epoch, chunk = sweep.steps_per_epoch, sweep.config.log_every_steps
   for epoch in range(-(-done // per_epoch)):
-    first, stop = epoch * per_epoch, min((epoch + 1) * per_epoch, done)
-    events.write_steps(history, first, stop)
-    if stop == (epoch + 1) * per_epoch:
-      events.write_epoch(history, epoch, stop)
+    end = min((epoch + 1) * per_epoch, done)
+    for first in range(epoch * per_epoch, end, chunk):
+      columns = history.running(wave, first)
+      events.write_steps(history, first, min(first + chunk, end), columns)
+    if end == (epoch + 1) * per_epoch:
+      events.write_epoch(history, epoch, end, history.running(wave, end))
 
 
-def _announce(sweep: _Sweep, running: _Running, done: int) -> None:
+def _announce(sweep: Sweep, running: Running, done: int, waves_after: int) -> None:
   """Compiles, times a few steps on weights that are thrown away, and says how long it will take."""
   config, (_, trials, rate_T, seed_T) = sweep.config, running
   if done == config.epochs * sweep.steps_per_epoch:
     return
-  progress.note(f'Compiling for {len(running.columns)} trials on {provenance.device()}')
+  progress.note(sweep.trial.computed)
   state_T = trials.init(seed_T)
   order_T = trials.order(seed_T, 0, sweep.train)
   step_seconds = np.inf
@@ -260,7 +319,8 @@ def _announce(sweep: _Sweep, running: _Running, done: int) -> None:
   step_seconds += fold_seconds / trials.fold_every
   batches = sum(-(-images // config.eval_batch_size) for images in sweep.images)
   epoch_seconds = sweep.steps_per_epoch * step_seconds + batches * eval_seconds
-  seconds = (config.epochs - done / sweep.steps_per_epoch) * epoch_seconds
+  epochs = config.epochs * (1 + waves_after) - done / sweep.steps_per_epoch
+  seconds = epochs * epoch_seconds
   progress.note(
     f'{config.epochs} epochs of {sweep.steps_per_epoch} steps, '
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'

@@ -31,6 +31,14 @@ class Batch(NamedTuple):
   labels: jax.Array
 
 
+class Gradient(NamedTuple):
+  """Of one step: of the params but factored kernels, whose inputs and outputs' gradients follow."""
+
+  of_params: models.Params
+  x: dict[str, jax.Array]
+  g: dict[str, jax.Array]
+
+
 class StepMetrics(NamedTuple):
   """Of one training step, before its update: mean loss (nats), accuracy, norm of the gradient."""
 
@@ -50,18 +58,22 @@ class Trial(NamedTuple):
   """The functions that make one trial; see `make_trial` for what they take and give."""
 
   init: Callable[[jax.Array], State]
-  train_step: Callable[[State, jax.Array, Batch, jax.Array, jax.Array], tuple[State, StepMetrics]]
+  gradient: Callable[[State, Batch, jax.Array, jax.Array], tuple[Gradient, StepMetrics]]
+  update: Callable[[State, Gradient, jax.Array], State]
   fold: Callable[[State], State]
   eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
   fold_every: int
+  computed: str  # how, for people
 
 
 def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   """Builds a trial's functions; nothing in them depends on its learning rate or its seed.
 
   init(key) -> state
-  train_step(state, learning_rate, batch, mean, key) -> state, metrics: one update. The key
+  gradient(state, batch, mean, key) -> gradient, metrics: of the loss of one batch. The key
     is the trial's own; dropout and augmentation of step t draw from fold_in(key, t).
+  update(state, gradient, learning_rate) -> state: one step. A function of its own, because in
+    one program with `gradient` XLA copies what the one reads and the other writes.
   fold(state) -> state: due after every `fold_every` steps of the study, and before an
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
@@ -74,6 +86,12 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   image_size = config.input.crop or config.image_size
   layers = _factored_layers(config, model, image_size)
   rows = factored.pairs(config.batch_size, config.optimizer.momentum)
+  fold_every = factored.fold_every(config.batch_size)
+  computed = (
+    f'Convolutions as {"matrix products" if model.matmul else "grouped convolutions"}; dense '
+    + (f'kernels {", ".join(layers)} as factors, folded every {fold_every} steps' if layers else
+    'kernels updated every step')
+  )
 
   def init(key):
     params = models.init_params(model, key, image_size)
@@ -84,20 +102,25 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     logits, layer_inputs = models.apply_factored(model, params, factors, taps, inputs, key)
     return cross_entropy(logits, labels).mean(), (logits, layer_inputs)
 
-  def train_step(state, learning_rate, batch, mean, key):
+  def gradient(state, batch, mean, key):
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     inputs = preprocess(batch.images, mean, augment_key)
     taps = {n: jnp.zeros((len(inputs), f.g.shape[1])) for n, f in state.factors.items()}
-    (loss, (logits, x)), (gradient, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
+    (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
       state.params, taps, state.factors, inputs, batch.labels, dropout_key
     )
-    gradient, factors, norm = factored.gradient(gradient, state.factors, x, g, state.step)
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params, learning_rate=learning_rate
-    )
-    params = optax.apply_updates(state.params, updates)
+    of_params = factored.without_kernels(of_params, state.factors)
     accuracy = jnp.mean(correct(logits, batch.labels))
-    return State(params, opt_state, factors, state.step + 1), StepMetrics(loss, accuracy, norm)
+    metrics = StepMetrics(loss, accuracy, factored.norm(of_params, x, g))
+    return Gradient(of_params, x, g), metrics
+
+  def update(state, gradient, learning_rate):
+    of_params, x, g = gradient
+    of_params, factors = factored.push(of_params, state.factors, x, g, state.step)
+    updates, opt_state = optimizer.update(
+      of_params, state.opt_state, state.params, learning_rate=learning_rate
+    )
+    return State(optax.apply_updates(state.params, updates), opt_state, factors, state.step + 1)
 
   def fold(state):
     params, opt_state, factors = factored.fold(
@@ -113,7 +136,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
     return Totals(jnp.sum(loss), jnp.sum(hits))
 
-  return Trial(init, train_step, fold, eval_step, factored.fold_every(config.batch_size))
+  return Trial(init, gradient, update, fold, eval_step, fold_every, computed)
 
 
 def _factored_layers(config: ConfigDict, model: models.AlexNet, image_size: int) -> tuple[str, ...]:

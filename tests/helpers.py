@@ -23,7 +23,9 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   """
   per_epoch = len(data_set.train.labels) // config.batch_size
   one = trial.make_trial(config, len(data_set.classes), per_epoch)
-  trials = parallel.make_trials(one, seeds, how, config.batch_size, config.eval_batch_size)
+  trials = parallel.make_trials(
+    one, seeds, how, config.batch_size, config.eval_batch_size, config.trials_per_call
+  )
   rate_T = trials.to_devices(np.asarray(rates, np.float32))
   seed_T = trials.to_devices(np.asarray(seeds, np.uint32))
   arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), how)

@@ -76,8 +76,8 @@ def write_events(history, folder):
   for epoch in range(2):
     for first in range(0, 30, 10):
       start = 30 * epoch + first
-      events.write_steps(history, start, start + 10)
-    events.write_epoch(history, epoch, 30 * (epoch + 1))
+      events.write_steps(history, start, start + 10, history.running(0, start))
+    events.write_epoch(history, epoch, 30 * (epoch + 1), history.running(0, 30 * (epoch + 1)))
   events.close([True, False, False])
 
 
@@ -97,6 +97,8 @@ def test_tensorboard_holds_the_curves(history, tmp_path):
   np.testing.assert_allclose(rates, [1e-3] * 3 + [1e-4] * 3, rtol=1e-6)
   assert len(scalars(run, 'step/accuracy')) == len(scalars(run, 'step/gradient_norm')) == 6
   assert [step for step, _ in scalars(run, 'epoch/validation_accuracy')] == [30, 60]
+  # The curve of a trial that left ends with the chunk in which it diverged.
+  assert [step for step, _ in scalars(folder / 'lr_1e-02_seed_0', 'step/loss')] == [10, 20]
 
 
 def test_tensorboard_hparams(history, tmp_path):
@@ -191,8 +193,9 @@ def test_progress_as_plain_lines(history, capsys):
   with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
     view.start(0)
     for first in range(0, 60, 30):
-      rows = slice(first, first + 30)
-      view.steps(first + 30, first // 30 + 1, history.steps['loss'][rows], np.zeros((30, 3)))
+      loss = history.steps['loss'][first : first + 30]
+      curves = {'loss': loss, 'accuracy': np.zeros((30, 3))}
+      view.steps(first + 30, first + 30, first // 30 + 1, np.arange(3), curves)
       view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].startswith('step 30/60, epoch 1/2')
@@ -205,12 +208,14 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '120')
   with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
     view.start(0)
-    view.steps(30, 1, history.steps['loss'][:30], np.full((30, 3), 0.25))
+    curves = {'loss': history.steps['loss'][:30, :2], 'accuracy': np.full((30, 2), 0.25)}
+    view.steps(30, 30, 1, np.arange(2), curves)
     view.epoch(1, history.epochs['validation_accuracy'][0])
   shown = capsys.readouterr().out
   assert 'diverged at step 11' in shown
   assert '50.0 %' in shown
   assert '30/60' in shown
+  assert 'waiting' in shown  # the third trial, of a later wave
 
 
 def test_answer_is_a_table_and_a_sentence(finished, capsys):

@@ -34,8 +34,8 @@ def test_pmap_spreads_trials_evenly_and_drops_the_filling(tiny):
   one = trial.make_trial(config, 10, 60)
   trials = parallel.make_trials(one, [0] * 6, 'pmap', 1, 8)
   x_T = trials.to_devices(np.arange(6.0))
-  assert x_T.shape == (4, 2)
-  assert {shard.data.shape for shard in x_T.addressable_shards} == {(1, 2)}
+  assert [x.shape for x in x_T] == [(4, 2)]
+  assert {shard.data.shape for shard in x_T[0].addressable_shards} == {(1, 2)}
   assert np.asarray(x_T).ravel().tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
   assert trials.to_host(x_T).tolist() == [0, 1, 2, 3, 4, 5]
   assert len(data_set.classes) == 10
@@ -75,7 +75,7 @@ def test_an_epoch_sees_every_image_once(tiny):
   trials = parallel.make_trials(one, [0], 'vmap', 1, 8)
   arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
   seed_T = trials.to_devices(np.zeros(1, np.uint32))
-  first, second = (np.asarray(trials.order(seed_T, epoch, arrays)[0]) for epoch in (0, 1))
+  first, second = (np.asarray(trials.order(seed_T, epoch, arrays)[0][0]) for epoch in (0, 1))
   assert sorted(first) == sorted(second) == list(range(images))
   assert (first != second).any()
 
@@ -89,24 +89,71 @@ def test_evaluation_counts_every_image_once(tiny):
     trials = parallel.make_trials(one, [0, 0], 'vmap', 1, eval_batch)
     arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
     state_T = trials.init(trials.to_devices(np.zeros(2, np.uint32)))
-    found = [trials.eval_step(state_T, arrays, i) for i in range(0, images, eval_batch)]
+    found = [
+      trials.to_host(trials.eval_step(state_T, arrays, i)) for i in range(0, images, eval_batch)
+    ]
     totals[eval_batch] = jax.tree.map(lambda *x: np.sum(x, 0), *found)
   np.testing.assert_allclose(totals[7].loss, totals[images].loss, rtol=1e-5)
   assert (totals[7].correct == totals[images].correct).all()
 
 
 def test_no_rate_compiles_twice(tiny):
-  """Steps at other rates find the compiled program; it does not hold the rates."""
+  """Steps at other rates find the compiled programs."""
   config, data_set = load(tiny)
   _, _, trials = train(config, data_set, [1e-3, 1e-4], [0, 0], 2)
-  compiled = trials.train_step._cache_size()
   seed_T = trials.to_devices(np.zeros(2, np.uint32))
   arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
-  order_T, texts = trials.order(seed_T, 0, arrays), []
-  for rates in ((0.1, 0.2), (1e-5, 3e-7)):
-    state_T = trials.init(seed_T)
-    rate_T = trials.to_devices(np.asarray(rates, np.float32))
-    texts.append(trials.train_step.lower(state_T, rate_T, seed_T, arrays, order_T, 0).as_text())
-    trials.train_step(state_T, rate_T, seed_T, arrays, order_T, 1)
-  assert trials.train_step._cache_size() == compiled == 1
-  assert texts[0] == texts[1]
+  order_T, compiled = trials.order(seed_T, 0, arrays), []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: compiled.append(event) if 'backend_compile' in event else None
+  )
+  try:
+    for rates in ((0.1, 0.2), (1e-5, 3e-7)):
+      state_T = trials.init(seed_T)
+      rate_T = trials.to_devices(np.asarray(rates, np.float32))
+      trials.train_step(state_T, rate_T, seed_T, arrays, order_T, 1)
+    assert not compiled
+    jax.jit(lambda x: x * 3 + len(compiled))(np.ones(3))
+    assert compiled  # the listener does hear of compilations
+  finally:
+    jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize('how', parallel.HOW)
+def test_trials_in_several_calls_are_trials_in_one(tiny, how):
+  """Five trials, at most two in a call: the last call is filled up, and its copy is not seen."""
+  config, data_set = load(tiny)
+  rates, seeds = np.geomspace(1e-4, 1e-6, 5), [0, 0, 1, 1, 2]
+  one, state, _ = train(config, data_set, rates, seeds, STEPS, how)
+  config.trials_per_call = 2 if how == 'vmap' else 1
+  several, split_state, _ = train(config, data_set, rates, seeds, STEPS, how)
+  assert several.loss.shape == (STEPS, 5)
+  np.testing.assert_allclose(several.loss, one.loss, rtol=1e-5, atol=1e-6)
+  for a, b in zip(jax.tree.leaves(split_state), jax.tree.leaves(state), strict=True):
+    # Elements are sums that cancel: they round as the array's largest does.
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_a_call_of_one_gives_the_same_bits_beside_any_number(tiny):
+  """Promise 2 to the bit: with one trial a call, the same program runs whatever is beside it."""
+  config, data_set = load(tiny)
+  config.trials_per_call = 1
+  alone, _, _ = train(config, data_set, [1e-5], [0], STEPS)
+  beside, _, _ = train(config, data_set, [1e-3, 1e-5, 1e-1], [0, 0, 0], STEPS)
+  assert (beside.loss[:, 1] == alone.loss[:, 0]).all()
+
+
+def test_memory_grows_with_the_network(tiny):
+  config, data_set = load(tiny)
+  found = []
+  for width in (1 / 16, 1 / 4):
+    config.model.width = width
+    one = trial.make_trial(config, 10, 60)
+    trials = parallel.make_trials(one, [0, 0, 0], 'vmap', 1, 8)
+    arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
+    state = trials.to_host(trials.init(trials.to_devices(np.zeros(3, np.uint32))))
+    size = sum(x.nbytes for x in jax.tree.leaves(state)) / 3
+    found.append(trials.memory(arrays))
+    assert found[-1].trial == 2 * size  # and a checkpoint's copy
+    assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
+  assert found[1].call > found[0].call

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,6 +176,46 @@ def test_survivors_are_what_they_are_without_the_diverged(config_file, finished,
   ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, finished[0]))
   np.testing.assert_allclose(ours[:, 1], theirs[:, 2], rtol=1e-5)
   assert np.isnan(theirs[2:, 0]).all()
+
+
+def test_more_trials_than_memory_run_in_waves(config_file, finished, tmp_path):
+  """Two waves, one trial a call; killed in the second, and gone on with."""
+  whole, free = tmp_path / 'whole', 0.0
+  options = ['--config.trials_per_call=1', '--config.learning_rates=1e-5,10.0,1e-4']
+  done = sweep(config_file, f'--workdir={whole}', *options)
+  line = next(line for line in done.stdout.splitlines() if line.startswith('A trial needs'))
+  trial, call = re.findall(r'([\d.e-]+) GB', line)[:2]
+  free = 2.5 * float(trial) + float(call)  # room for two of three
+  folder, options = tmp_path / 'waves', [*options, f'--config.memory_gb={free}']
+  process = subprocess.Popen(
+    command(config_file, f'--workdir={folder}', *options), stdout=subprocess.DEVNULL,
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+  )  # fmt: skip
+  deadline = time.monotonic() + 120
+  while not list(folder.glob('checkpoints/450')) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert not (folder / 'results.json').exists(), 'it was killed too late'
+  done = sweep(config_file, f'--workdir={folder}', *options)
+  assert done.returncode == 0, done.stderr
+  assert 'of wave 2' in done.stdout
+  assert results(folder)['trials'] == results(whole)['trials']
+  for file in sorted((whole / 'history').glob('*.npy')):
+    assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
+  columns = json.loads((folder / 'history' / 'trials.json').read_text())
+  assert [column['wave'] for column in columns] == [0, 0, 1]
+  events = EventAccumulator(str(folder / 'tensorboard' / 'lr_1e-04_seed_0'))
+  events.Reload()
+  assert [event.step for event in events.Scalars('epoch/train_loss')] == [90, 180, 270, 360]
+
+
+def test_a_trial_that_does_not_fit_is_refused(config_file, tmp_path):
+  folder = tmp_path / 'small'
+  done = sweep(config_file, f'--workdir={folder}', '--config.memory_gb=1e-5')
+  assert done.returncode == 2
+  assert 'one trial needs' in done.stderr
+  assert 'lower model.width' in done.stderr
 
 
 def test_a_study_in_which_all_diverge_ends_early(config_file, tmp_path):

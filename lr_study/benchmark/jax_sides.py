@@ -1,0 +1,173 @@
+"""Sides in JAX: lr_study's own, what a user would write in its place, and the machine's limits."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lr_study import model as models
+from lr_study import parallel, sweep
+from lr_study.benchmark.side import RATES, config_of, data_of
+from lr_study.data import Dataset, Part
+from lr_study.trial import cross_entropy, make_trial
+
+
+class LrStudy:
+  """Trials as a sweep trains them, folds included."""
+
+  def __init__(self, options: dict[str, Any]):
+    if 'devices' in options:
+      jax.config.update('jax_num_cpu_devices', options['devices'])
+    parallel.keep_compiled_programs()
+    config = config_of(options)
+    images, labels, mean = data_of(options, config.image_size)
+    self.trials = options['trials']
+    trial = make_trial(config, 10, len(labels))
+    self._trials = parallel.make_trials(
+      trial, [0] * self.trials, config.parallel, config.batch_size, 1, config.trials_per_call
+    )
+    self._arrays = parallel.share(parallel.Arrays(images, labels, mean), config.parallel)
+    self._memory = self._trials.memory(self._arrays)
+    self._rate_T = self._trials.to_devices(np.asarray(config.learning_rates, np.float32))
+    self._seed_T = self._trials.to_devices(np.zeros(self.trials, np.uint32))
+    self._order_T = self._trials.order(self._seed_T, 0, self._arrays)
+    self._state_T = self._trials.init(self._seed_T)
+    self._batches, self._batch_size = len(labels) // config.batch_size, config.batch_size
+    self._done = 0
+
+  def run(self, steps: int) -> None:
+    for _ in range(steps):
+      start = self._done % self._batches * self._batch_size
+      self._state_T, _ = self._trials.train_step(
+        self._state_T, self._rate_T, self._seed_T, self._arrays, self._order_T, start
+      )
+      self._done += 1
+      if self._done % self._trials.fold_every == 0:
+        self._state_T = self._trials.fold(self._state_T)
+    jax.block_until_ready(self._state_T)
+
+  def reported(self) -> int:
+    # A trial's state is counted without the copy that a checkpoint makes.
+    state = sum(x.nbytes for x in jax.tree.leaves(self._state_T))
+    return state + self._memory.call
+
+
+class JaxVmap:
+  """jit(vmap(step)) as one would write it: Flax's convolutions, optax.sgd, donated state."""
+
+  def __init__(self, options: dict[str, Any]):
+    config = config_of(options | {'convolution': 'grouped'})
+    images, labels, mean = (jnp.asarray(x) for x in data_of(options, config.image_size))
+    model = models.make_model(config.model, 10)
+    self.trials = options['trials']
+    momentum = config.optimizer.momentum or None
+
+    def loss_of(params, image, label, key):
+      return cross_entropy(models.apply(model, params, image - mean, key), label).mean()
+
+    def step(params, velocity, rate, index, key):
+      batch = images[index].astype(jnp.float32), labels[index]
+      loss, gradient = jax.value_and_grad(loss_of)(params, *batch, key)
+      updates, velocity = optax.sgd(rate, momentum).update(gradient, velocity)
+      return optax.apply_updates(params, updates), velocity, loss
+
+    def init(key):
+      params = models.init_params(model, key, config.image_size)
+      return params, optax.sgd(1.0, momentum).init(params)
+
+    rates = jnp.asarray(config.learning_rates, jnp.float32)
+    key = jax.random.key(0)
+    if options['kind'] == 'jax_one':
+      self.trials, self._rates = 1, rates[0]
+      self._state = jax.jit(init)(key)
+    else:
+      step = jax.vmap(step, in_axes=(0, 0, 0, None, None))
+      self._rates = rates
+      self._state = jax.jit(jax.vmap(init))(jnp.stack([key] * self.trials))
+    self._step = jax.jit(step, donate_argnums=(0, 1))
+    self._key, self._batch, self._images, self._done = key, config.batch_size, len(labels), 0
+
+  def run(self, steps: int) -> None:
+    for _ in range(steps):
+      index = (self._done * self._batch + np.arange(self._batch)) % self._images
+      params, velocity, _ = self._step(*self._state, self._rates, index, self._key)
+      self._state, self._done = (params, velocity), self._done + 1
+    jax.block_until_ready(self._state)
+
+  def reported(self) -> int:
+    index = np.arange(self._batch)
+    program = self._step.lower(*self._state, self._rates, index, self._key).compile()
+    analysis = program.memory_analysis()
+    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+
+
+class Ladder:
+  """The published ladder by sweep.py's own functions: `run(n)` trains its n images, 3 epochs."""
+
+  def __init__(self, options: dict[str, Any]):
+    parallel.keep_compiled_programs()
+    self._options, self.trials, self._prepared = options, len(RATES), {}
+
+  def run(self, steps: int) -> dict[str, Any]:
+    config = config_of(self._options | {'trials': len(RATES)}).copy_and_resolve_references()
+    config.unlock()
+    config.learning_rates, config.epochs = RATES, 3
+    config.schedule.every_epochs = 1.0
+    config.log_every_steps = max(1, steps // 12)
+    config.lock()
+    images, labels, mean = data_of(self._options | {'images': steps // 3}, config.image_size)
+    part = Part(images, labels)
+    data = Dataset('noise', '', tuple('ABCDEFGHIJ'), part, part, mean, ())
+    study = sweep.prepare(config, data)
+    running = sweep.run_together(study, np.arange(len(RATES)))
+    state_T = running.trials.init(running.seed_T)
+    for epoch in range(3):
+      for first in range(0, study.steps_per_epoch, config.log_every_steps):
+        last = min(first + config.log_every_steps, study.steps_per_epoch)
+        state_T, curves = sweep.train_steps(study, running, state_T, epoch, first, last)
+        good = np.isfinite(curves['gradient_norm']).all(0)
+        if not good.all():
+          running, state_T = sweep.keep(study, running, state_T, good)
+    jax.block_until_ready(state_T)
+    return {'left': len(RATES) - len(running.columns)}
+
+  def reported(self) -> None:
+    return None
+
+
+class Floor:
+  """The machine's limits: a large matrix product, and reading a large array."""
+
+  trials = 1
+
+  def __init__(self, options: dict[str, Any]):
+    del options
+    self._matrix, self._array = jnp.ones((2048, 2048)), jnp.ones(2**26)
+    self._product, self._sum = jax.jit(lambda a: a @ a), jax.jit(jnp.sum)
+
+  def run(self, steps: int) -> dict[str, float]:
+    times = [[], []]
+    for _ in range(max(3, steps)):
+      for k, (function, x) in enumerate(
+        ((self._product, self._matrix), (self._sum, self._array))
+      ):
+        started = time.perf_counter()
+        function(x).block_until_ready()
+        times[k].append(time.perf_counter() - started)
+    product, read = (min(t) for t in times)
+    return {'flops': 2 * 2048**3 / product, 'bytes': 4 * 2**26 / read}
+
+  def reported(self) -> None:
+    return None
+
+
+KINDS = {
+  'lr_study': LrStudy,
+  'jax_vmap': JaxVmap,
+  'jax_one': JaxVmap,
+  'jax_ladder': Ladder,
+  'floor': Floor,
+}

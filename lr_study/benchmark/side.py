@@ -1,0 +1,99 @@
+"""A side of a comparison: a process that does some steps when it is told to, and says how long.
+
+  python -m lr_study.benchmark.side '{"kind": "lr_study", "network": "quick", "trials": 7}'
+
+A line `run 16` on its standard input is answered with one of JSON, {"seconds": ...}; `memory`
+with bytes. It ends with its input.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+from ml_collections import ConfigDict
+
+from configs import alexnet_letters
+from lr_study.config import check
+
+RATES = tuple(10.0**-k for k in range(1, 8))  # the published ladder
+
+
+class Side(Protocol):
+  """What a kind of side is. `trials` says how many trials a step of it trains."""
+
+  trials: int
+
+  def run(self, steps: int) -> None:
+    """Trains so many steps, to the end: nothing is left in a queue."""
+
+  def reported(self) -> int | None:
+    """Bytes that the compiled program says it needs, or None."""
+
+
+def config_of(options: dict[str, Any]) -> ConfigDict:
+  """The config that a side's options ask for; every kind of side trains this."""
+  quick = options['network'] != 'full'
+  config = alexnet_letters.get_config('quick' if quick else '')
+  if options['network'] == 'tiny':  # for tests
+    config.model.width, config.image_size = 1 / 16, 67
+  trials = options['trials']
+  # Rates far below the edge of stability: what is timed must not end in NaN.
+  config.learning_rates = tuple(np.geomspace(1e-6, 1e-7, trials)) if trials > 1 else (1e-6,)
+  config.optimizer.momentum = options.get('momentum', 0.0)
+  config.batch_size = options.get('batch_size', 1)
+  config.image_size = options.get('image_size', config.image_size)
+  config.trials_per_call = options.get('trials_per_call', 0)
+  config.parallel = options.get('parallel', 'vmap')
+  config.model.convolution = options.get('convolution', 'auto')
+  return check(config)
+
+
+def data_of(options: dict[str, Any], image_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Images, labels and mean image: noise, which takes as long as letters do."""
+  rng, images = np.random.default_rng(0), options.get('images', 200)
+  shape = (images, image_size, image_size, 3)
+  mean = np.full(shape[1:], 127.5, np.float32)
+  return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 10, images).astype(np.int32), mean
+
+
+def _kind(name: str) -> Any:
+  # Imported here: a side of PyTorch must not load JAX, nor the other way round.
+  if name.startswith('torch'):
+    from lr_study.benchmark import torch_sides  # noqa: PLC0415
+
+    return torch_sides.KINDS[name]
+  from lr_study.benchmark import jax_sides  # noqa: PLC0415
+
+  return jax_sides.KINDS[name]
+
+
+def main() -> None:
+  options = json.loads(sys.argv[1])
+  if 'threads' in options:
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: options['threads']])
+  kind = _kind(options['kind'])
+  before = psutil.Process().memory_info().rss
+  started = time.perf_counter()
+  side = kind(options)
+  side.run(1)
+  start_seconds = time.perf_counter() - started
+  print(json.dumps({'trials': side.trials, 'start_seconds': start_seconds}), flush=True)
+  for line in sys.stdin:
+    command, *arguments = line.split()
+    if command == 'run':
+      started = time.perf_counter()
+      found = side.run(int(arguments[0])) or {}
+      answer = {'seconds': time.perf_counter() - started} | found
+    else:
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+      answer = {'peak': peak - before, 'reported': side.reported()}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,204 @@
+"""Sides in PyTorch: the same network, loss, optimiser and images, one model a rate."""
+
+import concurrent.futures
+import multiprocessing
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import nn
+
+from lr_study.benchmark.side import RATES, config_of, data_of
+from lr_study.model import PRESETS, Preset, scaled
+
+
+def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Sequential:
+  """The network of lr_study/model.py, for images (batch, 3, height, width)."""
+  layers, channels, head = [], 3, scaled(4096, width)
+  for i, kernel in enumerate((11, 5, 3, 3, 3)):
+    groups = preset.groups[i]
+    features = scaled(preset.features[i], width, groups)
+    stride = 4 if i == 0 else 1
+    layers += [
+      nn.Conv2d(channels, features, kernel, stride, preset.padding[i], groups=groups),
+      nn.ReLU(),
+    ]
+    if preset.norm and i < 2:
+      layers.append(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
+    if i in (0, 1, 4):
+      layers.append(nn.MaxPool2d(3, 2, ceil_mode=preset.ceil_pool))
+    channels = features
+  if preset.adaptive_pool:
+    layers.append(nn.AdaptiveAvgPool2d(6))
+  layers.append(nn.Flatten())
+  for _ in range(2):
+    drop, linear = nn.Dropout(dropout), nn.LazyLinear(head)
+    activation = [nn.ReLU()] if preset.head_relu else []
+    layers += [drop, linear, *activation] if preset.dropout_first else [linear, *activation, drop]
+  return nn.Sequential(*layers, nn.LazyLinear(classes))
+
+
+class Eager:
+  """One model in eager mode, as one process a rate runs it; or by torch.compile."""
+
+  trials = 1
+
+  def __init__(self, options: dict[str, Any]):
+    torch.manual_seed(0)
+    torch.set_num_threads(options.get('threads', os.cpu_count()))
+    self._config = config_of(options | {'trials': 1})
+    images, labels, mean = data_of(options, self._config.image_size)
+    self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    self._mean = torch.from_numpy(mean).permute(2, 0, 1)
+    self._labels, self._done = torch.from_numpy(labels).long(), 0
+    self._model = _network(self._config)
+    self._optimizer = _sgd(self._model, self._config, self._config.learning_rates[0])
+    self._apply = torch.compile(self._model) if options['kind'] == 'torch_compile' else self._model
+
+  def run(self, steps: int) -> None:
+    batch = self._config.batch_size
+    for _ in range(steps):
+      index = torch.arange(self._done, self._done + batch) % len(self._labels)
+      self._done += batch
+      inputs = self._images[index].float() - self._mean
+      self._optimizer.zero_grad()
+      loss = nn.functional.cross_entropy(self._apply(inputs), self._labels[index])
+      loss.backward()
+      self._optimizer.step()
+
+  def reported(self) -> None:
+    return None
+
+
+class Vmap:
+  """All models at once by torch.func: vmap over stacked parameters."""
+
+  def __init__(self, options: dict[str, Any]):
+    torch.manual_seed(0)
+    self.trials, self._config = options['trials'], config_of(options)
+    images, labels, mean = data_of(options, self._config.image_size)
+    self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    self._mean = torch.from_numpy(mean).permute(2, 0, 1)
+    self._labels, self._done = torch.from_numpy(labels).long(), 0
+    model = _network(self._config)
+    self._params = {
+      name: torch.stack([p.detach()] * self.trials) for name, p in model.named_parameters()
+    }
+    self._velocity = {name: torch.zeros_like(p) for name, p in self._params.items()}
+    self._rates = torch.tensor(self._config.learning_rates)
+
+    def loss_of(params, inputs, labels):
+      logits = torch.func.functional_call(model, params, (inputs,))
+      return nn.functional.cross_entropy(logits, labels)
+
+    self._gradient = torch.func.vmap(
+      torch.func.grad(loss_of), in_dims=(0, None, None), randomness='same'
+    )
+
+  def run(self, steps: int) -> None:
+    batch, momentum = self._config.batch_size, self._config.optimizer.momentum
+    for _ in range(steps):
+      index = torch.arange(self._done, self._done + batch) % len(self._labels)
+      self._done += batch
+      inputs = self._images[index].float() - self._mean
+      gradient = self._gradient(self._params, inputs, self._labels[index])
+      for name, param in self._params.items():
+        update = gradient[name]
+        if momentum:
+          update = self._velocity[name].mul_(momentum).add_(update)
+        param.sub_(self._rates.view(-1, *[1] * (param.ndim - 1)) * update)
+
+  def reported(self) -> None:
+    return None
+
+
+class Ladder:
+  """The published ladder, one run after another, two at a time, by Ray Tune, or a single run.
+
+  `run(n)` trains on n images, three epochs of a third each, the rate divided by 10 after each.
+  A run ends when it sees that its loss is not finite, as ours does, twelve times in all.
+  """
+
+  def __init__(self, options: dict[str, Any]):
+    self.trials, self._options = len(RATES), options
+    self._how = options['kind'].removeprefix('torch_ladder_')
+    if self._how == 'one':
+      self.trials = 1
+    if self._how == 'two':
+      context = multiprocessing.get_context('spawn')
+      self._pool = concurrent.futures.ProcessPoolExecutor(2, context)
+      list(self._pool.map(_train, [(options, 1e-6, 3, 1)] * 2))  # start them
+    if self._how == 'ray':
+      import ray  # noqa: PLC0415
+
+      ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
+
+  def run(self, steps: int) -> None:
+    if self._how == 'one':
+      _train((self._options, 1e-6, steps, os.cpu_count()))
+    elif self._how == 'seven':
+      for rate in RATES:
+        _train((self._options, rate, steps, os.cpu_count()))
+    elif self._how == 'two':
+      list(self._pool.map(_train, [(self._options, rate, steps, 1) for rate in RATES]))
+    else:
+      self._run_with_ray(steps)
+
+  def _run_with_ray(self, steps: int) -> None:
+    from ray import tune  # noqa: PLC0415
+
+    def trainable(config):
+      _train((self._options, config['rate'], steps, 1))
+      tune.report({'done': 1})
+
+    tuner = tune.Tuner(
+      tune.with_resources(trainable, {'cpu': 1}),
+      param_space={'rate': tune.grid_search(list(RATES))},
+      run_config=tune.RunConfig(verbose=0),
+    )
+    assert not tuner.fit().errors
+
+  def reported(self) -> None:
+    return None
+
+
+def _network(config: ConfigDict) -> nn.Sequential:
+  settings = config.model
+  model = alexnet(PRESETS[settings.preset], 10, settings.width, settings.dropout)
+  model(torch.zeros(1, 3, config.image_size, config.image_size))  # sizes the lazy layers
+  return model
+
+
+def _sgd(model: nn.Module, config: ConfigDict, rate: float) -> torch.optim.Optimizer:
+  return torch.optim.SGD(model.parameters(), rate, momentum=config.optimizer.momentum)
+
+
+def _train(task: tuple[dict[str, Any], float, int, int]) -> None:
+  """One run of the ladder: options, rate, images, threads."""
+  options, rate, steps, threads = task
+  torch.manual_seed(0)
+  torch.set_num_threads(threads)
+  config = config_of(options | {'trials': 1})
+  images, labels, mean = data_of(options | {'images': steps // 3}, config.image_size)
+  model = _network(config)
+  optimizer = _sgd(model, config, rate)
+  schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+  for _ in range(3):
+    for step, k in enumerate(np.random.permutation(len(labels))):
+      inputs = torch.from_numpy(images[k].astype(np.float32) - mean).permute(2, 0, 1)[None]
+      optimizer.zero_grad()
+      loss = nn.functional.cross_entropy(model(inputs), torch.tensor([labels[k]]).long())
+      loss.backward()
+      optimizer.step()
+      if step % max(1, steps // 12) == 0 and not torch.isfinite(loss):
+        return
+    schedule.step()
+
+
+KINDS = {
+  'torch': Eager,
+  'torch_compile': Eager,
+  'torch_vmap': Vmap,
+} | {f'torch_ladder_{how}': Ladder for how in ('one', 'seven', 'two', 'ray')}
