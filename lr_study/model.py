@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from lr_study import convolution, factored
 
 Params = Any  # a pytree of float32 arrays
-_KERNELS = (11, 5, 3, 3, 3)  # of the five convolutions, in every preset
-_POOL_AFTER = (0, 1, 4)  # max pooling, 3 x 3 with stride 2, follows these convolutions
+KERNELS = (11, 5, 3, 3, 3)  # of the five convolutions, in every preset
+POOL_AFTER = (0, 1, 4)  # max pooling, 3 x 3 with stride 2, follows these convolutions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class AlexNet(nn.Module):
     In training a 'dropout' rng is needed.
     """
     preset = self.preset
-    for i, kernel in enumerate(_KERNELS):
+    for i, kernel in enumerate(KERNELS):
       name, groups = f'conv{i + 1}', preset.groups[i]
       fan_in = kernel * kernel * x.shape[-1] // groups
       x = nn.Conv(
@@ -149,7 +149,7 @@ class AlexNet(nn.Module):
       x = nn.relu(x)
       if preset.norm and i < 2:
         x = local_response_norm(x)
-      if i in _POOL_AFTER:
+      if i in POOL_AFTER:
         x = max_pool(x, preset.ceil_pool)
     if preset.adaptive_pool:
       x = adaptive_average_pool(x, 6)
@@ -223,9 +223,9 @@ def apply_factored(
 def feature_size(preset: Preset, image_size: int) -> int:
   """Height and width of the last pooling's output for an image, 0 if the image is too small."""
   size = image_size
-  for i, kernel in enumerate(_KERNELS):
+  for i, kernel in enumerate(KERNELS):
     size = (size + 2 * preset.padding[i] - kernel) // (4 if i == 0 else 1) + 1
-    if i in _POOL_AFTER:
+    if i in POOL_AFTER:
       size = (size - 3 + (1 if preset.ceil_pool else 0)) // 2 + 1
     if size < 1:
       return 0

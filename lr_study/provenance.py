@@ -1,6 +1,7 @@
 """What a study ran on: its code, its libraries, its device."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -47,6 +48,23 @@ def device() -> str:
   devices = jax.local_devices()
   count = f'{len(devices)} x ' if len(devices) > 1 else ''
   return f'{count}{devices[0].device_kind}'
+
+
+def machine() -> dict[str, Any]:
+  """What a benchmark ran on."""
+  packages = ('jax', 'jaxlib', 'torch', 'ray', 'numpy')
+  installed = {d.name: d.version for d in importlib.metadata.distributions()}
+  cpu = Path('/proc/cpuinfo')
+  names = [line for line in cpu.read_text().splitlines() if line.startswith('model name')] if (
+    cpu.exists()
+  ) else []
+  return {
+    'cpu': names[0].partition(': ')[2] if names else platform.processor(),
+    'cores': os.cpu_count(),
+    'device': device(),
+    'python': platform.python_version(),
+    'commit': _commit(),
+  } | {name: installed[name] for name in packages if name in installed}
 
 
 def _commit() -> str | None:

@@ -1,0 +1,32 @@
+"""Times a trial's step beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+
+from absl import flags
+
+from lr_study import cli, provenance
+from lr_study.benchmark import rows
+from lr_study.progress import note
+
+_ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each side runs.', lower_bound=1)
+_JSON = flags.DEFINE_string('json', None, 'A file for every figure; written after each row.')
+
+
+def main() -> None:
+  names = [name for name in rows.ROWS if name != 'tiny'] if _ROWS.value == ['all'] else _ROWS.value
+  found = {'machine': provenance.machine(), 'rows': []}
+  note(json.dumps(found['machine']))
+  for name in names:
+    found['rows'].append(rows.run(name, _ROUNDS.value, lambda text: print(text, file=sys.stderr)))
+    print('\n' + rows.table(found['rows'][-1]), flush=True)
+    if _JSON.value:
+      Path(_JSON.value).write_text(json.dumps(found, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  cli.run(main)
