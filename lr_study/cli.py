@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
 from lr_study.errors import StudyError
+from lr_study.interrupt import Stopped
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The study: a file of configs/, as configs/alexnet_letters.py:quick.'
@@ -18,8 +19,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 def run(main: Callable[[], None]) -> None:
   """Parses the flags and calls `main`.
 
-  Ends with status 2 and one line for what the user can mend, 130 after Ctrl-C, and 1 with a
-  traceback for the rest.
+  Ends with status 2 and one line for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM,
+  and 1 with a traceback for the rest.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -30,6 +31,9 @@ def run(main: Callable[[], None]) -> None:
       main()
     except StudyError as error:
       _fail(str(error))
+    except Stopped as stopped:
+      print('\nsaved; the same command goes on from here', file=sys.stderr)
+      sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
       print('\nstopped; the same command goes on from the newest checkpoint', file=sys.stderr)
       sys.exit(130)

@@ -49,9 +49,7 @@ class Events:
     for writer, rate, seed in zip(self._writers, learning_rates, seeds, strict=True):
       writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(rate, seed))
 
-  def write_steps(
-    self, history: History, first: int, stop: int, columns: Sequence[int]
-  ) -> None:
+  def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
     """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
     heights = np.asarray([self._schedule(step) for step in range(first, stop, self._window)])
     for name in STEP_CURVES:

@@ -86,9 +86,7 @@ def product(x: jax.Array, coordinates: jax.Array, factors: Factors) -> jax.Array
   return coordinates[0] * (x @ factors.base) + thin
 
 
-def norm(
-  of_params: Any, x: dict[str, jax.Array], g: dict[str, jax.Array]
-) -> jax.Array:
+def norm(of_params: Any, x: dict[str, jax.Array], g: dict[str, jax.Array]) -> jax.Array:
   """The norm of a step's gradient.
 
   Args:
@@ -101,9 +99,9 @@ def norm(
     sum_bc (x_b . x_c) (g_b . g_c).
   """
   squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(of_params))
-  for name in x:
+  for name, inputs in x.items():
     # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
-    squares += jnp.maximum(jnp.sum((x[name] @ x[name].T) * (g[name] @ g[name].T)), 0.0)
+    squares += jnp.maximum(jnp.sum((inputs @ inputs.T) * (g[name] @ g[name].T)), 0.0)
   return jnp.sqrt(squares)
 
 

@@ -130,7 +130,10 @@ def make_trials(
     return jax.pmap(function, in_axes=in_axes, devices=devices, donate_argnums=donated)
 
   def by_call(function):
-    return lambda tree_T, *shared: [function(tree, *shared) for tree in tree_T]
+    # One after the other: a CPU would begin several, each with temporaries as large as a state.
+    return lambda tree_T, *shared: [
+      jax.block_until_ready(function(tree, *shared)) for tree in tree_T
+    ]
 
   shape = (each,) if how == 'vmap' else (len(devices), each)
   width = len(devices) * each
@@ -171,7 +174,11 @@ def make_trials(
     # The last trial fills the last call up.
     rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
     place = devices[0] if how == 'vmap' else _one_each()
-    return [jax.device_put(jax.tree.map(lambda x: x[call], tree_T), place) for call in rows]
+
+    def of_call(trials):
+      return jax.device_put(jax.tree.map(lambda x: x[trials], tree_T), place)
+
+    return [of_call(trials) for trials in rows]
 
   def to_host(tree_T):
     def join(*parts):

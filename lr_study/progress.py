@@ -85,7 +85,8 @@ class TrainingView:
 
   def epoch(self, epoch: int, validation_accuracy: np.ndarray) -> None:
     """Shows the evaluation, (trials,) and NaN where there is none, after `epoch` (from 1)."""
-    self._validation = np.where(np.isnan(validation_accuracy), self._validation, validation_accuracy)
+    known = ~np.isnan(validation_accuracy)
+    self._validation[known] = np.asarray(validation_accuracy)[known]
     if self._live:
       self._live.update(self._render())
     else:

@@ -55,9 +55,11 @@ def machine() -> dict[str, Any]:
   packages = ('jax', 'jaxlib', 'torch', 'ray', 'numpy')
   installed = {d.name: d.version for d in importlib.metadata.distributions()}
   cpu = Path('/proc/cpuinfo')
-  names = [line for line in cpu.read_text().splitlines() if line.startswith('model name')] if (
-    cpu.exists()
-  ) else []
+  names = (
+    [line for line in cpu.read_text().splitlines() if line.startswith('model name')]
+    if (cpu.exists())
+    else []
+  )
   return {
     'cpu': names[0].partition(': ')[2] if names else platform.processor(),
     'cores': os.cpu_count(),

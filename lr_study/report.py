@@ -83,6 +83,8 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '',
     _saved(**study['trial_steps']),
     '',
+    _profile(study['seconds_of']),
+    '',
     '![Validation accuracy against the learning rate](figures/accuracy_by_rate.png)',
     '',
     '![All trials](figures/all_rates.png)',
@@ -99,3 +101,8 @@ def _saved(planned: int, run: int) -> str:
     return f'All {planned} steps of all trials were run.'
   share = formats.percent(1 - run / planned)
   return f'Diverged trials left early, which saved {share} of the {planned} steps of all trials.'
+
+
+def _profile(seconds_of: dict[str, float]) -> str:
+  phases = sorted(seconds_of.items(), key=lambda item: -item[1])
+  return 'Seconds: ' + ', '.join(f'{phase} {seconds:g}' for phase, seconds in phases) + '.'

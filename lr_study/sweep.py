@@ -2,23 +2,21 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import figures, formats, parallel, progress, provenance, report, verdict, workdir
+from lr_study import figures, parallel, plan, progress, provenance, report, verdict, workdir
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.events import Events
-from lr_study.history import STEP_CURVES, History, read_waves
+from lr_study.history import History, read_waves
+from lr_study.interrupt import Interrupt, Stopped
 from lr_study.schedule import make_schedule
-from lr_study.trial import Trial, make_trial
-
-_LONG_SECONDS = 3600  # a study that takes longer says so before it starts
+from lr_study.training import Running, Sweep, evaluate, keep, prepare, run_together, train_steps
 
 
 def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Verdict:
@@ -52,28 +50,6 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
   return answer
 
 
-class Sweep(NamedTuple):
-  """What stays as it is while the trials train. One entry a trial where there are several."""
-
-  config: ConfigDict
-  learning_rates: tuple[float, ...]
-  seeds: tuple[int, ...]
-  steps_per_epoch: int
-  trial: Trial
-  train: parallel.Arrays  # on the devices
-  validation: parallel.Arrays
-  images: tuple[int, int]  # training, validation
-
-
-class Running(NamedTuple):
-  """The trials that still train: all at first, then those that have not diverged."""
-
-  columns: np.ndarray  # theirs in the history
-  trials: parallel.Trials
-  rate_T: jax.Array
-  seed_T: jax.Array
-
-
 def _train(
   config: ConfigDict, data: datasets.Dataset, folder: Path, study: dict[str, Any]
 ) -> tuple[list[verdict.Result], verdict.Verdict]:
@@ -82,7 +58,8 @@ def _train(
   per_epoch = sweep.steps_per_epoch
   steps = config.epochs * per_epoch
   schedule = make_schedule(config.schedule, per_epoch, config.epochs)
-  waves = read_waves(folder / 'history') or _plan(sweep)
+  with sweep.clock('start'):
+    waves = read_waves(folder / 'history') or _plan(sweep)
   history = History(
     folder / 'history', steps, config.epochs, sweep.learning_rates, sweep.seeds, waves
   )
@@ -98,84 +75,28 @@ def _train(
   results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss, run)
   answer = verdict.judge(results, data.validation.labels)
   events.close([bad is not None for bad in diverged])
-  figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
+  with sweep.clock('figures'):
+    figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
   study = study | {
     'seconds': round(time.monotonic() - started, 1),
+    'seconds_of': {phase: round(seconds, 1) for phase, seconds in sweep.clock.seconds.items()},
     'trial_steps': {'planned': steps * len(results), 'run': sum(run)},
   }
   report.write(folder, study, results, answer)
   return results, answer
 
 
-def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
-  """Puts the data on the devices and builds the trial that all trials are."""
-  steps_per_epoch = len(data.train.labels) // config.batch_size
-  mean = {
-    'image': data.mean,
-    'pixel': data.mean.mean((0, 1)),
-    'none': np.zeros(3, np.float32),
-  }[config.input.subtract]
-  return Sweep(
-    config,
-    tuple(rate for rate in config.learning_rates for _ in config.seeds),
-    tuple(config.seeds) * len(config.learning_rates),
-    steps_per_epoch,
-    make_trial(config, len(data.classes), steps_per_epoch),
-    parallel.share(parallel.Arrays(*data.train, mean), config.parallel),
-    parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
-    (len(data.train.labels), len(data.validation.labels)),
-  )
-
-
-def run_together(sweep: Sweep, columns: np.ndarray) -> Running:
-  """The trials of these columns, compiled when they are first used."""
-  seeds, config = np.asarray(sweep.seeds, np.uint32)[columns], sweep.config
-  trials = parallel.make_trials(
-    sweep.trial,
-    seeds.tolist(),
-    config.parallel,
-    config.batch_size,
-    config.eval_batch_size,
-    config.trials_per_call,
-  )
-  rates = np.asarray(sweep.learning_rates, np.float32)[columns]
-  return Running(columns, trials, trials.to_devices(rates), trials.to_devices(seeds))
-
-
-def keep(sweep: Sweep, running: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
-  """Lets the trials go on that are `good`, (trials,), in a program for so many."""
-  state = jax.tree.map(lambda x: x[good], running.trials.to_host(state_T))
-  running = run_together(sweep, running.columns[good])
-  return running, running.trials.to_devices(state)
-
-
 def _plan(sweep: Sweep) -> list[int]:
-  """The wave of each trial, from 0: as many trials in a wave as fit in memory."""
   count = len(sweep.seeds)
   progress.note(f'Compiling for {count} trials on {provenance.device()}')
-  need = run_together(sweep, np.arange(count)).trials.memory(sweep.train)
-  free = sweep.config.memory_gb * 1e9 or parallel.free_memory()
-  fit = int((free - need.call) // need.trial) * need.devices
-  progress.note(
-    f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
-    f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}: '
-    f'{max(fit, 0)} trials fit'
-  )
-  if fit < 1:
-    raise StudyError(
-      f'one trial needs {(need.trial + need.call) / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; '
-      'lower model.width, image_size, batch_size or eval_batch_size'
-    )
-  waves = -(-count // fit)
-  if waves > 1:
-    progress.note(f'{count} trials in {waves} waves, one after the other')
-  return [trial * waves // count for trial in range(count)]
+  trials = run_together(sweep, np.arange(count)).trials
+  return plan.waves(trials, sweep.train, count, sweep.config.memory_gb * 1e9)
 
 
 def _train_all(sweep: Sweep, history: History, events: Events, checkpoints: Checkpoints) -> None:
   """Trains wave after wave from the newest checkpoint, or from the start, to the last epoch."""
-  config, per_epoch = sweep.config, sweep.steps_per_epoch
-  total, waves = config.epochs * per_epoch, max(history.waves) + 1
+  config = sweep.config
+  total, waves = config.epochs * sweep.steps_per_epoch, max(history.waves) + 1
   # A checkpoint's number counts the steps of the waves before its own too.
   wave, done = divmod(checkpoints.newest(), total)
   if wave or done:
@@ -186,8 +107,32 @@ def _train_all(sweep: Sweep, history: History, events: Events, checkpoints: Chec
     sweep.learning_rates, sweep.seeds, total * waves, config.epochs
   ) as view:
     while wave < waves:
-      _train_wave(sweep, history, events, checkpoints, view, wave, done)
+      columns = history.running(wave, _chunk_start(done, sweep))
+      if len(columns):
+        running, state_T = _start(sweep, columns, checkpoints, wave, done, waves)
+        with Interrupt() as interrupt:
+          _train_wave(
+            sweep, history, events, checkpoints, view, interrupt, running, state_T, wave, done
+          )
       wave, done = wave + 1, 0
+
+
+def _start(
+  sweep: Sweep, columns: np.ndarray, checkpoints: Checkpoints, wave: int, done: int, waves: int
+) -> tuple[Running, Any]:
+  """The trials of a wave as they were at step `done`."""
+  total = sweep.config.epochs * sweep.steps_per_epoch
+  running = run_together(sweep, columns)
+  with sweep.clock('start'):
+    progress.note(sweep.trial.computed)
+    if done < total:
+      epochs = (total * (waves - wave) - done) / sweep.steps_per_epoch
+      plan.announce(sweep.config, *running[1:], sweep.train, sweep.images, epochs)
+    state_T = running.trials.init(running.seed_T)
+    if done:
+      saved = checkpoints.restore(wave * total + done, like=running.trials.to_host(state_T))
+      state_T = running.trials.to_devices(saved)
+  return running, state_T
 
 
 def _train_wave(
@@ -196,92 +141,79 @@ def _train_wave(
   events: Events,
   checkpoints: Checkpoints,
   view: progress.TrainingView,
+  interrupt: Interrupt,
+  running: Running,
+  state_T: Any,
   wave: int,
   done: int,
 ) -> None:
-  """Trains the trials of a wave from step `done` to the last epoch, or until all diverged."""
+  """Trains the trials of a wave from step `done` to the last epoch, or until all diverged.
+
+  Raises:
+    Stopped: if a signal asked for it; the state is saved then.
+  """
   config, per_epoch = sweep.config, sweep.steps_per_epoch
   total = config.epochs * per_epoch
-  before_wave = wave * total
-  columns = history.running(wave, done)
-  if not len(columns):
-    return
-  running = run_together(sweep, columns)
-  _announce(sweep, running, done, max(history.waves) - wave)
-  state_T = running.trials.init(running.seed_T)
-  if done:
-    saved = checkpoints.restore(before_wave + done, like=running.trials.to_host(state_T))
-    state_T = running.trials.to_devices(saved)
+  before_wave, clock = wave * total, sweep.clock
+
+  def save(done, state_T):
+    with clock('checkpoints'):
+      history.flush()  # first: a checkpoint promises the curves up to it
+      checkpoints.save(before_wave + done, running.trials.to_host(state_T))
+
   saved_at = time.monotonic()
   view.start(before_wave + done)
   for epoch in range(done // per_epoch, config.epochs):
-    for first in range(done % per_epoch, per_epoch, config.log_every_steps):
-      last = min(first + config.log_every_steps, per_epoch)
-      state_T, curves = train_steps(sweep, running, state_T, epoch, first, last)
+    while done < (epoch + 1) * per_epoch:
+      chunk = _chunk_start(done, sweep)
+      stop = min(chunk + config.log_every_steps, (epoch + 1) * per_epoch)
+      with clock('steps'):
+        state_T, curves = train_steps(
+          sweep, running, state_T, epoch, done % per_epoch, stop - epoch * per_epoch, interrupt
+        )
       history.write_steps(done, curves, running.columns)
-      done, before = done + last - first, done
-      events.write_steps(history, before, done, running.columns)
-      view.steps(before_wave + done, done, epoch + 1, running.columns, curves)
-      good = history.unbroken(before, done)[running.columns]
+      done += len(curves['loss'])
+      if interrupt.signum and done < stop:
+        save(done, state_T)
+        checkpoints.close()
+        raise Stopped(interrupt.signum)
+      with clock('curves'):
+        events.write_steps(history, chunk, done, running.columns)
+        view.steps(before_wave + done, done, epoch + 1, running.columns, curves)
+      good = history.unbroken(chunk, done)[running.columns]
       if not good.any():
         return
       if not good.all():
-        running, state_T = keep(sweep, running, state_T, good)
-      if last < per_epoch and time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-        _save(checkpoints, history, before_wave + done, running.trials.to_host(state_T))
+        with clock('departures'):
+          running, state_T = keep(sweep, running, state_T, good)
+      due = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+      if done < (epoch + 1) * per_epoch and due:
+        save(done, state_T)
         saved_at = time.monotonic()
-    history.write_epoch(epoch, _evaluate(sweep, running, state_T), running.columns)
-    events.write_epoch(history, epoch, done, running.columns)
-    events.flush()
-    view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
-    _save(checkpoints, history, before_wave + done, running.trials.to_host(state_T))
+    with clock('evaluation'):
+      means = evaluate(sweep, running, state_T)
+    with clock('curves'):
+      history.write_epoch(epoch, means, running.columns)
+      events.write_epoch(history, epoch, done, running.columns)
+      events.flush()
+      view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
+    save(done, state_T)
     saved_at = time.monotonic()
+    if interrupt.signum and done < total:
+      checkpoints.close()
+      raise Stopped(interrupt.signum)
 
 
-def train_steps(
-  sweep: Sweep, running: Running, state_T: Any, epoch: int, first: int, last: int
-) -> tuple[Any, dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch; the curves are (steps, trials)."""
-  config, trials, metrics = sweep.config, running.trials, []
-  order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
-  for step in range(first, last):
-    state_T, metrics_T = trials.train_step(
-      state_T, running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size
-    )
-    metrics.append(metrics_T)
-    if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
-      state_T = trials.fold(state_T)
-  rows = [trials.to_host(metrics_T) for metrics_T in metrics]
-  return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
-
-
-def _evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
-  """Loss and accuracy over every image of both parts, (trials,)."""
-  means = {}
-  parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
-  for name, arrays, images in parts:
-    totals = [
-      running.trials.eval_step(state_T, arrays, start)
-      for start in range(0, images, sweep.config.eval_batch_size)
-    ]
-    totals = [running.trials.to_host(total) for total in totals]
-    # In float64: float32 sums over many images would round.
-    means[f'{name}_loss'] = np.sum([t.loss for t in totals], 0, np.float64) / images
-    means[f'{name}_accuracy'] = np.sum([t.correct for t in totals], 0, np.float64) / images
-  return means
+def _chunk_start(done: int, sweep: Sweep) -> int:
+  """Where the chunk of steps begins that the step after `done` is in."""
+  epoch = done // sweep.steps_per_epoch * sweep.steps_per_epoch
+  return epoch + (done - epoch) // sweep.config.log_every_steps * sweep.config.log_every_steps
 
 
 def _chunk_end(step: int, sweep: Sweep) -> int:
   """The steps done, from 1, at the end of the chunk of steps that `step` is in."""
-  epochs, position = divmod(step - 1, sweep.steps_per_epoch)
-  chunk = sweep.config.log_every_steps
-  end = min((position // chunk + 1) * chunk, sweep.steps_per_epoch)
-  return epochs * sweep.steps_per_epoch + end
-
-
-def _save(checkpoints: Checkpoints, history: History, number: int, state: Any) -> None:
-  history.flush()  # first: a checkpoint promises the curves up to it
-  checkpoints.save(number, state)
+  epoch_end = ((step - 1) // sweep.steps_per_epoch + 1) * sweep.steps_per_epoch
+  return min(_chunk_start(step - 1, sweep) + sweep.config.log_every_steps, epoch_end)
 
 
 def _replay(events: Events, history: History, wave: int, done: int, sweep: Sweep) -> None:
@@ -289,45 +221,9 @@ def _replay(events: Events, history: History, wave: int, done: int, sweep: Sweep
   per_epoch, chunk = sweep.steps_per_epoch, sweep.config.log_every_steps
   for epoch in range(-(-done // per_epoch)):
     end = min((epoch + 1) * per_epoch, done)
-    for first in range(epoch * per_epoch, end, chunk):
+    whole = end if end == (epoch + 1) * per_epoch else _chunk_start(end, sweep)
+    for first in range(epoch * per_epoch, whole, chunk):
       columns = history.running(wave, first)
-      events.write_steps(history, first, min(first + chunk, end), columns)
+      events.write_steps(history, first, min(first + chunk, whole), columns)
     if end == (epoch + 1) * per_epoch:
       events.write_epoch(history, epoch, end, history.running(wave, end))
-
-
-def _announce(sweep: Sweep, running: Running, done: int, waves_after: int) -> None:
-  """Compiles, times a few steps on weights that are thrown away, and says how long it will take."""
-  config, (_, trials, rate_T, seed_T) = sweep.config, running
-  if done == config.epochs * sweep.steps_per_epoch:
-    return
-  progress.note(sweep.trial.computed)
-  state_T = trials.init(seed_T)
-  order_T = trials.order(seed_T, 0, sweep.train)
-  step_seconds = np.inf
-  for _ in range(3):  # the first round compiles, the second warms up
-    count = int(np.clip(2 / step_seconds, 1, trials.fold_every))  # about two seconds
-    clock = [time.monotonic()]
-    for _ in range(count):
-      state_T, _ = trials.train_step(state_T, rate_T, seed_T, sweep.train, order_T, 0)
-    clock.append(jax.block_until_ready(state_T) and time.monotonic())
-    state_T = trials.fold(state_T)
-    clock.append(jax.block_until_ready(state_T) and time.monotonic())
-    jax.block_until_ready(trials.eval_step(state_T, sweep.train, 0))
-    clock.append(time.monotonic())
-    step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
-  step_seconds += fold_seconds / trials.fold_every
-  batches = sum(-(-images // config.eval_batch_size) for images in sweep.images)
-  epoch_seconds = sweep.steps_per_epoch * step_seconds + batches * eval_seconds
-  epochs = config.epochs * (1 + waves_after) - done / sweep.steps_per_epoch
-  seconds = epochs * epoch_seconds
-  progress.note(
-    f'{config.epochs} epochs of {sweep.steps_per_epoch} steps, '
-    f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
-  )
-  if seconds > _LONG_SECONDS:
-    progress.note(
-      f'This takes {formats.duration(seconds)} on this device. --config '
-      'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
-      'goes on with the same command.'
-    )

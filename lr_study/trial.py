@@ -89,8 +89,11 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   fold_every = factored.fold_every(config.batch_size)
   computed = (
     f'Convolutions as {"matrix products" if model.matmul else "grouped convolutions"}; dense '
-    + (f'kernels {", ".join(layers)} as factors, folded every {fold_every} steps' if layers else
-    'kernels updated every step')
+    + (
+      f'kernels {", ".join(layers)} as factors, folded every {fold_every} steps'
+      if layers
+      else 'kernels updated every step'
+    )
   )
 
   def init(key):

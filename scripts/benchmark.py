@@ -1,4 +1,4 @@
-"""Times a trial's step beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick"""
+"""Times trials beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick"""
 
 import json
 import sys

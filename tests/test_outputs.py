@@ -138,6 +138,7 @@ STUDY = {
     'fingerprint': 'f',
   },
   'seconds': 12.0,
+  'seconds_of': {'steps': 11.0, 'evaluation': 0.5},
   'trial_steps': {'planned': 180, 'run': 130},
   'device': 'cpu',
 }  # fmt: skip

@@ -157,3 +157,25 @@ def test_memory_grows_with_the_network(tiny):
     assert found[-1].trial == 2 * size  # and a checkpoint's copy
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
   assert found[1].call > found[0].call
+
+
+@pytest.mark.parametrize('convolution', ['grouped', 'matmul'])
+def test_a_step_lowers_for_cuda(tiny, convolution):
+  """No GPU is needed to see that XLA can be asked for one; nothing is compiled."""
+  tiny.model.convolution = convolution
+  config, data_set = load(tiny)
+  one = trial.make_trial(config, 10, 60)
+
+  def step(state, rate, seed, images, labels, mean):
+    batch = trial.Batch(images, labels)
+    gradient, metrics = one.gradient(state, batch, mean, jax.random.key(seed))
+    return one.fold(one.update(state, gradient, rate)), metrics
+
+  state_T = jax.eval_shape(jax.vmap(lambda s: one.init(jax.random.key(s))), np.zeros(7, np.uint32))
+  many = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None, None, None)))
+  batch = data_set.train.images[:1], data_set.train.labels[:1]
+  exported = jax.export.export(many, platforms=['cuda'])(
+    state_T, np.zeros(7, np.float32), np.uint32(0), *batch, data_set.mean
+  )
+  assert exported.platforms == ('cuda',)
+  assert ('feature_group_count = 7' in exported.mlir_module()) == (convolution == 'grouped')

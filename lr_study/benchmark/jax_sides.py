@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from lr_study import model as models
-from lr_study import parallel, sweep
+from lr_study import parallel, training
 from lr_study.benchmark.side import RATES, config_of, data_of
 from lr_study.data import Dataset, Part
 from lr_study.trial import cross_entropy, make_trial
@@ -120,17 +120,17 @@ class Ladder:
     config.lock()
     images, labels, mean = data_of(self._options | {'images': steps // 3}, config.image_size)
     part = Part(images, labels)
-    data = Dataset('noise', '', tuple('ABCDEFGHIJ'), part, part, mean, ())
-    study = sweep.prepare(config, data)
-    running = sweep.run_together(study, np.arange(len(RATES)))
+    data = Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, '', ())
+    study = training.prepare(config, data)
+    running = training.run_together(study, np.arange(len(RATES)))
     state_T = running.trials.init(running.seed_T)
     for epoch in range(3):
       for first in range(0, study.steps_per_epoch, config.log_every_steps):
         last = min(first + config.log_every_steps, study.steps_per_epoch)
-        state_T, curves = sweep.train_steps(study, running, state_T, epoch, first, last)
+        state_T, curves = training.train_steps(study, running, state_T, epoch, first, last)
         good = np.isfinite(curves['gradient_norm']).all(0)
         if not good.all():
-          running, state_T = sweep.keep(study, running, state_T, good)
+          running, state_T = training.keep(study, running, state_T, good)
     jax.block_until_ready(state_T)
     return {'left': len(RATES) - len(running.columns)}
 
@@ -151,9 +151,7 @@ class Floor:
   def run(self, steps: int) -> dict[str, float]:
     times = [[], []]
     for _ in range(max(3, steps)):
-      for k, (function, x) in enumerate(
-        ((self._product, self._matrix), (self._sum, self._array))
-      ):
+      for k, (function, x) in enumerate(((self._product, self._matrix), (self._sum, self._array))):
         started = time.perf_counter()
         function(x).block_until_ready()
         times[k].append(time.perf_counter() - started)

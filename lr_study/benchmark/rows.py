@@ -53,6 +53,19 @@ ROWS: dict[str, Row] = {
   'trials_quick': _growth('quick', 8, 'trials', (4, 1, 16, 64, 256, 1024)),
   'images': _growth('quick', 64, 'images', (100, 1000, 10000)),
   'image_size': _growth('full', 2, 'image_size', (256, 128, 192, 320)),
+  'convolutions': Row(
+    'ways to compute a convolution, full AlexNet, 7 trials',
+    2,
+    {
+      name: {'kind': 'lr_study', 'network': 'full', 'trials': 7} | options
+      for name, options in {
+        'auto': {},
+        'matmul, all in a call': {'convolution': 'matmul', 'trials_per_call': 7},
+        'grouped, all in a call': {'convolution': 'grouped', 'trials_per_call': 7},
+        'plain, one a call': {'convolution': 'grouped', 'trials_per_call': 1},
+      }.items()
+    },
+  ),
   'batch_size': _growth('quick', 16, 'batch_size', (1, 2, 4, 16, 64)),
   'devices': _growth('quick', 64, 'devices', (1, 2, 4), parallel='pmap'),
   'tiny': Row(
@@ -178,8 +191,11 @@ def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: 
   return {
     'flops': flops,
     'bytes': read,
-    'machine': {key: statistics.median(limit[key] for limit in limits) for key in limits[0] if
-                key != 'seconds'},
+    'machine': {
+      key: statistics.median(limit[key] for limit in limits)
+      for key in limits[0]
+      if key != 'seconds'
+    },
     'share': statistics.median(shares),
   }
 

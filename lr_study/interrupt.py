@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM: a study that is asked to stop saves first."""
+
+import signal
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+  """The study was asked to stop, and has saved. `signum` is the signal that asked."""
+
+  def __init__(self, signum: int):
+    super().__init__(signum)
+    self.signum = signum
+
+
+class Interrupt:
+  """While this context manager is entered, the first signal only sets `signum`.
+
+  A second one ends the program at once, as Ctrl-C does without this.
+  """
+
+  def __init__(self):
+    self.signum: int | None = None
+
+  def __enter__(self) -> 'Interrupt':
+    self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _ask(self, signum: int, frame: FrameType | None) -> None:
+    del frame
+    if self.signum is not None:
+      raise KeyboardInterrupt
+    self.signum = signum

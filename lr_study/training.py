@@ -1,0 +1,121 @@
+"""What a sweep does to its trials: steps, evaluations, and letting the diverged ones go."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import data as datasets
+from lr_study import parallel
+from lr_study.clock import Clock
+from lr_study.history import STEP_CURVES
+from lr_study.interrupt import Interrupt
+from lr_study.trial import Trial, make_trial
+
+
+class Sweep(NamedTuple):
+  """What stays as it is while the trials train. One entry a trial where there are several."""
+
+  config: ConfigDict
+  learning_rates: tuple[float, ...]
+  seeds: tuple[int, ...]
+  steps_per_epoch: int
+  trial: Trial
+  train: parallel.Arrays  # on the devices
+  validation: parallel.Arrays
+  images: tuple[int, int]  # training, validation
+  clock: Clock
+
+
+class Running(NamedTuple):
+  """The trials that still train: all at first, then those that have not diverged."""
+
+  columns: np.ndarray  # theirs in the history
+  trials: parallel.Trials
+  rate_T: jax.Array
+  seed_T: jax.Array
+
+
+def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
+  """Puts the data on the devices and builds the trial that all trials are."""
+  steps_per_epoch = len(data.train.labels) // config.batch_size
+  mean = {
+    'image': data.mean,
+    'pixel': data.mean.mean((0, 1)),
+    'none': np.zeros(3, np.float32),
+  }[config.input.subtract]
+  return Sweep(
+    config,
+    tuple(rate for rate in config.learning_rates for _ in config.seeds),
+    tuple(config.seeds) * len(config.learning_rates),
+    steps_per_epoch,
+    make_trial(config, len(data.classes), steps_per_epoch),
+    parallel.share(parallel.Arrays(*data.train, mean), config.parallel),
+    parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
+    (len(data.train.labels), len(data.validation.labels)),
+    Clock(),
+  )
+
+
+def run_together(sweep: Sweep, columns: np.ndarray) -> Running:
+  """The trials of these columns, compiled when they are first used."""
+  seeds, config = np.asarray(sweep.seeds, np.uint32)[columns], sweep.config
+  trials = parallel.make_trials(
+    sweep.trial,
+    seeds.tolist(),
+    config.parallel,
+    config.batch_size,
+    config.eval_batch_size,
+    config.trials_per_call,
+  )
+  rates = np.asarray(sweep.learning_rates, np.float32)[columns]
+  return Running(columns, trials, trials.to_devices(rates), trials.to_devices(seeds))
+
+
+def keep(sweep: Sweep, running: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
+  """Lets the trials go on that are `good`, (trials,), in a program for so many."""
+  state = jax.tree.map(lambda x: x[good], running.trials.to_host(state_T))
+  running = run_together(sweep, running.columns[good])
+  return running, running.trials.to_devices(state)
+
+
+def train_steps(
+  sweep: Sweep,
+  running: Running,
+  state_T: Any,
+  epoch: int,
+  first: int,
+  last: int,
+  interrupt: Interrupt | None = None,
+) -> tuple[Any, dict[str, np.ndarray]]:
+  """Steps `first` to `last` of an epoch, fewer after a signal; the curves are (steps, trials)."""
+  config, trials, metrics = sweep.config, running.trials, []
+  order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
+  for step in range(first, last):
+    state_T, metrics_T = trials.train_step(
+      state_T, running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size
+    )
+    metrics.append(metrics_T)
+    if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
+      state_T = trials.fold(state_T)
+    if interrupt and interrupt.signum:
+      break
+  rows = [trials.to_host(metrics_T) for metrics_T in metrics]
+  return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+
+
+def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
+  """Loss and accuracy over every image of both parts, (trials,)."""
+  means = {}
+  parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
+  for name, arrays, images in parts:
+    totals = [
+      running.trials.eval_step(state_T, arrays, start)
+      for start in range(0, images, sweep.config.eval_batch_size)
+    ]
+    totals = [running.trials.to_host(total) for total in totals]
+    # In float64: float32 sums over many images would round.
+    means[f'{name}_loss'] = np.sum([t.loss for t in totals], 0, np.float64) / images
+    means[f'{name}_accuracy'] = np.sum([t.correct for t in totals], 0, np.float64) / images
+  return means
