@@ -38,10 +38,11 @@ def run(config: ConfigDict, folder: Path, overwrite: bool = False) -> verdict.Ve
       f'batch_size is {config.batch_size}, but there are {len(data.train.labels)} training images'
     )
   study = provenance.describe(config, data)
-  workdir.claim(folder, study, overwrite)
-  finished = report.read(folder)
-  if finished is None:
-    finished = _train(config, data, folder, study)
+  with workdir.held(folder):
+    workdir.claim(folder, study, overwrite)
+    finished = report.read(folder)
+    if finished is None:
+      finished = _train(config, data, folder, study)
   results, answer = finished
   progress.print_answer(results, answer.sentence)
   progress.note(

@@ -1,10 +1,18 @@
 """A study's folder: whose it is, and files that are there whole or not at all."""
 
+import contextlib
 import json
 import os
+import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+try:
+  import fcntl
+except ImportError:  # Windows has no such lock
+  fcntl = None
 
 from lr_study.config import flatten
 from lr_study.errors import StudyError
@@ -20,6 +28,54 @@ CONTENT = (
   'summary.md',
   'config.json',
 )
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+  """Makes the folder if it is missing, and keeps other processes out of it.
+
+  The system lets go of the lock when the process ends, in whatever way.
+
+  Raises:
+    StudyError: at once, if another process is in it, or if the folder cannot be made.
+  """
+  file = workdir / 'lock'
+  try:
+    new = not workdir.exists()
+    workdir.mkdir(parents=True, exist_ok=True)
+    stream = file.open('a+')
+  except OSError as error:
+    raise StudyError(
+      f'cannot write {workdir}: {error.strerror or error}; choose another --workdir'
+    ) from error
+  with stream:
+    if not _lock(stream):
+      stream.seek(0)
+      raise StudyError(
+        f'{workdir} is in use by {stream.read().strip() or "another process"}; wait for it to '
+        'end, or choose another --workdir'
+      )
+    try:
+      stream.truncate(0)
+      stream.write(f'process {os.getpid()} on {platform.node()}\n')
+      stream.flush()
+      yield
+    finally:
+      file.unlink(missing_ok=True)
+      if new and not any(workdir.iterdir()):
+        workdir.rmdir()
+
+
+def _lock(stream: TextIO) -> bool:
+  if fcntl is None:
+    return True
+  try:
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    return False
+  # Whoever held it may have deleted the file between our opening and our locking it.
+  name = Path(stream.name)
+  return name.exists() and os.fstat(stream.fileno()).st_ino == name.stat().st_ino
 
 
 def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
@@ -41,7 +97,7 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
     if (
       workdir.exists()
       and not overwrite
-      and any(path.name != 'config.json.part' for path in workdir.iterdir())
+      and any(path.name not in ('config.json.part', 'lock') for path in workdir.iterdir())
     ):
       raise StudyError(
         f'{workdir} holds files but no study; choose another --workdir, or --overwrite'

@@ -158,6 +158,45 @@ def test_a_killed_study_goes_on_and_ends_the_same(config_file, finished, tmp_pat
     assert steps[0] == steps[1]
 
 
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_study_ends_the_same(
+  config_file, finished, tmp_path, number, status
+):
+  """In the middle of a chunk of steps, while a second process asks for the same folder."""
+  whole, _ = finished
+  folder = tmp_path / 'stopped'
+  process = subprocess.Popen(
+    command(config_file, f'--workdir={folder}'), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    text=True, env=os.environ | {'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1'},
+  )  # fmt: skip
+  for line in process.stdout:
+    if line.startswith('step '):
+      break
+  process.send_signal(signal.SIGSTOP)
+  second = sweep(config_file, f'--workdir={folder}')
+  assert second.returncode == 2
+  assert f'is in use by process {process.pid} on ' in second.stderr
+  process.send_signal(signal.SIGCONT)
+  process.send_signal(number)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == status, stderr
+  assert stderr.strip() == 'saved; the same command goes on from here'
+  saved = max(int(path.name) for path in folder.glob('checkpoints/[0-9]*'))
+  done = sweep(config_file, f'--workdir={folder}')
+  assert done.returncode == 0, done.stderr
+  assert f'Going on from step {saved}\n' in done.stdout
+  assert results(folder) == results(whole)
+  for file in sorted((whole / 'history').iterdir()):
+    assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
+  for run in (whole / 'tensorboard').glob('lr_*'):
+    steps = []
+    for found in (run, folder / 'tensorboard' / run.name):
+      events = EventAccumulator(str(found), size_guidance={'scalars': 0})
+      events.Reload()
+      steps.append([(event.step, str(event.value)) for event in events.Scalars('step/loss')])
+    assert steps[0] == steps[1]
+
+
 def test_pmap_tells_the_same(config_file, finished, tmp_path):
   """Three trials on four devices; near the start, before rounding has had time to grow."""
   folder = tmp_path / 'pmap'

@@ -1,9 +1,13 @@
 """The comparisons, run side by side in turn, and the tables they end in."""
 
+import contextlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,10 +137,16 @@ class _Process:
   def __init__(self, options: Mapping[str, Any]):
     command = [sys.executable, '-m', 'lr_study.benchmark.side', json.dumps(options)]
     self._options = options
+    self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115
     self._process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._errors,
+      text=True,
       cwd=ROOT,
-    )  # fmt: skip
+      start_new_session=True,
+    )
     self.started = self._answer()
 
   def ask(self, command: str) -> dict[str, Any]:
@@ -147,13 +157,19 @@ class _Process:
     for line in self._process.stdout:
       if line.startswith('{'):
         return json.loads(line)
-    error = (self._process.stderr.read().strip().splitlines() or ['it ended'])[-1]
+    self._errors.seek(0)
+    error = (self._errors.read().strip().splitlines() or ['it ended'])[-1]
     hint = '; pip install -r requirements-benchmark.txt' if 'ModuleNotFound' in error else ''
     raise StudyError(f'benchmark side {self._options["kind"]}: {error}{hint}')
 
   def close(self) -> None:
-    self._process.kill()
-    self._process.communicate()
+    # With the processes that it started itself; those would keep its output open.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, signal.SIGKILL)
+    self._process.wait()
+    for stream in (self._process.stdin, self._process.stdout, self._errors):
+      with contextlib.suppress(BrokenPipeError):
+        stream.close()
 
 
 def work(network: str, width: float, image_size: int, classes: int = 10) -> tuple[float, float]:
