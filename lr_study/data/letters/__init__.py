@@ -1,0 +1,1 @@
+"""The rendered letters: typefaces, stones, light and camera. NumPy, SciPy and Pillow alone."""

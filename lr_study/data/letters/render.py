@@ -1,0 +1,303 @@
+"""One letter on a gravestone as an RGB image: a pure function of (seed, letter, index, size)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from lr_study.data.letters import faces, stones
+from lr_study.data.letters.noise import fractal, noise, stretched
+
+VERSION = '2.0.0'  # of the images; raise it whenever a pixel changes
+LETTERS = 'ABCEHNORST'  # the ten classes of the published experiment ...
+PER_CLASS = 700  # ... and its images of each
+SIZES = (64, 256)  # smallest and largest image in pixels
+UNSEEN_EVERY = 4  # every 4th image has a typeface and a stone that no other one has
+
+
+def is_unseen(index: int) -> bool:
+  """True for the images that a split by typeface and stone validates on."""
+  return index % UNSEEN_EVERY == UNSEEN_EVERY - 1
+
+
+def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
+  """Renders one photograph-like image of a letter on a gravestone.
+
+  The stone is a height field: a slab's relief, with the letter cut into it or raised above it
+  by a profile of the distance from its outline. Sun and sky light it (Lambert's cosine law on
+  the field's normals), and a camera takes it.
+
+  Args:
+    seed: seed of the data set.
+    letter: one capital letter.
+    index: which image of this letter, from 0.
+    size: height and width in pixels.
+
+  Returns:
+    uint8 array of shape (size, size, 3), the same for the same arguments.
+  """
+  rng = np.random.default_rng([seed, ord(letter), index])
+  unseen = is_unseen(index)
+  face, weight = faces.draw_face(rng, unseen)
+  stone = stones.draw_stone(rng, unseen)
+  slab = stones.slab(rng, stone, size)
+  distance = _wear(rng, _look(rng, letter, face, weight, size), size)
+  inside = np.clip(distance[1:, 1:] + np.float32(0.5), 0, 1)
+  relief, sunk = _profile(rng, distance, size)
+  height = relief
+  height[1:, 1:] += slab.relief * np.float32(size / 64)
+  albedo = _paint(rng, slab.albedo, inside, stone, size)
+  _age(rng, albedo, inside, size)
+  image = _light(rng, albedo, height, sunk, size)
+  strokes = distance[distance > 0]
+  stroke = 4 * float(strokes.mean()) if len(strokes) else 1.0  # wide, on average: w / 4 is theirs
+  taken = _take(rng, image, 0.45 * stroke, size)
+  if not _legible(taken, inside):
+    # Dirt settles in a cut, or rain washes it pale: more of either, and a sharper picture.
+    pale = rng.random() < (0.8 if image.mean() < 0.3 else 0.2)
+    image *= (1 + inside * np.float32(1.0 if pale else -0.6))[..., None]
+    taken = _take(rng, image, 0.2 * stroke, size)
+  return _develop(rng, taken, size)
+
+
+def _look(
+  rng: np.random.Generator, letter: str, face: faces.Face, weight: int | None, size: int
+) -> np.ndarray:
+  """The distance from the outlines, (size + 1, size + 1), in pixels, seen from some point."""
+  line = faces.set_line(rng, letter, face, weight, round(0.75 * size))
+  # Cropped to the letter and squashed square, wholly or in part, as crops of letters are.
+  fit = rng.uniform(0.62, 0.95) * size
+  width, height = line.ink
+  largest = max(width, height)
+  squash = rng.uniform(0, 1) ** 2
+  scale_x = fit / largest * (largest / max(width, 0.4 * height)) ** squash
+  scale_y = fit / largest * (largest / height) ** squash
+  if rng.random() < 0.15:  # farther away, amid its line
+    farther = rng.uniform(0.75, 1.0)
+    scale_x, scale_y = scale_x * farther, scale_y * farther
+  angle, slant = np.radians(rng.normal(0, 4.5)), rng.normal(0, 0.06)
+  if rng.random() < 0.12:  # an italic line
+    slant -= rng.uniform(0.1, 0.3)
+  turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+  shape = np.array([[1.0, slant], [0.0, 1.0]]) @ np.diag([scale_x, scale_y])
+  shift = np.clip(rng.normal(0, 0.045, 2), -0.12, 0.12) * size
+  away = rng.normal(0, 0.12, 2) / size  # perspective: how fast the far side shrinks
+  forward = np.eye(3)
+  forward[:2, :2] = turn @ shape
+  forward[:2, 2] = size / 2 + 0.5 + shift
+  centre = np.eye(3)
+  centre[:2, 2] = -np.asarray(line.distance.shape[::-1]) / 2
+  tilt = np.eye(3)
+  tilt[2, :2] = away
+  tilt = _about(size / 2) @ tilt @ _about(-size / 2)
+  back = np.linalg.inv(tilt @ forward @ centre)
+  back /= back[2, 2]
+  seen = Image.fromarray(line.distance).transform(
+    (size + 1, size + 1),
+    Image.Transform.PERSPECTIVE,
+    back.ravel()[:8].tolist(),
+    Image.Resampling.BILINEAR,
+    fillcolor=float(line.distance.min()),
+  )
+  return np.asarray(seen) * np.float32(np.sqrt(scale_x * scale_y))
+
+
+def _about(shift: float) -> np.ndarray:
+  matrix = np.eye(3)
+  matrix[:2, 2] = shift
+  return matrix
+
+
+def _wear(rng: np.random.Generator, distance: np.ndarray, size: int) -> np.ndarray:
+  """Edges that crumbled, chips that broke off: the distance from what is left."""
+  side, pixel = len(distance), size / 64
+  distance = distance + noise(rng, side, 32) * np.float32(pixel * rng.uniform(0, 0.35))
+  if rng.random() < 0.35:
+    chips = noise(rng, side, int(rng.choice((8, 16)))) - np.float32(rng.uniform(1.4, 2.2))
+    distance -= np.maximum(chips, 0) * np.float32(pixel * 2)
+  return distance
+
+
+def _profile(
+  rng: np.random.Generator, distance: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The letter's height in pixels, and how deep it lies, 0 to 1 (of the stone around it, 0)."""
+  pixel = size / 64
+  soft = np.float32((pixel * rng.uniform(0.15, 0.9)) ** 2)  # worn edges are round
+  inner = (distance + np.sqrt(distance * distance + soft)) * np.float32(0.5)
+  kind = rng.random()
+  if kind < 0.6:  # cut to a V, by a chisel
+    slope, floor = rng.uniform(0.7, 1.5), pixel * rng.uniform(2.5, 7)
+  elif kind < 0.8:  # blasted: steep walls, a flat floor
+    slope, floor = rng.uniform(1.2, 2.5), pixel * rng.uniform(0.7, 1.5)
+  else:  # raised, the stone around it taken away
+    slope, floor = -rng.uniform(0.7, 2.0), pixel * rng.uniform(0.8, 2.0)
+  depth = np.minimum(inner, np.float32(floor))
+  share = depth * np.float32(1 / floor)
+  height = depth * np.float32(-slope)
+  return height, share[1:, 1:] if slope > 0 else (1 - share)[1:, 1:] * np.float32(0.5)
+
+
+class _Fill(NamedTuple):
+  """Colour on the letter and how much of it is covered, from and to."""
+
+  colour: tuple[float, float, float]
+  cover: tuple[float, float]
+
+
+_DARK = (
+  _Fill((0.10, 0.09, 0.07), (0.5, 0.8)),  # dirt
+  _Fill((0.04, 0.04, 0.05), (0.8, 1.0)),  # black paint
+  _Fill((0.16, 0.16, 0.18), (0.8, 1.0)),  # lead
+  _Fill((0.35, 0.08, 0.06), (0.7, 0.95)),  # red paint
+  _Fill((0.10, 0.12, 0.28), (0.7, 0.95)),  # blue paint
+)
+_PALE = (
+  _Fill((0.86, 0.85, 0.82), (0.5, 0.8)),  # freshly cut, or frosted beside a polish
+  _Fill((0.93, 0.93, 0.91), (0.8, 1.0)),  # white paint
+  _Fill((0.85, 0.64, 0.24), (0.75, 1.0)),  # gilding
+)
+
+
+def _paint(
+  rng: np.random.Generator,
+  albedo: np.ndarray,
+  inside: np.ndarray,
+  stone: stones.Stone,
+  size: int,
+) -> np.ndarray:
+  """What the mason and the years put on the letter: paint, gilding, dirt, or bare stone."""
+  if rng.random() < 0.3:
+    return albedo
+  brightness = np.mean(stone.ground)
+  dark = rng.random() < np.clip((brightness - 0.15) * 1.6, 0.05, 0.75)
+  fills = _DARK if dark else _PALE
+  fill = fills[rng.integers(len(fills))]
+  whole = rng.uniform(1.0, 3.0) if rng.random() < 0.5 else 5.0
+  worn = fractal(rng, size, 8, 3) * 2 + np.float32(whole)
+  cover = np.clip(worn, np.float32(0.25), 1) * inside * np.float32(rng.uniform(*fill.cover))
+  albedo += cover[..., None] * (np.float32(fill.colour) - albedo)
+  return albedo
+
+
+_LICHENS = ((0.62, 0.66, 0.58), (0.80, 0.80, 0.74), (0.72, 0.50, 0.12), (0.45, 0.45, 0.30))
+
+
+def _age(rng: np.random.Generator, albedo: np.ndarray, inside: np.ndarray, size: int) -> None:
+  """Stains, lichen and moss, in place."""
+  if rng.random() < 0.5:  # rain runs down
+    drips = stretched(rng, size, 3, int(rng.integers(5, 30)))
+    stain = np.clip(drips * np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.1, 0.4))
+    albedo *= (1 - stain)[..., None]
+  if rng.random() < 0.35:  # patches with a ragged edge
+    patches = noise(rng, size, int(rng.choice((4, 8)))) + noise(rng, size, 32) * np.float32(0.4)
+    cover = np.clip((patches - np.float32(rng.uniform(1.2, 2.0))) * 4, 0, 1)
+    cover *= np.float32(rng.uniform(0.4, 0.85))
+    colour = np.float32(_LICHENS[rng.integers(len(_LICHENS))])
+    albedo += cover[..., None] * (colour - albedo)
+  if rng.random() < 0.15:  # moss likes the damp of the cut
+    damp = noise(rng, size, 8) + inside * np.float32(1.2) - np.float32(rng.uniform(1.0, 1.8))
+    cover = np.clip(damp * 2, 0, 1) * np.float32(rng.uniform(0.4, 0.8))
+    albedo += cover[..., None] * (np.float32([0.20, 0.26, 0.10]) - albedo)
+
+
+def _light(
+  rng: np.random.Generator, albedo: np.ndarray, height: np.ndarray, sunk: np.ndarray, size: int
+) -> np.ndarray:
+  """Sun and sky on the height field, (size + 1, size + 1): the image, as bright as it is."""
+  slope_x = height[1:, 1:] - height[1:, :-1]
+  slope_y = height[1:, 1:] - height[:-1, 1:]
+  azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(10, 65))
+  # Squared near the low end less often: a grazing sun leaves little of a shallow letter unlit.
+  sun_x, sun_y = np.cos(azimuth) / np.tan(elevation), np.sin(azimuth) / np.tan(elevation)
+  flat = min(1.0, 2.0 / np.hypot(sun_x, sun_y))  # a slope in such light would glare
+  cosine = np.float32(-sun_x * flat) * slope_x - np.float32(sun_y * flat) * slope_y + 1
+  cosine /= np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
+  sun = np.clip(cosine, 0, np.float32(2.2))
+  # Cast shadows: what stands higher than the ray towards the sun, a few pixels on.
+  ground = height[1:, 1:]
+  for reach in (1.5, 3.5):
+    step = reach * size / 64
+    dx, dy = round(step * np.cos(azimuth)), round(step * np.sin(azimuth))
+    towards = _shifted(ground, dy, dx)
+    above = towards - ground - np.float32(np.hypot(dx, dy) * np.tan(elevation))
+    sun *= 1 - np.clip(above * np.float32(64 / size * 2), 0, 1)
+  if rng.random() < 0.3:  # of a tree, or of the next stone, across it
+    direction = rng.normal(0, 1, 2)
+    direction *= rng.uniform(2, 12) / np.hypot(*direction)
+    steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    edge = steps[:, None] * np.float32(direction[0]) + steps * np.float32(direction[1])
+    edge = edge + noise(rng, size, 8) * np.float32(rng.uniform(0, 0.8))
+    edge += np.float32(rng.normal(0, 1))
+    sun *= 1 - np.clip(edge + np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.4, 1.0))
+  sky = rng.uniform(0.2, 0.6) if rng.random() < 0.75 else rng.uniform(0.6, 0.95)
+  open_sky = 1 - sunk * np.float32(rng.uniform(0.3, 0.6))  # a groove sees less of it
+  warmth = rng.uniform(0, 0.12)
+  sun_colour = np.float32([1 + warmth, 1, 1 - 1.5 * warmth]) * np.float32(1 - sky)
+  sky_colour = np.float32([1 - 0.6 * warmth, 1, 1 + warmth]) * np.float32(sky)
+  light = sun[..., None] * sun_colour
+  light += open_sky[..., None] * sky_colour
+  albedo *= light
+  if rng.random() < 0.3:  # a polish mirrors the sky, but not where the letter is
+    mirror = np.clip(noise(rng, size, 2) * np.float32(0.5) + np.float32(0.5), 0, 1)
+    mirror = mirror * (1 - sunk) * np.float32(rng.uniform(0.05, 0.2))
+    albedo += mirror[..., None] * np.float32([0.92, 0.97, 1.0])
+  return albedo
+
+
+def _shifted(field: np.ndarray, down: int, right: int) -> np.ndarray:
+  """field[y + down, x + right], the edge repeated."""
+  rows = np.clip(np.arange(len(field)) + down, 0, len(field) - 1)
+  columns = np.clip(np.arange(field.shape[1]) + right, 0, field.shape[1] - 1)
+  return field.take(rows, 0).take(columns, 1)
+
+
+def _take(
+  rng: np.random.Generator, image: np.ndarray, largest_blur: float, size: int
+) -> Image.Image:
+  """Exposure, the camera's curve, blur of the lens."""
+  exposure = (rng.uniform(0.22, 0.6) / max(float(image.mean()), 0.02)) ** 0.7
+  image = image * np.float32(min(exposure, 3.0))
+  # The curve of film and sensors: a shoulder instead of a hard clip.
+  image = image * np.float32(1.25) / (image * np.float32(0.45) + np.float32(0.8))
+  taken = Image.fromarray(np.uint8(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)))
+  blur = rng.uniform(0, 0.6) if rng.random() < 0.7 else rng.uniform(0.6, 2.2)
+  blur = min(blur * size / 64, largest_blur)
+  return taken.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.25 else taken
+
+
+def _develop(rng: np.random.Generator, taken: Image.Image, size: int) -> np.ndarray:
+  """The noise of the sensor: of each pixel, and of colours over two."""
+  image = np.asarray(taken, np.float32)
+  grain = np.float32(255 * rng.gamma(2.0, 0.007))
+  image += noise(rng, size, size)[..., None] * grain
+  image += np.stack([noise(rng, size, size // 2) for _ in range(3)], -1) * (grain * np.float32(0.5))
+  return np.uint8(np.clip(image, 0, 255) + np.float32(0.5))
+
+
+_COARSE = 32  # pixels across, in which legibility is judged
+
+
+def _legible(taken: Image.Image, inside: np.ndarray) -> bool:
+  """True if enough of the image's contrast is the letter's.
+
+  The image is fitted by the letter's area, which paint shows, and by its two slopes, which light
+  shows; what the fit leaves is stone, stains and shadows.
+  """
+  grey = taken.convert('L').resize((_COARSE, _COARSE), Image.Resampling.BOX)
+  values = np.asarray(grey, np.float32)[1:-1, 1:-1] / 255
+  area = Image.fromarray(inside).resize((_COARSE, _COARSE), Image.Resampling.BOX)
+  area = np.asarray(area)
+  shapes = np.stack(
+    [
+      area[1:-1, 1:-1],
+      area[1:-1, 2:] - area[1:-1, :-2],
+      area[2:, 1:-1] - area[:-2, 1:-1],
+      np.ones_like(values),
+    ]
+  ).reshape(4, -1)
+  values = values.ravel()
+  weights = np.linalg.lstsq(shapes.T, values, rcond=None)[0]
+  fitted = weights @ shapes
+  signal, rest = float(fitted.std()), float((values - fitted).std())
+  return signal > 0.035 and signal > 0.6 * rest
