@@ -69,15 +69,15 @@ def _look(
   fit = rng.uniform(0.62, 0.95) * size
   width, height = line.ink
   largest = max(width, height)
-  squash = rng.uniform(0, 1) ** 2
+  squash = rng.uniform(0, 1)
   scale_x = fit / largest * (largest / max(width, 0.4 * height)) ** squash
   scale_y = fit / largest * (largest / height) ** squash
   if rng.random() < 0.15:  # farther away, amid its line
     farther = rng.uniform(0.75, 1.0)
     scale_x, scale_y = scale_x * farther, scale_y * farther
   angle, slant = np.radians(rng.normal(0, 4.5)), rng.normal(0, 0.06)
-  if rng.random() < 0.12:  # an italic line
-    slant -= rng.uniform(0.1, 0.3)
+  if rng.random() < 0.2:  # an italic line
+    slant -= rng.uniform(0.1, 0.35)
   turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
   shape = np.array([[1.0, slant], [0.0, 1.0]]) @ np.diag([scale_x, scale_y])
   shift = np.clip(rng.normal(0, 0.045, 2), -0.12, 0.12) * size
@@ -112,6 +112,8 @@ def _wear(rng: np.random.Generator, distance: np.ndarray, size: int) -> np.ndarr
   """Edges that crumbled, chips that broke off: the distance from what is left."""
   side, pixel = len(distance), size / 64
   distance = distance + noise(rng, side, 32) * np.float32(pixel * rng.uniform(0, 0.35))
+  if rng.random() < 0.35:  # wide cuts: no two masons' are the same
+    distance += np.float32(pixel * rng.uniform(0, 1.8))
   if rng.random() < 0.35:
     chips = noise(rng, side, int(rng.choice((8, 16)))) - np.float32(rng.uniform(1.4, 2.2))
     distance -= np.maximum(chips, 0) * np.float32(pixel * 2)
@@ -126,9 +128,9 @@ def _profile(
   soft = np.float32((pixel * rng.uniform(0.15, 0.9)) ** 2)  # worn edges are round
   inner = (distance + np.sqrt(distance * distance + soft)) * np.float32(0.5)
   kind = rng.random()
-  if kind < 0.6:  # cut to a V, by a chisel
+  if kind < 0.55:  # cut to a V, by a chisel
     slope, floor = rng.uniform(0.7, 1.5), pixel * rng.uniform(2.5, 7)
-  elif kind < 0.8:  # blasted: steep walls, a flat floor
+  elif kind < 0.75:  # blasted: steep walls, a flat floor
     slope, floor = rng.uniform(1.2, 2.5), pixel * rng.uniform(0.7, 1.5)
   else:  # raised, the stone around it taken away
     slope, floor = -rng.uniform(0.7, 2.0), pixel * rng.uniform(0.8, 2.0)
