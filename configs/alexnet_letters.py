@@ -9,7 +9,7 @@ failed to converge, 1e-4 was best with about 95 % training accuracy, lower ones 
 Which of its two back ends DIGITS ran was not published. Only the TensorFlow one writes the
 TensorBoard curves that were shown, so its network and its solver are the ones here; for the
 other see alexnet_letters_caffe.py. The photographs were not published either; the letters are
-rendered (lr_study/data/render.py), in the same numbers. To read photographs of your own, see
+rendered (lr_study/data/letters/), in the same numbers. To read photographs of your own, see
 alexnet_folder.py.
 """
 
@@ -37,6 +37,8 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.classes = ()  # the classes to keep; all if empty (here the ten published ones)
   config.data.per_class = 0  # images of each class, all if 0 (here 700, as published)
   config.data.train_fraction = 0.75  # published: 525 of 700
+  config.data.split = 'random'  # 'unseen': whole typefaces and stones (of tombstone_letters) are
+  # in the validation images only, so that accuracy there is on what the network never saw
   config.data.seed = 0  # of the split, and of the rendered letters
   config.data.resize = 'squash'  # DIGITS's default; 'crop', 'fill', 'half_crop'
   config.data.reshuffle = True  # a new order each epoch, as DIGITS's TensorFlow back end; the
@@ -50,9 +52,23 @@ def get_config(variant: str = '') -> ConfigDict:
   config.input.crop = 0  # random crop in training, centre crop in validation; 0: none
   config.input.mirror = False  # random mirror in training: wrong for letters
   config.input.bgr = False  # Caffe's order of the channels
+  config.input.grey = False  # one channel of brightness: colours of stones tell no letters
+  config.input.size = 0  # what images are scaled to inside the step; 0: image_size
+  config.input.standardise = False  # each image to mean 0, variance 1: exposure is no matter then
+  # Augmentation: a draw an image and step in training, the same for all trials of a seed. It
+  # stands for photographs that the data set lacks; the published experiment had none.
+  config.input.rotation = 0.0  # up to so many degrees either way
+  config.input.shift = 0.0  # up to this share of the side, each way
+  config.input.zoom = 0.0  # in or out by up to this share: 0.1 is 1 / 1.1 to 1.1
+  config.input.stretch = 0.0  # width to height, likewise
+  config.input.shear = 0.0  # up to so many pixels aside a pixel down: italics
+  config.input.brightness = 0.0  # up to so many grey levels more or less
+  config.input.contrast = 0.0  # up or down by up to this share
+  config.input.invert = False  # bright for dark in every other image: paint is pale or dark
+  config.input.noise = 0.0  # standard deviation in grey levels, of each image up to this
 
   config.model = ConfigDict()
-  config.model.preset = 'digits_tensorflow'  # 'digits_caffe', 'torchvision'
+  config.model.preset = 'digits_tensorflow'  # 'digits_caffe', 'torchvision', 'small_cnn'
   config.model.width = 1.0  # factor on the features of every hidden layer
   config.model.dropout = 0.5  # after fc6 and fc7, as in DIGITS
   config.model.convolution = 'auto'  # computed as 'grouped' on a GPU, as 'matmul' on a CPU

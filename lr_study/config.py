@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lr_study import model, parallel, schedule
-from lr_study.data import RESIZE_MODES, SOURCES
+from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
 from lr_study.errors import StudyError
 
 # field -> (type, a test of its value, what the test asks for); the configs say what it is for
@@ -59,6 +59,7 @@ FIELDS: dict[str, Check] = {
   ),
   'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
   'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
+  'data.split': _one_of(SPLITS),
   'data.seed': _COUNT_OR_0,
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,
@@ -69,7 +70,19 @@ FIELDS: dict[str, Check] = {
   'input.crop': _COUNT_OR_0,
   'input.mirror': _SWITCH,
   'input.bgr': _SWITCH,
-  'model.preset': _one_of(tuple(model.PRESETS)),
+  'input.grey': _SWITCH,
+  'input.size': _COUNT_OR_0,
+  'input.standardise': _SWITCH,
+  'input.rotation': (float, lambda x: 0 <= x <= 180, 'degrees from 0 to 180'),
+  'input.shift': _BELOW_1,
+  'input.zoom': _AT_LEAST_0,
+  'input.stretch': _AT_LEAST_0,
+  'input.shear': _AT_LEAST_0,
+  'input.brightness': _AT_LEAST_0,
+  'input.contrast': _AT_LEAST_0,
+  'input.invert': _SWITCH,
+  'input.noise': _AT_LEAST_0,
+  'model.preset': _one_of(model.NETWORKS),
   'model.width': _POSITIVE,
   'model.dropout': _BELOW_1,
   'model.convolution': _one_of(('auto', 'grouped', 'matmul')),
@@ -168,14 +181,19 @@ def _check_unique(name: str, values: tuple[Any, ...]) -> None:
 
 
 def _check_image_size(config: ConfigDict) -> None:
-  preset, crop = model.PRESETS[config.model.preset], config.input.crop
-  if crop > config.image_size:
-    raise StudyError(f'input.crop is {crop}, more than image_size {config.image_size}')
-  if model.feature_size(preset, crop or config.image_size) == 0:
+  crop, before = config.input.crop, config.input.size or config.image_size
+  if crop > before:
+    name = 'input.size' if config.input.size else 'image_size'
+    raise StudyError(f'input.crop is {crop}, more than {name} {before}')
+  name = 'input.crop' if crop else 'input.size' if config.input.size else 'image_size'
+  smallest = model.smallest_input(config.model.preset)
+  if (crop or before) < smallest:
     raise StudyError(
-      f'{"input.crop" if crop else "image_size"} is {crop or config.image_size}, too small for '
-      f'{config.model.preset}; the smallest that works is {model.smallest_image(preset)}'
+      f'{name} is {crop or before}, too small for {config.model.preset}; the smallest that works '
+      f'is {smallest}'
     )
+  if config.input.grey and config.input.bgr:
+    raise StudyError('input.bgr is True, but input.grey leaves one channel; set one to False')
 
 
 def _split_commas(classes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""AlexNet in Flax Linen, as NVIDIA DIGITS's two back ends and torchvision define it."""
+"""AlexNet, as NVIDIA DIGITS's two back ends and torchvision define it, and a small network."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import convolution, factored
+from lr_study.layers import Dense, adaptive_average_pool, local_response_norm, max_pool
 
 Params = Any  # a pytree of float32 arrays
 KERNELS = (11, 5, 3, 3, 3)  # of the five convolutions, in every preset
@@ -85,30 +86,6 @@ _GAUSSIAN = {
 }
 
 
-class Dense(nn.Module):
-  """A dense layer whose kernel is a matrix, or factors (lr_study/factored.py) if given those.
-
-  With factors its input and, as the gradient of a tap that is added to it, the gradient of its
-  output can be had from outside.
-  """
-
-  features: int
-  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps (batch, inputs) to (batch, features)."""
-    if self.has_variable('factors', 'kernel'):
-      coordinates = self.get_variable('params', 'kernel')
-      self.sow('inputs', 'x', x, reduce_fn=lambda _, value: value)
-      x = factored.product(x, coordinates, self.get_variable('factors', 'kernel'))
-      x = x + self.get_variable('taps', 'kernel')
-    else:
-      x = x @ self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
-    return x + self.param('bias', self.bias_init, (self.features,))
-
-
 class AlexNet(nn.Module):
   """Five convolutions and three dense layers.
 
@@ -167,22 +144,66 @@ class AlexNet(nn.Module):
     return Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
 
 
-def make_model(config: ConfigDict, classes: int) -> AlexNet:
+class SmallCNN(nn.Module):
+  """Blocks of a 3 x 3 convolution, ReLU and pooling, and two dense layers.
+
+  Attributes:
+    classes: number of logits.
+    width: factor on every hidden layer's features.
+    dropout: probability that an input of a dense layer is dropped in training.
+    matmul: compute convolutions as matrix products.
+  """
+
+  classes: int
+  width: float = 1.0
+  dropout: float = 0.5
+  matmul: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps images (batch, height, width, channels), float32, to logits (batch, classes).
+
+    In training a 'dropout' rng is needed.
+    """
+    he = nn.initializers.he_normal()  # He et al., 2015: keeps the size of signals through ReLUs
+    for i, features in enumerate(_SMALL_FEATURES):
+      x = nn.Conv(
+        scaled(features, self.width),
+        (3, 3),
+        padding=1,
+        kernel_init=he,
+        conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
+        name=f'conv{i + 1}',
+      )(x)
+      x = max_pool(nn.relu(x), ceil=False)
+    dropout = nn.Dropout(self.dropout, deterministic=not train)
+    x = dropout(x.reshape(x.shape[0], -1))
+    x = Dense(scaled(256, self.width), kernel_init=he, name='dense1')(x)
+    x = dropout(nn.relu(x))
+    return Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense2')(x)
+
+
+_SMALL_FEATURES = (32, 64, 128)  # of its convolutions
+SMALL = 'small_cnn'
+NETWORKS = (*PRESETS, SMALL)
+Network = AlexNet | SmallCNN
+
+
+def make_model(config: ConfigDict, classes: int) -> Network:
   """Builds the network of the `model` part of a config."""
   # 'auto': XLA's grouped convolutions, which vmap makes of them, are slow on CPUs only.
   matmul = {'matmul': True, 'grouped': False, 'auto': jax.default_backend() == 'cpu'}
-  return AlexNet(
-    PRESETS[config.preset], classes, config.width, config.dropout, matmul[config.convolution]
-  )
+  rest = (classes, config.width, config.dropout, matmul[config.convolution])
+  return SmallCNN(*rest) if config.preset == SMALL else AlexNet(PRESETS[config.preset], *rest)
 
 
-def init_params(model: AlexNet, key: jax.Array, image_size: int) -> Params:
+def init_params(model: Network, key: jax.Array, image_size: int, channels: int = 3) -> Params:
   """Draws the initial weights for square images of `image_size` pixels."""
-  return model.init(key, jnp.zeros((1, image_size, image_size, 3)), train=False)['params']
+  return model.init(key, jnp.zeros((1, image_size, image_size, channels)), train=False)['params']
 
 
 def apply(
-  model: AlexNet, params: Params, images: jax.Array, dropout_key: jax.Array | None = None
+  model: Network, params: Params, images: jax.Array, dropout_key: jax.Array | None = None
 ) -> jax.Array:
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
   rngs = None if dropout_key is None else {'dropout': dropout_key}
@@ -190,7 +211,7 @@ def apply(
 
 
 def apply_factored(
-  model: AlexNet,
+  model: Network,
   params: Params,
   factors: dict[str, factored.Factors],
   taps: dict[str, jax.Array],
@@ -232,6 +253,13 @@ def feature_size(preset: Preset, image_size: int) -> int:
   return size
 
 
+def smallest_input(network: str) -> int:
+  """The smallest image, in pixels, that one of `NETWORKS` takes."""
+  if network == SMALL:
+    return 2 ** (len(_SMALL_FEATURES) + 1) - 1  # each pooling leaves (n - 1) // 2
+  return smallest_image(PRESETS[network])
+
+
 def smallest_image(preset: Preset) -> int:
   """The smallest image, in pixels, that leaves at least one feature."""
   return next(size for size in range(1, 1000) if feature_size(preset, size) > 0)
@@ -240,56 +268,6 @@ def smallest_image(preset: Preset) -> int:
 def scaled(features: int, width: float, groups: int = 1) -> int:
   """`features` times `width`, at least one a group and a multiple of `groups`."""
   return groups * max(1, round(features * width / groups))
-
-
-def local_response_norm(x: jax.Array) -> jax.Array:
-  """x / (1 + alpha / n * sum of x^2 over n channels)^beta, as Caffe's lrn_layer.cpp does it.
-
-  n = 5, alpha = 1e-4, beta = 0.75 (Krizhevsky et al., 2012, section 3.3, with k = 1).
-  """
-  padded = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
-  channels = x.shape[-1]
-  total = sum(padded[..., k : k + channels] for k in range(5))
-  return x * (1 + 1e-4 / 5 * total) ** -0.75
-
-
-def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-  """Averages (batch, h, w, channels) to (batch, size, size, channels).
-
-  Cell i covers rows floor(i h / size) to ceil((i + 1) h / size), as torch's
-  AdaptiveAveragePool.cpp does it, so cells overlap where `size` does not divide h.
-  """
-
-  def weights(n: int) -> np.ndarray:
-    matrix = np.zeros((size, n), np.float32)
-    for i in range(size):
-      start, stop = i * n // size, -(-(i + 1) * n // size)
-      matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
-
-  return jnp.einsum('ph,qw,bhwc->bpqc', weights(x.shape[1]), weights(x.shape[2]), x)
-
-
-def max_pool(x: jax.Array, ceil: bool) -> jax.Array:
-  """Maxima of 3 x 3 windows, 2 apart, of (batch, h, w, channels); `ceil`: they may hang over.
-
-  The gradient goes to the first of equal maxima, row by row, as in Caffe's pooling_layer.cpp.
-  Written as comparisons of slices: the gradient of XLA's reduce_window takes ten times as long
-  on CPUs.
-  """
-  for axis in (2, 1):  # within the rows first: then ties go to the first row
-    size = x.shape[axis]
-    if ceil and (size - 3) % 2:
-      overhang = [(0, 1) if i == axis else (0, 0) for i in range(4)]
-      x = jnp.pad(x, overhang, constant_values=-jnp.inf)
-    count = (x.shape[axis] - 3) // 2 + 1
-    first, *others = (
-      jax.lax.slice_in_dim(x, k, k + 2 * count - 1, stride=2, axis=axis) for k in range(3)
-    )
-    for other in others:
-      first = jnp.where(other > first, other, first)
-    x = first
-  return x
 
 
 def _initializers(preset: Preset, name: str, fan_in: int) -> dict[str, Callable[..., jax.Array]]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lr_study import factored
 from lr_study import model as models
 from lr_study.optimizer import make_optimizer
-from lr_study.preprocess import make_preprocess
+from lr_study.preprocess import input_shape, make_preprocess
 from lr_study.schedule import make_schedule
 
 
@@ -83,8 +83,8 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   schedule = make_schedule(config.schedule, steps_per_epoch, config.epochs)
   optimizer = make_optimizer(config.optimizer, schedule)
   preprocess = make_preprocess(config.input)
-  image_size = config.input.crop or config.image_size
-  layers = _factored_layers(config, model, image_size)
+  shape = input_shape(config)
+  layers = _factored_layers(config, model, shape)
   rows = factored.pairs(config.batch_size, config.optimizer.momentum)
   fold_every = factored.fold_every(config.batch_size)
   computed = (
@@ -97,7 +97,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   )
 
   def init(key):
-    params = models.init_params(model, key, image_size)
+    params = models.init_params(model, key, *shape)
     params, factors = factored.split(params, layers, rows)
     return State(params, optimizer.init(params), factors, jnp.zeros([], jnp.int32))
 
@@ -142,11 +142,13 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   return Trial(init, gradient, update, fold, eval_step, fold_every, computed)
 
 
-def _factored_layers(config: ConfigDict, model: models.AlexNet, image_size: int) -> tuple[str, ...]:
+def _factored_layers(
+  config: ConfigDict, model: models.Network, shape: tuple[int, int]
+) -> tuple[str, ...]:
   """Names of the dense layers whose kernels are kept as factors."""
   if config.model.dense == 'plain':
     return ()
-  shapes = jax.eval_shape(lambda key: models.init_params(model, key, image_size), jax.random.key(0))
+  shapes = jax.eval_shape(lambda key: models.init_params(model, key, *shape), jax.random.key(0))
   batch_size, momentum, largest = (
     config.batch_size,
     config.optimizer.momentum,

@@ -10,7 +10,8 @@ from PIL import Image
 
 from configs import alexnet_letters
 from lr_study import data
-from lr_study.data import folder, images, render
+from lr_study.data import folder, images
+from lr_study.data.letters import render
 from lr_study.errors import StudyError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import model
+from lr_study import layers, model
 
 
 def make(preset, classes=10, width=1.0):
@@ -152,13 +152,13 @@ def test_local_response_norm_is_its_formula():
   for c in range(7):
     near = x[..., max(0, c - 2) : c + 3].astype(np.float64)
     expected[..., c] = x[..., c] / (1 + 1e-4 / 5 * (near**2).sum(-1)) ** 0.75
-  np.testing.assert_allclose(model.local_response_norm(x), expected, rtol=1e-5)
+  np.testing.assert_allclose(layers.local_response_norm(x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('n', [1, 4, 6, 7, 13])
 def test_adaptive_average_pool_is_its_definition(n):
   x = np.random.default_rng(0).normal(size=(1, n, n, 2)).astype(np.float32)
-  pooled = model.adaptive_average_pool(x, 6)
+  pooled = layers.adaptive_average_pool(x, 6)
   for i in range(6):
     for j in range(6):
       rows = slice(i * n // 6, int(np.ceil((i + 1) * n / 6)))

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.data import builders, folder, images, render
+from lr_study.data import builders, folder, images
 from lr_study.data.images import RESIZE_MODES
+from lr_study.data.letters import render
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
-__all__ = ['RESIZE_MODES', 'SOURCES', 'Dataset', 'Part', 'load', 'split']
+__all__ = ['RESIZE_MODES', 'SOURCES', 'SPLITS', 'Dataset', 'Part', 'load', 'split', 'split_unseen']
+
+SPLITS = ('random', 'unseen')
 
 
 class Part(NamedTuple):
@@ -45,6 +48,7 @@ class Source(NamedTuple):
   labels: np.ndarray
   classes: tuple[str, ...]
   left_out: tuple[str, ...]
+  unseen: np.ndarray | None = None  # True for images of typefaces and stones kept for validation
 
 
 def load(config: ConfigDict, image_size: int) -> Dataset:
@@ -63,7 +67,10 @@ def load(config: ConfigDict, image_size: int) -> Dataset:
     raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
   for label, name in enumerate(source.classes):
     _check_count(name, int(np.sum(labels == label)), config.name)
-  train, validation = split(labels, config.train_fraction, config.per_class, config.seed)
+  if config.split == 'unseen':
+    train, validation = split_unseen(source, config)
+  else:
+    train, validation = split(labels, config.train_fraction, config.per_class, config.seed)
 
   def part(indices: np.ndarray) -> Part:
     def image(i):
@@ -105,6 +112,33 @@ def split(
     train.append(indices[:first])
     validation.append(indices[first:])
   return np.concatenate(train), np.concatenate(validation)
+
+
+def split_unseen(source: Source, config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+  """Splits by what is seen: whole typefaces and stones are in the validation images only.
+
+  Returns:
+    Indices of the training and of the validation images, by class.
+
+  Raises:
+    StudyError: if the source does not say, or the share it has is not the one asked for.
+  """
+  if source.unseen is None:
+    raise StudyError(
+      f"data.split='unseen' goes by typeface and stone, which {config.name} does not name; "
+      "leave data.split='random', or use data.name=tombstone_letters"
+    )
+  share = 1 - 1 / render.UNSEEN_EVERY
+  if config.train_fraction != share:
+    raise StudyError(
+      f"data.train_fraction is {config.train_fraction}; data.split='unseen' trains on {share}"
+    )
+  if not source.unseen.any():
+    raise StudyError(
+      f"data.per_class is {config.per_class}; data.split='unseen' needs at least "
+      f'{render.UNSEEN_EVERY} images of each class'
+    )
+  return np.flatnonzero(~source.unseen), np.flatnonzero(source.unseen)
 
 
 def _image_folder(config: ConfigDict, image_size: int) -> Source:
@@ -157,7 +191,9 @@ def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
   data_set = builders.make(builders.TombstoneLetters, config.cache_dir, letters_config)
   if not builders.is_built(data_set):
     note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
-  return _open(data_set, tuple(letters))
+  source = _open(data_set, tuple(letters))
+  index = np.arange(len(source.labels)) % per_class
+  return source._replace(unseen=render.is_unseen(index))
 
 
 def _open(builder: Any, classes: tuple[str, ...]) -> Source:

@@ -4,15 +4,13 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 
-from lr_study.data import render
+from lr_study.data.letters import faces, render, stones, workers
 from lr_study.errors import StudyError
 
 
@@ -54,14 +52,26 @@ class LettersConfig(tfds.core.BuilderConfig):
 
 
 class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
-  """Capital letters cut in stone, rendered: see lr_study/data/render.py."""
+  """Capital letters cut in stone, rendered: see lr_study/data/letters/.
+
+  Beside image and label each example names its typeface and its stone.
+  """
 
   VERSION = tfds.core.Version(render.VERSION)
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
     labels = [label for label in range(len(config.letters)) for _ in range(config.per_class)]
-    return _image_info(self, {'labels': labels, 'left_out': []})
+    names = {'typeface': tfds.features.Text(), 'stone': tfds.features.Text()}
+    description = (
+      f'{config.per_class} rendered images of {config.size} x {config.size} pixels of each of the '
+      f'letters {config.letters}, cut into or raised above gravestones; seed {config.seed}, '
+      f'version {render.VERSION}. {stones.describe()} {faces.describe()} Every '
+      f'{render.UNSEEN_EVERY}th image of a letter has a typeface and a stone that no other has.'
+    )
+    return _image_info(
+      self, {'labels': labels, 'left_out': []}, names, description, faces.licences()
+    )
 
   def _split_generators(self, dl_manager):
     del dl_manager
@@ -70,16 +80,12 @@ class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self):
     config = self.builder_config
 
-    def example(i):
+    files = workers.render_files(config.seed, config.letters, config.per_class, config.size)
+    for i, file in enumerate(files):
       label, index = divmod(i, config.per_class)
-      pixels = render.render(config.seed, config.letters[label], index, config.size)
-      buffer = io.BytesIO()
-      Image.fromarray(pixels).save(buffer, 'PNG', compress_level=1)
-      return i, {'image': buffer.getvalue(), 'label': label}
-
-    # NumPy and Pillow release the interpreter's lock in their loops, so threads are enough.
-    with ThreadPoolExecutor() as pool:
-      yield from pool.map(example, range(len(config.letters) * config.per_class))
+      plan = render.plan(config.seed, config.letters[label], index)
+      names = {'typeface': plan.face.family, 'stone': plan.stone.name}
+      yield i, {'image': file, 'label': label} | names
 
 
 def make(
@@ -124,11 +130,19 @@ def _quiet():
     logging.set_verbosity(verbosity)
 
 
-def _image_info(builder: tfds.core.DatasetBuilder, metadata: dict) -> tfds.core.DatasetInfo:
+def _image_info(
+  builder: tfds.core.DatasetBuilder,
+  metadata: dict,
+  features: dict | None = None,
+  description: str = '',
+  licence: str = '',
+) -> tfds.core.DatasetInfo:
   return tfds.core.DatasetInfo(
     builder=builder,
+    description=description or None,
+    license=licence or None,
     features=tfds.features.FeaturesDict(
-      {'image': tfds.features.Image(), 'label': tfds.features.Scalar(np.int32)}
+      {'image': tfds.features.Image(), 'label': tfds.features.Scalar(np.int32)} | (features or {})
     ),
     disable_shuffling=True,  # item i of the data set is item i of the config
     metadata=tfds.core.MetadataDict(metadata),

@@ -20,6 +20,11 @@ class Face(NamedTuple):
   sans: bool = False
   licence: str = 'OFL-1.1'
 
+  @property
+  def family(self) -> str:
+    """Its name, as in EB Garamond: `eb garamond`."""
+    return self.package.replace('_', ' ')
+
 
 # Serif capitals above all, as masons cut them; slab and sans faces as on later stones.
 SEEN = (
@@ -80,6 +85,19 @@ class Line(NamedTuple):
 
   distance: np.ndarray
   ink: tuple[float, float]
+
+
+def describe() -> str:
+  """A sentence that names the typefaces."""
+  seen, unseen = (sorted({face.family for face in faces}) for faces in (SEEN, UNSEEN))
+  return f'Typefaces: {", ".join(seen)}; and, on the unseen side of the split, {", ".join(unseen)}.'
+
+
+def licences() -> str:
+  """A line for each typeface: its package and its licence, as an SPDX name."""
+  found = {face.package: face.licence for face in SEEN + UNSEEN}
+  lines = [f'fontpkg-{name.replace("_", "-")}: {found[name]}' for name in sorted(found)]
+  return 'The images: Apache-2.0. The typefaces they were rendered from:\n' + '\n'.join(lines)
 
 
 def draw_face(rng: np.random.Generator, unseen: bool) -> tuple[Face, int | None]:
@@ -168,9 +186,7 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
 
 
 @functools.lru_cache(maxsize=256)
-def _font(
-  face: Face, weight: int | None, cap: int
-) -> tuple[ImageFont.FreeTypeFont, float]:
+def _font(face: Face, weight: int | None, cap: int) -> tuple[ImageFont.FreeTypeFont, float]:
   """The font at a size that makes a capital `cap` high, and the row of the capitals' middle."""
 
   def at(pixels):

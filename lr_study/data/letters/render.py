@@ -15,9 +15,26 @@ SIZES = (64, 256)  # smallest and largest image in pixels
 UNSEEN_EVERY = 4  # every 4th image has a typeface and a stone that no other one has
 
 
-def is_unseen(index: int) -> bool:
+def is_unseen(index: int | np.ndarray) -> bool | np.ndarray:
   """True for the images that a split by typeface and stone validates on."""
   return index % UNSEEN_EVERY == UNSEEN_EVERY - 1
+
+
+class Plan(NamedTuple):
+  """What an image shows, and the generator that draws the rest."""
+
+  face: faces.Face
+  weight: int | None
+  stone: stones.Stone
+  rng: np.random.Generator
+
+
+def plan(seed: int, letter: str, index: int) -> Plan:
+  """Chooses the typeface and the stone of an image."""
+  rng = np.random.default_rng([seed, ord(letter), index])
+  unseen = is_unseen(index)
+  face, weight = faces.draw_face(rng, unseen)
+  return Plan(face, weight, stones.draw_stone(rng, unseen), rng)
 
 
 def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
@@ -36,10 +53,7 @@ def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
   Returns:
     uint8 array of shape (size, size, 3), the same for the same arguments.
   """
-  rng = np.random.default_rng([seed, ord(letter), index])
-  unseen = is_unseen(index)
-  face, weight = faces.draw_face(rng, unseen)
-  stone = stones.draw_stone(rng, unseen)
+  face, weight, stone, rng = plan(seed, letter, index)
   slab = stones.slab(rng, stone, size)
   distance = _wear(rng, _look(rng, letter, face, weight, size), size)
   inside = np.clip(distance[1:, 1:] + np.float32(0.5), 0, 1)

@@ -50,6 +50,12 @@ UNSEEN = (
 )
 
 
+def describe() -> str:
+  """A sentence that names the stones."""
+  seen, unseen = (', '.join(stone.name for stone in stones) for stones in (SEEN, UNSEEN))
+  return f'Stones: {seen}; and, on the unseen side of the split, {unseen}.'
+
+
 def draw_stone(rng: np.random.Generator, unseen: bool) -> Stone:
   """A stone of one side of the split."""
   stones = UNSEEN if unseen else SEEN
