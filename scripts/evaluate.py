@@ -33,8 +33,8 @@ def main() -> None:
   print(evaluate.table(found))
   print(
     f'\nlearning rate {formats.rate(trained.result.learning_rate)}, seed {trained.result.seed}, on '
-    f'{found.confusion.sum()} images: accuracy {formats.percent(found.accuracy)}, balanced accuracy '
-    f'{formats.percent(found.balanced_accuracy)}'
+    f'{found.confusion.sum()} images: accuracy {formats.percent(found.accuracy)}, '
+    f'balanced accuracy {formats.percent(found.balanced_accuracy)}'
   )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import alexnet_folder, alexnet_letters, alexnet_letters_caffe
+from configs import alexnet_folder, alexnet_letters, alexnet_letters_caffe, letters_to_photos
 from lr_study.config import check, flatten
 from lr_study.errors import StudyError
 
@@ -22,6 +22,7 @@ def test_the_published_experiment():
     alexnet_letters_caffe.get_config(),
     alexnet_folder.get_config(),
     alexnet_folder.get_config('full'),
+    letters_to_photos.get_config(),
   ],
 )
 def test_variants_are_whole(config):
@@ -57,6 +58,12 @@ def test_unknown_variants(module):
     ('image_size', 66, 'image_size is 66, too small for digits_tensorflow; .* works is 67'),
     ('input.crop', 60, 'input.crop is 60, too small .* works is 67'),
     ('input.crop', 100, 'input.crop is 100, more than image_size 84'),
+    ('input.size', 66, 'input.size is 66, too small .* works is 67'),
+    ('input.rotation', 200.0, 'input.rotation is 200.0; it must be degrees from 0 to 180'),
+    ('input.shift', 1.0, 'input.shift is'),
+    ('input.zoom', -0.1, 'input.zoom is'),
+    ('input.noise', float('inf'), 'input.noise is'),
+    ('data.split', 'fonts', "data.split is 'fonts'; it must be one of random, unseen"),
     ('input.subtract', 'median', 'input.subtract is'),
     ('model.preset', 'vgg', "model.preset is 'vgg'; .*digits_caffe, torchvision"),
     ('model.width', 0.0, 'model.width is'),

@@ -170,25 +170,6 @@ def test_split_is_seeded_and_keeps_both_sides():
   assert len(data.split(big, 0.5, 10, 0)[0]) == 5
 
 
-def test_rendering_is_a_pure_function():
-  first = render.render(0, 'R', 5, 64)
-  render.render(3, 'H', 1, 80)
-  assert (render.render(0, 'R', 5, 64) == first).all()
-  assert first.dtype == np.uint8
-  for other in ((1, 'R', 5), (0, 'H', 5), (0, 'R', 6)):
-    assert (render.render(*other, 64) != first).any()
-
-
-def test_letters_are_there_to_be_seen():
-  """The letter's strokes differ from the stone around it, in nearly every image."""
-  contrasts = []
-  for letter in render.LETTERS:
-    for index in range(8):
-      pixels = render.render(0, letter, index, 64).mean(-1)
-      contrasts.append(pixels[12:52, 12:52].std() / max(pixels[:6].std(), 1))
-  assert np.mean(np.asarray(contrasts) > 1) > 0.8
-
-
 @pytest.fixture
 def config(cache_dir):
   config = alexnet_letters.get_config().data

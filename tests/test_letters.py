@@ -1,0 +1,131 @@
+"""The rendered letters: the same bytes, sizes, what can be read, and the split by what is unseen."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from configs import alexnet_letters
+from lr_study import data
+from lr_study.data import builders
+from lr_study.data.letters import faces, render, stones, workers
+from lr_study.errors import StudyError
+
+
+def test_rendering_is_a_pure_function():
+  first = render.render(0, 'R', 5, 64)
+  render.render(3, 'H', 1, 80)
+  assert (render.render(0, 'R', 5, 64) == first).all()
+  assert first.dtype == np.uint8
+  for other in ((1, 'R', 5), (0, 'H', 5), (0, 'R', 6)):
+    assert (render.render(*other, 64) != first).any()
+
+
+@pytest.mark.parametrize('size', [64, 84, 131, 256])
+def test_rendered_at_the_size_asked_for(size):
+  """Not scaled up: neighbouring pixels differ by noise of their own."""
+  found = [render.render(0, 'A', index, size) for index in range(3)]
+  assert {pixels.shape for pixels in found} == {(size, size, 3)}
+  for pixels in found:
+    grey = pixels.astype(float).mean(-1)
+    spectrum = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
+    high = spectrum[size // 2 - size // 16 : size // 2 + size // 16]
+    # Of white noise alone every frequency has as much; of an enlarged image the highest have none.
+    assert high.mean() > 0.05 * size**2
+
+
+def test_the_same_bytes_from_any_number_of_processes():
+  one, two, three = (list(workers.render_files(0, 'OT', 4, 64, n)) for n in (1, 2, 3))
+  assert len(one) == 8
+  assert one == two == three
+
+
+def test_a_process_that_fails_is_an_error(capfd):
+  with pytest.raises(RuntimeError, match='ended before image 0 of 4'):
+    list(workers.render_files(-1, 'OT', 2, 64, 2))  # NumPy takes no seed below 0
+  assert 'expected non-negative integer' in capfd.readouterr().err
+
+
+def test_letters_can_be_read():
+  """Where strokes are, and their edges, explains the image: the measure the renderer goes by."""
+  legible = 0
+  for index in range(5):
+    for letter in render.LETTERS:
+      pixels = render.render(0, letter, index, 64).astype(float).mean(-1)
+      inner, rim = pixels[14:50, 14:50], np.concatenate([pixels[:3], pixels[-3:]])
+      legible += inner.std() > 0.8 * rim.std()
+  assert legible >= 35  # of 50; neighbours and shadows cross the rim of some
+
+
+def test_sixteen_typefaces_serif_above_all():
+  every = faces.SEEN + faces.UNSEEN
+  assert len({face.package for face in every}) >= 16
+  assert len({face.package for face in every if not face.sans}) >= 16
+  assert {stone.kind for stone in stones.SEEN} == {stone.kind for stone in stones.UNSEEN}
+  assert all(face.licence in ('OFL-1.1', 'Apache-2.0') for face in every)
+
+
+def test_plans_draw_every_typeface_and_stone():
+  drawn = collections.Counter()
+  for index in range(1200):
+    plan = render.plan(0, 'E', index)
+    drawn[plan.face.family] += 1
+    drawn[plan.stone.name] += 1
+  assert {f.family for f in faces.SEEN + faces.UNSEEN} <= drawn.keys()
+  assert {s.name for s in stones.SEEN + stones.UNSEEN} <= drawn.keys()
+
+
+@pytest.fixture
+def config(cache_dir):
+  config = alexnet_letters.get_config().data
+  config.cache_dir = cache_dir
+  config.per_class = 8
+  return config
+
+
+def test_unseen_typefaces_and_stones_are_in_validation_only(config):
+  source = data.SOURCES['tombstone_letters'](config, 64)
+  config.split = 'unseen'
+  train, validation = data.split_unseen(source, config)
+  assert len(train) == 60
+  assert np.bincount(source.labels[validation]).tolist() == [2] * 10
+  assert sorted([*train, *validation]) == list(range(80))
+  for name in ('typeface', 'stone'):
+    sides = [{source.items[int(i)][name] for i in part} for part in (train, validation)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+  found = data.load(config, 64)
+  assert len(found.train.labels) == 60
+
+
+def test_unseen_splits_that_cannot_be(config, tmp_path):
+  config.split = 'unseen'
+  config.train_fraction = 0.5
+  with pytest.raises(StudyError, match=r'trains on 0\.75'):
+    data.load(config, 64)
+  config.train_fraction, config.per_class = 0.75, 2
+  with pytest.raises(StudyError, match='needs at least 4 images of each class'):
+    data.load(config, 64)
+
+
+def test_other_sources_have_no_unseen_split(config, tmp_path):
+  for name in ('ant', 'bee'):
+    folder = tmp_path / name
+    folder.mkdir()
+    for i in range(4):
+      (folder / f'{i}.webp').write_bytes(workers.encode(np.full((8, 8, 3), i, np.uint8)))
+  config.name, config.dir, config.split = 'image_folder', str(tmp_path), 'unseen'
+  with pytest.raises(StudyError, match='which image_folder does not name'):
+    data.load(config, 16)
+
+
+def test_the_card(config):
+  """The data set says what it is, its version and the licence of each typeface."""
+  letters = builders.LettersConfig(name='card', letters='OT', per_class=2, size=64, seed=0)
+  info = builders.make(builders.TombstoneLetters, config.cache_dir, letters).info
+  assert str(info.version) == render.VERSION
+  for words in ('letters OT', 'red granite', 'eb garamond', '2 rendered images of 64 x 64'):
+    assert words in info.description
+  for face in faces.SEEN + faces.UNSEEN:
+    name = face.package.replace('_', '-')
+    assert f'fontpkg-{name}: {face.licence}' in info.redistribution_info.license
