@@ -1,4 +1,4 @@
-"""The rendered letters: the same bytes, sizes, what can be read, and the split by what is unseen."""
+"""The rendered letters: the same bytes, sizes, what can be read, the split by what is unseen."""
 
 import collections
 

@@ -132,7 +132,7 @@ def set_line(
   canvas = np.full((2 * half, 2 * half), -_MARGIN * cap, np.float32)
   main = glyph(face, weight, letter, cap)
   rows, columns = main.distance.shape
-  spacing = rng.uniform(0.0, 0.22) * cap
+  spacing = rng.uniform(-0.02, 0.2) * cap
   margin = round(_MARGIN * cap)
   middle = columns / 2
   left = half - middle

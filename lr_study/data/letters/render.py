@@ -63,14 +63,16 @@ def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
   albedo = _paint(rng, slab.albedo, inside, stone, size)
   _age(rng, albedo, inside, size)
   image = _light(rng, albedo, height, sunk, size)
-  strokes = distance[distance > 0]
-  stroke = 4 * float(strokes.mean()) if len(strokes) else 1.0  # wide, on average: w / 4 is theirs
-  taken = _take(rng, image, 0.45 * stroke, size)
+  stroke = _stroke(distance)
+  taken = _take(rng, image, 0.4 * stroke, size)
   if not _legible(taken, inside):
     # Dirt settles in a cut, or rain washes it pale: more of either, and a sharper picture.
     pale = rng.random() < (0.8 if image.mean() < 0.3 else 0.2)
-    image *= (1 + inside * np.float32(1.0 if pale else -0.6))[..., None]
-    taken = _take(rng, image, 0.2 * stroke, size)
+    for _ in range(3):
+      image *= (1 + inside * np.float32(0.8 if pale else -0.5))[..., None]
+      taken = _take(rng, image, 0.2 * stroke, size)
+      if _legible(taken, inside):
+        break
   return _develop(rng, taken, size)
 
 
@@ -86,10 +88,10 @@ def _look(
   squash = rng.uniform(0, 1)
   scale_x = fit / largest * (largest / max(width, 0.4 * height)) ** squash
   scale_y = fit / largest * (largest / height) ** squash
-  if rng.random() < 0.15:  # farther away, amid its line
-    farther = rng.uniform(0.75, 1.0)
+  if rng.random() < 0.3:  # farther away, amid its line
+    farther = rng.uniform(0.65, 1.0)
     scale_x, scale_y = scale_x * farther, scale_y * farther
-  angle, slant = np.radians(rng.normal(0, 4.5)), rng.normal(0, 0.06)
+  angle, slant = np.radians(rng.normal(0, 5.5)), rng.normal(0, 0.06)
   if rng.random() < 0.2:  # an italic line
     slant -= rng.uniform(0.1, 0.35)
   turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -122,12 +124,19 @@ def _about(shift: float) -> np.ndarray:
   return matrix
 
 
+def _stroke(distance: np.ndarray) -> float:
+  """The width of strokes in pixels: in a stroke of width w the mean distance is w / 4."""
+  strokes = distance[distance > 0]
+  return 4 * float(strokes.mean()) if len(strokes) else 1.0
+
+
 def _wear(rng: np.random.Generator, distance: np.ndarray, size: int) -> np.ndarray:
   """Edges that crumbled, chips that broke off: the distance from what is left."""
   side, pixel = len(distance), size / 64
   distance = distance + noise(rng, side, 32) * np.float32(pixel * rng.uniform(0, 0.35))
-  if rng.random() < 0.35:  # wide cuts: no two masons' are the same
-    distance += np.float32(pixel * rng.uniform(0, 1.8))
+  if rng.random() < 0.4:  # a heavier hand than the typeface's, up to a sixth of the image
+    room = max(0.0, size / 6 - _stroke(distance))
+    distance += np.float32(room / 2 * rng.uniform(0, 1))
   if rng.random() < 0.35:
     chips = noise(rng, side, int(rng.choice((8, 16)))) - np.float32(rng.uniform(1.4, 2.2))
     distance -= np.maximum(chips, 0) * np.float32(pixel * 2)
@@ -272,12 +281,12 @@ def _take(
   rng: np.random.Generator, image: np.ndarray, largest_blur: float, size: int
 ) -> Image.Image:
   """Exposure, the camera's curve, blur of the lens."""
-  exposure = (rng.uniform(0.22, 0.6) / max(float(image.mean()), 0.02)) ** 0.7
+  exposure = (rng.uniform(0.2, 0.75) / max(float(image.mean()), 0.02)) ** 0.7
   image = image * np.float32(min(exposure, 3.0))
   # The curve of film and sensors: a shoulder instead of a hard clip.
   image = image * np.float32(1.25) / (image * np.float32(0.45) + np.float32(0.8))
   taken = Image.fromarray(np.uint8(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)))
-  blur = rng.uniform(0, 0.6) if rng.random() < 0.7 else rng.uniform(0.6, 2.2)
+  blur = rng.uniform(0, 0.6) if rng.random() < 0.6 else rng.uniform(0.6, 3.2)
   blur = min(blur * size / 64, largest_blur)
   return taken.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.25 else taken
 
@@ -316,4 +325,4 @@ def _legible(taken: Image.Image, inside: np.ndarray) -> bool:
   weights = np.linalg.lstsq(shapes.T, values, rcond=None)[0]
   fitted = weights @ shapes
   signal, rest = float(fitted.std()), float((values - fitted).std())
-  return signal > 0.035 and signal > 0.6 * rest
+  return signal > 0.04 and signal > 0.7 * rest
