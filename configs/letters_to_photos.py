@@ -14,26 +14,29 @@ from configs import alexnet_letters
 def get_config() -> ConfigDict:
   """The study of the README's figure."""
   config = alexnet_letters.get_config()
-  config.learning_rates = (3e-2, 1e-2, 3e-3)
-  config.epochs = 12
+  config.learning_rates = (2e-2, 1e-2, 5e-3)
+  config.epochs = 13
   config.batch_size = 32  # gradients of single augmented images are too noisy for momentum
   config.image_size = 64
+  config.trials_per_call = 1  # with so few trials a plain convolution each is the fastest ...
+  config.model.convolution = 'grouped'  # ... on a CPU too
   config.eval_batch_size = 250
-  config.data.per_class = 2500
+  config.data.per_class = 2000
+  config.data.train_fraction = 0.9  # the photographs are the test
   config.input.subtract = 'none'  # standardised below
   config.input.grey = True
   config.input.size = 40
   config.input.standardise = True
-  config.input.rotation = 12.0
+  config.input.rotation = 20.0
   config.input.shift = 0.08
   config.input.zoom = 0.15
-  config.input.stretch = 0.15
-  config.input.shear = 0.2
+  config.input.stretch = 0.35  # letters on signs are wider, narrower and ...
+  config.input.shear = 0.3  # ... more slanted than on stones
   config.input.invert = True
   config.model.preset = 'small_cnn'
   config.model.dropout = 0.3
   config.schedule.name = 'piecewise'
-  config.schedule.from_epochs = (8, 11)
+  config.schedule.from_epochs = (9, 12)
   config.schedule.heights = (0.2, 0.04)
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4
