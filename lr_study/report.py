@@ -75,7 +75,7 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
   model, optimizer = config['model'], config['optimizer']
   lines += [
     '',
-    f'AlexNet ({model["preset"]}, width {model["width"]:g}) on {data["train"]} training and '
+    f'{model["preset"]}, width {model["width"]:g}, on {data["train"]} training and '
     f'{data["validation"]} validation images of {len(data["classes"])} classes, '
     f'{config["image_size"]} px; {config["epochs"]} epochs at batch size {config["batch_size"]}, '
     f'momentum {optimizer["momentum"]:g}, schedule {config["schedule"]["name"]}; '

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from lr_study.data.letters import faces, stones
+from lr_study.data.letters import camera, faces, stones
+from lr_study.data.letters.light import light
 from lr_study.data.letters.noise import fractal, noise, stretched
 
 VERSION = '2.0.0'  # of the images; raise it whenever a pixel changes
@@ -62,18 +63,18 @@ def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
   height[1:, 1:] += slab.relief * np.float32(size / 64)
   albedo = _paint(rng, slab.albedo, inside, stone, size)
   _age(rng, albedo, inside, size)
-  image = _light(rng, albedo, height, sunk, size)
+  image = light(rng, albedo, height, sunk, size)
   stroke = _stroke(distance)
-  taken = _take(rng, image, 0.4 * stroke, size)
-  if not _legible(taken, inside):
+  taken = camera.take(rng, image, 0.4 * stroke, size)
+  if not camera.legible(taken, inside):
     # Dirt settles in a cut, or rain washes it pale: more of either, and a sharper picture.
     pale = rng.random() < (0.8 if image.mean() < 0.3 else 0.2)
     for _ in range(3):
       image *= (1 + inside * np.float32(0.8 if pale else -0.5))[..., None]
-      taken = _take(rng, image, 0.2 * stroke, size)
-      if _legible(taken, inside):
+      taken = camera.take(rng, image, 0.2 * stroke, size)
+      if camera.legible(taken, inside):
         break
-  return _develop(rng, taken, size)
+  return camera.develop(rng, taken, size)
 
 
 def _look(
@@ -224,105 +225,3 @@ def _age(rng: np.random.Generator, albedo: np.ndarray, inside: np.ndarray, size:
     damp = noise(rng, size, 8) + inside * np.float32(1.2) - np.float32(rng.uniform(1.0, 1.8))
     cover = np.clip(damp * 2, 0, 1) * np.float32(rng.uniform(0.4, 0.8))
     albedo += cover[..., None] * (np.float32([0.20, 0.26, 0.10]) - albedo)
-
-
-def _light(
-  rng: np.random.Generator, albedo: np.ndarray, height: np.ndarray, sunk: np.ndarray, size: int
-) -> np.ndarray:
-  """Sun and sky on the height field, (size + 1, size + 1): the image, as bright as it is."""
-  slope_x = height[1:, 1:] - height[1:, :-1]
-  slope_y = height[1:, 1:] - height[:-1, 1:]
-  azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(10, 65))
-  # Squared near the low end less often: a grazing sun leaves little of a shallow letter unlit.
-  sun_x, sun_y = np.cos(azimuth) / np.tan(elevation), np.sin(azimuth) / np.tan(elevation)
-  flat = min(1.0, 2.0 / np.hypot(sun_x, sun_y))  # a slope in such light would glare
-  cosine = np.float32(-sun_x * flat) * slope_x - np.float32(sun_y * flat) * slope_y + 1
-  cosine /= np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
-  sun = np.clip(cosine, 0, np.float32(2.2))
-  # Cast shadows: what stands higher than the ray towards the sun, a few pixels on.
-  ground = height[1:, 1:]
-  for reach in (1.5, 3.5):
-    step = reach * size / 64
-    dx, dy = round(step * np.cos(azimuth)), round(step * np.sin(azimuth))
-    towards = _shifted(ground, dy, dx)
-    above = towards - ground - np.float32(np.hypot(dx, dy) * np.tan(elevation))
-    sun *= 1 - np.clip(above * np.float32(64 / size * 2), 0, 1)
-  if rng.random() < 0.3:  # of a tree, or of the next stone, across it
-    direction = rng.normal(0, 1, 2)
-    direction *= rng.uniform(2, 12) / np.hypot(*direction)
-    steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    edge = steps[:, None] * np.float32(direction[0]) + steps * np.float32(direction[1])
-    edge = edge + noise(rng, size, 8) * np.float32(rng.uniform(0, 0.8))
-    edge += np.float32(rng.normal(0, 1))
-    sun *= 1 - np.clip(edge + np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.4, 1.0))
-  sky = rng.uniform(0.2, 0.6) if rng.random() < 0.75 else rng.uniform(0.6, 0.95)
-  open_sky = 1 - sunk * np.float32(rng.uniform(0.3, 0.6))  # a groove sees less of it
-  warmth = rng.uniform(0, 0.12)
-  sun_colour = np.float32([1 + warmth, 1, 1 - 1.5 * warmth]) * np.float32(1 - sky)
-  sky_colour = np.float32([1 - 0.6 * warmth, 1, 1 + warmth]) * np.float32(sky)
-  light = sun[..., None] * sun_colour
-  light += open_sky[..., None] * sky_colour
-  albedo *= light
-  if rng.random() < 0.3:  # a polish mirrors the sky, but not where the letter is
-    mirror = np.clip(noise(rng, size, 2) * np.float32(0.5) + np.float32(0.5), 0, 1)
-    mirror = mirror * (1 - sunk) * np.float32(rng.uniform(0.05, 0.2))
-    albedo += mirror[..., None] * np.float32([0.92, 0.97, 1.0])
-  return albedo
-
-
-def _shifted(field: np.ndarray, down: int, right: int) -> np.ndarray:
-  """field[y + down, x + right], the edge repeated."""
-  rows = np.clip(np.arange(len(field)) + down, 0, len(field) - 1)
-  columns = np.clip(np.arange(field.shape[1]) + right, 0, field.shape[1] - 1)
-  return field.take(rows, 0).take(columns, 1)
-
-
-def _take(
-  rng: np.random.Generator, image: np.ndarray, largest_blur: float, size: int
-) -> Image.Image:
-  """Exposure, the camera's curve, blur of the lens."""
-  exposure = (rng.uniform(0.2, 0.75) / max(float(image.mean()), 0.02)) ** 0.7
-  image = image * np.float32(min(exposure, 3.0))
-  # The curve of film and sensors: a shoulder instead of a hard clip.
-  image = image * np.float32(1.25) / (image * np.float32(0.45) + np.float32(0.8))
-  taken = Image.fromarray(np.uint8(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5)))
-  blur = rng.uniform(0, 0.6) if rng.random() < 0.6 else rng.uniform(0.6, 3.2)
-  blur = min(blur * size / 64, largest_blur)
-  return taken.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.25 else taken
-
-
-def _develop(rng: np.random.Generator, taken: Image.Image, size: int) -> np.ndarray:
-  """The noise of the sensor: of each pixel, and of colours over two."""
-  image = np.asarray(taken, np.float32)
-  grain = np.float32(255 * rng.gamma(2.0, 0.007))
-  image += noise(rng, size, size)[..., None] * grain
-  image += np.stack([noise(rng, size, size // 2) for _ in range(3)], -1) * (grain * np.float32(0.5))
-  return np.uint8(np.clip(image, 0, 255) + np.float32(0.5))
-
-
-_COARSE = 32  # pixels across, in which legibility is judged
-
-
-def _legible(taken: Image.Image, inside: np.ndarray) -> bool:
-  """True if enough of the image's contrast is the letter's.
-
-  The image is fitted by the letter's area, which paint shows, and by its two slopes, which light
-  shows; what the fit leaves is stone, stains and shadows.
-  """
-  grey = taken.convert('L').resize((_COARSE, _COARSE), Image.Resampling.BOX)
-  values = np.asarray(grey, np.float32)[1:-1, 1:-1] / 255
-  area = Image.fromarray(inside).resize((_COARSE, _COARSE), Image.Resampling.BOX)
-  area = np.asarray(area)
-  shapes = np.stack(
-    [
-      area[1:-1, 1:-1],
-      area[1:-1, 2:] - area[1:-1, :-2],
-      area[2:, 1:-1] - area[:-2, 1:-1],
-      np.ones_like(values),
-    ]
-  ).reshape(4, -1)
-  values = values.ravel()
-  weights = np.linalg.lstsq(shapes.T, values, rcond=None)[0]
-  fitted = weights @ shapes
-  signal, rest = float(fitted.std()), float((values - fitted).std())
-  return signal > 0.04 and signal > 0.7 * rest

@@ -1,0 +1,56 @@
+"""Sun and sky on a height field."""
+
+import numpy as np
+
+from lr_study.data.letters.noise import noise
+
+
+def light(
+  rng: np.random.Generator, albedo: np.ndarray, height: np.ndarray, sunk: np.ndarray, size: int
+) -> np.ndarray:
+  """Sun and sky on the height field, (size + 1, size + 1): the image, as bright as it is."""
+  slope_x = height[1:, 1:] - height[1:, :-1]
+  slope_y = height[1:, 1:] - height[:-1, 1:]
+  azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(10, 65))
+  # Squared near the low end less often: a grazing sun leaves little of a shallow letter unlit.
+  sun_x, sun_y = np.cos(azimuth) / np.tan(elevation), np.sin(azimuth) / np.tan(elevation)
+  flat = min(1.0, 2.0 / np.hypot(sun_x, sun_y))  # a slope in such light would glare
+  cosine = np.float32(-sun_x * flat) * slope_x - np.float32(sun_y * flat) * slope_y + 1
+  cosine /= np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
+  sun = np.clip(cosine, 0, np.float32(2.2))
+  # Cast shadows: what stands higher than the ray towards the sun, a few pixels on.
+  ground = height[1:, 1:]
+  for reach in (1.5, 3.5):
+    step = reach * size / 64
+    dx, dy = round(step * np.cos(azimuth)), round(step * np.sin(azimuth))
+    towards = _shifted(ground, dy, dx)
+    above = towards - ground - np.float32(np.hypot(dx, dy) * np.tan(elevation))
+    sun *= 1 - np.clip(above * np.float32(64 / size * 2), 0, 1)
+  if rng.random() < 0.3:  # of a tree, or of the next stone, across it
+    direction = rng.normal(0, 1, 2)
+    direction *= rng.uniform(2, 12) / np.hypot(*direction)
+    steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    edge = steps[:, None] * np.float32(direction[0]) + steps * np.float32(direction[1])
+    edge = edge + noise(rng, size, 8) * np.float32(rng.uniform(0, 0.8))
+    edge += np.float32(rng.normal(0, 1))
+    sun *= 1 - np.clip(edge + np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.4, 1.0))
+  sky = rng.uniform(0.2, 0.6) if rng.random() < 0.75 else rng.uniform(0.6, 0.95)
+  open_sky = 1 - sunk * np.float32(rng.uniform(0.3, 0.6))  # a groove sees less of it
+  warmth = rng.uniform(0, 0.12)
+  sun_colour = np.float32([1 + warmth, 1, 1 - 1.5 * warmth]) * np.float32(1 - sky)
+  sky_colour = np.float32([1 - 0.6 * warmth, 1, 1 + warmth]) * np.float32(sky)
+  arriving = sun[..., None] * sun_colour
+  arriving += open_sky[..., None] * sky_colour
+  albedo *= arriving
+  if rng.random() < 0.3:  # a polish mirrors the sky, but not where the letter is
+    mirror = np.clip(noise(rng, size, 2) * np.float32(0.5) + np.float32(0.5), 0, 1)
+    mirror = mirror * (1 - sunk) * np.float32(rng.uniform(0.05, 0.2))
+    albedo += mirror[..., None] * np.float32([0.92, 0.97, 1.0])
+  return albedo
+
+
+def _shifted(field: np.ndarray, down: int, right: int) -> np.ndarray:
+  """field[y + down, x + right], the edge repeated."""
+  rows = np.clip(np.arange(len(field)) + down, 0, len(field) - 1)
+  columns = np.clip(np.arange(field.shape[1]) + right, 0, field.shape[1] - 1)
+  return field.take(rows, 0).take(columns, 1)
