@@ -3,7 +3,8 @@
   python scripts/sweep.py --config configs/letters_to_photos.py
   python scripts/evaluate.py --workdir runs/letters_to_photos --dir PHOTOGRAPHS
 
-A small network on grey, standardised inputs of 40 pixels, with augmentation.
+A small network on grey, standardised inputs of 40 pixels, with augmentation. 11 minutes on two CPU
+cores; 98 % on rendered letters, 85.6 % balanced on the Chars74K photographs (README).
 """
 
 from ml_collections import ConfigDict

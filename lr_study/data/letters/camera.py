@@ -9,7 +9,7 @@ from lr_study.data.letters.noise import noise
 def take(
   rng: np.random.Generator, image: np.ndarray, largest_blur: float, size: int
 ) -> Image.Image:
-  """Exposure, the camera's curve, blur of the lens."""
+  """A picture of light (size, size, 3): exposed, and blurred by `largest_blur` pixels at most."""
   exposure = (rng.uniform(0.2, 0.75) / max(float(image.mean()), 0.02)) ** 0.7
   image = image * np.float32(min(exposure, 3.0))
   # The curve of film and sensors: a shoulder instead of a hard clip.

@@ -67,8 +67,8 @@ _SANS = 0.4  # share of letters without serifs
 class Glyph(NamedTuple):
   """distance: float32 (rows, columns), in pixels, positive inside. The rest in its pixels.
 
-  The letter's left side bearing begins at column `origin`, its next letter `advance` on; row 0
-  is `top` below the line that is the capitals' middle.
+  The pen is at column `origin`, for the next letter `advance` further on; row 0 is `top` rows
+  below the capitals' middle.
   """
 
   distance: np.ndarray

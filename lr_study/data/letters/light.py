@@ -8,11 +8,21 @@ from lr_study.data.letters.noise import noise
 def light(
   rng: np.random.Generator, albedo: np.ndarray, height: np.ndarray, sunk: np.ndarray, size: int
 ) -> np.ndarray:
-  """Sun and sky on the height field, (size + 1, size + 1): the image, as bright as it is."""
+  """Lights a stone; one row and one column of its height field more than the image has.
+
+  Args:
+    rng: draws the sun, the sky and a shadow.
+    albedo: float32 (size, size, 3), 0 to 1; overwritten.
+    height: (size + 1, size + 1), in pixels.
+    sunk: (size, size), how deep in a groove a place lies, 0 to 1.
+    size: height and width of the image in pixels.
+
+  Returns:
+    The light that comes back, (size, size, 3); 1 is white stone in full light.
+  """
   slope_x = height[1:, 1:] - height[1:, :-1]
   slope_y = height[1:, 1:] - height[:-1, 1:]
   azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(10, 65))
-  # Squared near the low end less often: a grazing sun leaves little of a shallow letter unlit.
   sun_x, sun_y = np.cos(azimuth) / np.tan(elevation), np.sin(azimuth) / np.tan(elevation)
   flat = min(1.0, 2.0 / np.hypot(sun_x, sun_y))  # a slope in such light would glare
   cosine = np.float32(-sun_x * flat) * slope_x - np.float32(sun_y * flat) * slope_y + 1
