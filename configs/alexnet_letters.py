@@ -30,6 +30,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.eval_batch_size = 50  # changes speed and memory only
   config.log_every_steps = 100  # steps between two points in TensorBoard, and their mean
   config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
+  config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
 
   config.data = ConfigDict()
   config.data.name = 'tombstone_letters'  # or 'image_folder'

@@ -1,5 +1,10 @@
-"""The state of all trials on disk, so that a stopped study goes on where it was."""
+"""The state of trials on disk, so that a stopped study goes on where it was."""
 
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,36 +12,74 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lr_study.progress import note
+
+_ROOM = 2**20  # bytes beside the arrays: folders, and what describes the arrays
+
 
 class Checkpoints:
-  """The newest checkpoints of a study, numbered by the steps done, written in the background."""
+  """The two newest checkpoints, numbered by the steps done, written in the background."""
 
   def __init__(self, folder: Path):
-    """Opens `folder`; what an interrupted write left there is cleaned up."""
+    """Opens `folder`, or makes it; what an interrupted write left there is cleaned up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    self._folder = folder.resolve()
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-    self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    self._manager = ocp.CheckpointManager(self._folder, options=options)
 
   def save(self, steps_done: int, state: Any) -> None:
-    """Starts to write a tree of host arrays; they are copied first, so they may change after."""
-    state = jax.tree.map(np.array, state)
-    self._manager.save(steps_done, args=ocp.args.StandardSave(state))
+    """Starts to write a tree of host arrays, which must not change any more.
 
-  def newest(self) -> int:
-    """Steps done at the newest checkpoint; 0 if there is none."""
-    return self._manager.latest_step() or 0
+    Raises:
+      OSError: if there is no room for it; or if there was none for the last one.
+    """
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(self._folder).free < size + _ROOM:
+      # Looked at first: the threads that write have no clean way to fail.
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state), sum=ocp.args.JsonSave({'crc32': _sum(state)})
+    )
+    self._manager.save(steps_done, args=items)
 
-  def restore(self, steps_done: int, like: Any) -> Any:
-    """Reads a checkpoint.
+  def newest(self, like: Callable[[int], Any]) -> tuple[int, Any]:
+    """Reads the newest checkpoint that is whole; damaged ones are named and put aside.
 
     Args:
-      steps_done: its number.
-      like: a tree of host arrays with the form, the shapes and the types of what was saved.
+      like: gives, for a number of steps done, a tree of host arrays with the form, the shapes
+        and the types of what was saved then.
 
     Returns:
-      The tree of host arrays.
+      Steps done, and the tree of host arrays; 0 and None if there is none.
     """
-    return self._manager.restore(steps_done, args=ocp.args.StandardRestore(like))
+    for steps_done in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        return steps_done, self._read(steps_done, like(steps_done))
+      except MemoryError:
+        raise
+      except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file
+        why = (str(error).strip().splitlines() or [repr(error)])[0]
+        damaged = self._folder / str(steps_done)
+        damaged.rename(self._folder / f'damaged_{steps_done}')
+        note(f'{damaged} is damaged ({why[:200]}); it is put aside as damaged_{steps_done}')
+        self._manager.reload()
+    return 0, None
+
+  def _read(self, steps_done: int, like: Any) -> Any:
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(like), sum=ocp.args.JsonRestore())
+    found = self._manager.restore(steps_done, args=items)
+    if found['sum']['crc32'] != _sum(found['state']):
+      raise ValueError('its checksum does not fit')
+    return found['state']
 
   def close(self) -> None:
     """Waits for the last write."""
     self._manager.close()
+
+
+def _sum(tree: Any) -> int:
+  """CRC-32 of all arrays."""
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    total = zlib.crc32(np.ascontiguousarray(leaf).data, total)
+  return total

@@ -8,23 +8,32 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
-from lr_study.errors import StudyError
+from lr_study import processes
+from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.interrupt import Stopped
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The study: a file of configs/, as configs/alexnet_letters.py:quick.'
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'Be one process of several, under Slurm, Open MPI, Kubernetes or on TPUs.'
+)
+_ADDRESS = flags.DEFINE_string(
+  'coordinator_address', None, 'Elsewhere: host:port of process 0, the same for all.'
+)
+_COUNT = flags.DEFINE_integer('num_processes', None, 'Elsewhere: how many there are.')
+_INDEX = flags.DEFINE_integer('process_id', None, 'Elsewhere: which one this is, from 0.')
 
 
 def run(main: Callable[[], None]) -> None:
   """Parses the flags and calls `main`.
 
-  Ends with status 2 and one line for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM,
-  and 1 with a traceback for the rest.
+  Ends with status 2 and one line for what the user can mend, with 1 and one line for a full disk
+  or memory, 130 after Ctrl-C, 143 after SIGTERM, and 1 with a traceback for the rest.
   """
 
   def guarded(argv: Sequence[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax logs every step that it takes
+    logging.set_verbosity(logging.FATAL)  # Orbax logs each of its steps, and errors twice
     try:
       if argv[1:]:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
@@ -37,6 +46,20 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
       print('\nstopped; the same command goes on from the newest checkpoint', file=sys.stderr)
       sys.exit(130)
+    except Exception as error:
+      if is_full(error):
+        _fail(
+          f'no room: {_one_line(error)}; make room, and the same command goes on from the newest '
+          'checkpoint',
+          status=1,
+        )
+      if is_out_of_memory(error):
+        _fail(
+          f'out of memory: {_one_line(error)}; lower memory_gb (more waves), trials_per_call or '
+          'eval_batch_size, and start anew with --overwrite',
+          status=1,
+        )
+      raise
 
   app.run(guarded, flags_parser=_parse)
 
@@ -49,6 +72,13 @@ def study_config() -> tuple[ConfigDict, str]:
   if not isinstance(_CONFIG.value, ConfigDict):
     raise StudyError(f'--config {path}: get_config() must return an ml_collections.ConfigDict')
   return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
+
+
+def process() -> processes.Process:
+  """Which process of the study this is, by the flags; all have joined then."""
+  if _DISTRIBUTED.value or _ADDRESS.value:
+    return processes.join(_ADDRESS.value, _COUNT.value, _INDEX.value)
+  return processes.ALONE
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -79,8 +109,8 @@ def _one_line(error: Exception) -> str:
   return lines[-1] if 'Traceback' in str(error) else lines[0]
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2) -> None:
   # Names of files may hold line breaks, and what the terminal cannot show.
   line = ' '.join(message.splitlines()).encode('utf-8', 'backslashreplace').decode()
   print(f'error: {line}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(status)

@@ -50,6 +50,7 @@ FIELDS: dict[str, Check] = {
   'eval_batch_size': _COUNT,
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
+  'checkpoint_steps': _COUNT_OR_0,
   'data.name': _one_of(SOURCES),
   'data.dir': _TEXT,
   'data.classes': (

@@ -1,5 +1,26 @@
-"""The one exception that is meant for the user's eyes."""
+"""What is told to the user in one line."""
+
+import errno
+import os
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StudyError(Exception):
   """Something the user can mend: config, data or work directory. Ends as one line, status 2."""
+
+
+def is_full(error: BaseException) -> bool:
+  """True if this, or what it came from, says that a disk, a quota or a file's size is used up."""
+  if isinstance(error, OSError) and error.errno in _FULL:
+    return True
+  # TensorStore, which writes checkpoints, has an exception of its own with the system's words.
+  if any(os.strerror(number) in str(error) for number in _FULL):
+    return True
+  cause = error.__cause__ or error.__context__
+  return cause is not None and is_full(cause)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+  """True if this says that the memory of the machine or of a device is used up."""
+  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)

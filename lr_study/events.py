@@ -1,15 +1,17 @@
 """TensorBoard: one run a trial, and the HParams tab over all of them."""
 
+import io
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
 from lr_study.history import EPOCH_CURVES, STEP_CURVES, History, window_means
@@ -27,7 +29,7 @@ class Events:
     schedule: Schedule,
     window: int,
   ):
-    """Starts afresh: what a stopped study left in `folder` is deleted and written again.
+    """Starts afresh: what a stopped study left of these trials is deleted and written again.
 
     Args:
       folder: TensorBoard's logdir.
@@ -36,18 +38,12 @@ class Events:
       schedule: height of the learning rate at a step.
       window: steps that one point of a training curve is the mean of.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    self._rates, self._seeds = learning_rates, seeds
-    self._schedule, self._window = schedule, window
-    self._writers = [
-      _Writer(folder / f'lr_{formats.rate(rate)}_seed_{seed}')
-      for rate, seed in zip(learning_rates, seeds, strict=True)
-    ]
-    root = _Writer(folder)
-    root.hparams(metadata.EXPERIMENT_TAG, _experiment(learning_rates))
-    root.close()
-    for writer, rate, seed in zip(self._writers, learning_rates, seeds, strict=True):
+    self._rates, self._schedule, self._window = learning_rates, schedule, window
+    self._writers = []
+    for rate, seed in zip(learning_rates, seeds, strict=True):
+      writer = _Writer(folder / f'lr_{formats.rate(rate)}_seed_{seed}')
       writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(rate, seed))
+      self._writers.append(writer)
 
   def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
     """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
@@ -59,6 +55,7 @@ class Events:
           self._writers[trial].scalar(f'step/{name}', row[trial], end)
           if name == STEP_CURVES[0]:
             self._writers[trial].scalar('step/learning_rate', self._rates[trial] * height, end)
+    self._flush(columns)
 
   def write_epoch(
     self, history: History, epoch: int, steps_done: int, columns: Sequence[int]
@@ -68,28 +65,53 @@ class Events:
       for trial in columns:
         value = history.epochs[name][epoch, trial]
         self._writers[trial].scalar(f'epoch/{name}', value, steps_done)
+    self._flush(columns)
 
-  def flush(self) -> None:
-    """Hands all events to the operating system."""
-    for writer in self._writers:
-      writer.flush()
+  def _flush(self, columns: Sequence[int]) -> None:
+    for trial in columns:
+      self._writers[trial].flush()
 
   def close(self, diverged: Sequence[bool]) -> None:
-    """Marks each trial as a success or, where it diverged, a failure; closes all files."""
+    """Marks each trial as a success or, where it diverged, a failure."""
     for writer, failed in zip(self._writers, diverged, strict=True):
       status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
       end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
       writer.hparams(
         metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)
       )
-      writer.close()
+      writer.flush()
+
+
+def write_experiment(folder: Path, trials: int) -> None:
+  """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in."""
+  for file in folder.glob('events.out.tfevents.*'):
+    file.unlink()
+  writer = _Writer(folder, keep=True)
+  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials))
+  writer.flush()
+
+
+def read(run: Path) -> dict[str, list[tuple[int, float]]]:
+  """The curves of one run: tag -> (step, value) of each point, NaN as None."""
+  events = EventAccumulator(str(run), size_guidance={'scalars': 0})
+  events.Reload()
+  return {
+    tag: [(e.step, None if np.isnan(e.value) else e.value) for e in events.Scalars(tag)]
+    for tag in events.Tags()['scalars']
+  }
 
 
 class _Writer:
-  """One event file."""
+  """One event file, open only while it is written: a study may have a thousand of them."""
 
-  def __init__(self, folder: Path):
-    self._file = EventFileWriter(str(folder))
+  def __init__(self, folder: Path, keep: bool = False):
+    if not keep:
+      shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    self._file = folder / f'events.out.tfevents.{now:.0f}.lr_study'
+    self._buffer = io.BytesIO()
+    self._add(Event(wall_time=now, file_version='brain.Event:2'))
 
   def scalar(self, tag: str, value: float, step: int) -> None:
     # float(): NumPy's scalars are refused or dropped by the protocol buffer.
@@ -105,16 +127,15 @@ class _Writer:
     self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
 
   def _add(self, event: Event) -> None:
-    self._file.add_event(event)
+    RecordWriter(self._buffer).write(event.SerializeToString())
 
   def flush(self) -> None:
-    self._file.flush()
+    with self._file.open('ab') as stream:
+      stream.write(self._buffer.getvalue())
+    self._buffer = io.BytesIO()
 
-  def close(self) -> None:
-    self._file.close()
 
-
-def _experiment(learning_rates: Sequence[float]) -> plugin_data_pb2.HParamsPluginData:
+def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
   columns = [
     api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
     for name in ('learning_rate', 'log10_learning_rate', 'seed')
@@ -124,7 +145,7 @@ def _experiment(learning_rates: Sequence[float]) -> plugin_data_pb2.HParamsPlugi
     for name in EPOCH_CURVES
   ]
   experiment = api_pb2.Experiment(
-    description=f'{len(learning_rates)} trials', hparam_infos=columns, metric_infos=metrics
+    description=f'{trials} trials', hparam_infos=columns, metric_infos=metrics
   )
   return plugin_data_pb2.HParamsPluginData(experiment=experiment)
 

@@ -1,11 +1,13 @@
 """Every point of every curve of every trial, as NumPy files that grow with the study."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lr_study.errors import StudyError
 from lr_study.workdir import write_text
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
@@ -18,32 +20,20 @@ class History:
   `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float64 (epochs, trials);
   row i belongs to step i + 1 or to the end of epoch i + 1. They are memory maps of
   `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
-  `trials.json` names the columns. Trials of a wave train together, waves one after the other.
   """
 
-  def __init__(
-    self,
-    folder: Path,
-    steps: int,
-    epochs: int,
-    learning_rates: Sequence[float],
-    seeds: Sequence[int],
-    waves: Sequence[int] = (),
-  ):
-    """Opens the curves in `folder`, or makes them. One rate, seed and wave (else 0) a trial."""
+  def __init__(self, folder: Path, steps: int, epochs: int, trials: int):
+    """Opens the curves in `folder`, or makes them.
+
+    Raises:
+      StudyError: if a file is damaged.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    self.waves = tuple(waves) or (0,) * len(learning_rates)
-    trials = [
-      {'learning_rate': rate, 'seed': seed, 'wave': wave}
-      for rate, seed, wave in zip(learning_rates, seeds, self.waves, strict=True)
-    ]
-    write_text(folder / 'trials.json', json.dumps(trials, indent=1) + '\n')
     self.steps = {
-      name: _curve(folder / f'step_{name}.npy', (steps, len(trials)), np.float32)
-      for name in STEP_CURVES
+      name: _curve(folder / f'step_{name}.npy', (steps, trials), np.float32) for name in STEP_CURVES
     }
     self.epochs = {
-      name: _curve(folder / f'epoch_{name}.npy', (epochs, len(trials)), np.float64)
+      name: _curve(folder / f'epoch_{name}.npy', (epochs, trials), np.float64)
       for name in EPOCH_CURVES
     }
 
@@ -61,14 +51,21 @@ class History:
     for name, row in curves.items():
       self.epochs[name][epoch, columns] = row
 
+  def epoch_means(self, first: int, stop: int, columns: np.ndarray) -> dict[str, np.ndarray]:
+    """Training loss and accuracy of an epoch, (columns,): the means of its steps' rows."""
+    return {
+      f'train_{name}': self.steps[name][first:stop, columns].mean(0, np.float64)
+      for name in ('loss', 'accuracy')
+    }
+
   def unbroken(self, first: int, stop: int) -> np.ndarray:
     """True for each trial, (trials,), whose losses and gradients in these rows are all finite."""
     rows = (self.steps[name][first:stop] for name in ('loss', 'gradient_norm'))
     return np.logical_and(*(np.isfinite(curve).all(0) for curve in rows))
 
-  def running(self, wave: int, done: int) -> np.ndarray:
-    """The columns of a wave's trials that have not diverged in its first `done` steps."""
-    return np.flatnonzero((np.asarray(self.waves) == wave) & self.unbroken(0, done))
+  def running(self, done: int) -> np.ndarray:
+    """The columns of the trials that have not diverged in the first `done` steps."""
+    return np.flatnonzero(self.unbroken(0, done))
 
   def flush(self) -> None:
     """Waits until all that was written is on disk."""
@@ -76,10 +73,45 @@ class History:
       curve.flush()
 
 
-def read_waves(folder: Path) -> list[int] | None:
-  """The wave of each trial of the history in `folder`; None if there is none yet."""
+def write_trials(
+  folder: Path, learning_rates: Sequence[float], seeds: Sequence[int], waves: Sequence[int]
+) -> None:
+  """Writes `trials.json`, which names the columns of the curves and the wave each trains in."""
+  folder.mkdir(parents=True, exist_ok=True)
+  trials = [
+    {'learning_rate': rate, 'seed': seed, 'wave': wave}
+    for rate, seed, wave in zip(learning_rates, seeds, waves, strict=True)
+  ]
+  write_text(folder / 'trials.json', json.dumps(trials, indent=1) + '\n')
+
+
+def read_waves(folder: Path) -> np.ndarray | None:
+  """The wave of each trial, (trials,), of the history in `folder`; None if there is none yet.
+
+  Raises:
+    StudyError: if its file is damaged.
+  """
   file = folder / 'trials.json'
-  return [trial['wave'] for trial in json.loads(file.read_text())] if file.exists() else None
+  try:
+    return np.asarray([int(trial['wave']) for trial in json.loads(file.read_text())])
+  except FileNotFoundError:
+    return None
+  except (KeyError, TypeError, ValueError) as error:
+    raise _damaged(file, error) from error
+
+
+def join(folder: Path, histories: Sequence[History], waves: np.ndarray) -> History:
+  """One history in `folder`, of all trials, from those of their waves; `waves` as `read_waves`."""
+  rows = []
+  for kind in ('step', 'epoch'):
+    of_waves = [getattr(history, f'{kind}s') for history in histories]
+    for name, first in of_waves[0].items():
+      whole = np.full((len(first), len(waves)), np.nan, first.dtype)
+      for wave, curves in enumerate(of_waves):
+        whole[:, waves == wave] = curves[name]
+      _write(folder / f'{kind}_{name}.npy', whole)
+    rows.append(len(first))
+  return History(folder, *rows, len(waves))
 
 
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +132,31 @@ def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _curve(file: Path, shape: tuple[int, int], dtype: type) -> np.memmap:
-  if file.exists():
-    return np.lib.format.open_memmap(file, mode='r+')
+  if not file.exists():
+    # Written, not mapped: where the disk is full that is an error, and not a bus error.
+    _write(file, np.broadcast_to(np.asarray(np.nan, dtype), shape))
+  try:
+    # For reading first: for writing, a file that was cut would be filled up with zeros.
+    curve = np.lib.format.open_memmap(file, mode='r')
+    if curve.shape != shape or curve.dtype != dtype:
+      raise ValueError(f'it holds {curve.dtype} {curve.shape}')
+  except ValueError as error:
+    raise _damaged(file, error) from error
+  return np.lib.format.open_memmap(file, mode='r+')
+
+
+def _write(file: Path, array: np.ndarray) -> None:
   # Whole or not at all: a file that a kill cut off would stop every run after it.
   part = file.with_name(file.name + '.part')
-  curve = np.lib.format.open_memmap(part, mode='w+', dtype=dtype, shape=shape)
-  curve[:] = np.nan
-  curve.flush()
+  with part.open('wb') as stream:
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(stream, header | {'fortran_order': False})
+    for first in range(0, len(array), 1000):  # write_array does not say that the disk is full
+      stream.write(np.ascontiguousarray(array[first : first + 1000]).data)
+    stream.flush()
+    os.fsync(stream.fileno())
   part.replace(file)
-  return curve
+
+
+def _damaged(file: Path, error: Exception) -> StudyError:
+  return StudyError(f'{file} is damaged ({error}); start anew with --overwrite')

@@ -1,5 +1,6 @@
 """From one trial to many: vmap on one device, pmap of vmap over several. Only here."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,19 +81,96 @@ def make_trials(
 
   Args:
     trial: the functions of one trial.
-    seeds: the seed of each trial; where all are the same, so is the batch, and it is
-      gathered and prepared once for all.
+    seeds: the seed of each trial; where those that a device trains in a call share one, they
+      share the batch too, which is then gathered and prepared once for all.
     how: 'vmap', on the first local device, or 'pmap', spread over all local devices.
     batch_size: images in a training step.
     eval_batch: images in an evaluation step.
     trials_per_call: that a device trains in one call of the compiled program, at most; 0 for
       as many as are fastest.
   """
-  one_seed = len(set(seeds)) == 1
-  devices = jax.local_devices() if how == 'pmap' else jax.local_devices()[:1]
+  devices = _devices(how)
   each = -(-len(seeds) // len(devices))
   calls = -(-each // (trials_per_call or _fastest(trial, each)))
   each = -(-each // calls)
+  shape = (each,) if how == 'vmap' else (len(devices), each)
+  width = len(devices) * each
+  # The last trial fills the last call up.
+  rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
+  seed_of = np.asarray(seeds)[rows]
+  one_seed = bool((seed_of == seed_of[..., :1]).all())
+  init, order, gradient, update, fold, eval_step = _programs(
+    trial, how, batch_size, eval_batch, one_seed
+  )
+
+  def by_call(function):
+    # One after the other: a CPU would begin several, each with temporaries as large as a state.
+    return lambda tree_T, *shared: [
+      jax.block_until_ready(function(tree, *shared)) for tree in tree_T
+    ]
+
+  def train_step(state_T, rate_T, seed_T, arrays, order_T, start):
+    new_T, metrics_T = [], []
+    for state, rate, seed, order in zip(state_T, rate_T, seed_T, order_T, strict=True):
+      of_params, metrics = gradient(state, seed, arrays, order, start)
+      new_T.append(update(state, of_params, rate))
+      metrics_T.append(metrics)
+    return new_T, metrics_T
+
+  def memory(arrays):
+    seed = np.zeros(shape, np.uint32)
+    state, orders = _hollow(init, seed), _hollow(order, seed, 0, arrays)
+    of_params, _ = _hollow(gradient, state, seed, arrays, orders, 0)
+    programs = (
+      init.lower(seed),
+      gradient.lower(state, seed, arrays, orders, 0),
+      update.lower(state, of_params, np.zeros(shape, np.float32)),
+      fold.lower(state),
+      eval_step.lower(state, arrays, 0),
+    )
+    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in programs)
+    # On a CPU a checkpoint is copied, and written in the background, beside the state.
+    copies = 2 if jax.default_backend() == 'cpu' else 1
+    return Memory(
+      copies * _bytes(state) // width, temporary + _bytes(of_params) // len(devices), len(devices)
+    )
+
+  def to_devices(tree_T):
+    place = devices[0] if how == 'vmap' else _one_each()
+
+    def of_call(trials):
+      return jax.device_put(jax.tree.map(lambda x: x[trials], tree_T), place)
+
+    return [of_call(trials) for trials in rows]
+
+  def to_host(tree_T):
+    def join(*parts):
+      return np.concatenate([x.reshape(width, *x.shape[len(shape) :]) for x in parts])[: len(seeds)]
+
+    return jax.tree.map(join, *jax.device_get(tree_T))
+
+  return Trials(
+    to_devices=to_devices,
+    to_host=to_host,
+    init=by_call(init),
+    order=by_call(order),
+    train_step=train_step,
+    fold=by_call(fold),
+    eval_step=by_call(eval_step),
+    memory=memory,
+    fold_every=trial.fold_every,
+  )
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+  trial: Trial, how: str, batch_size: int, eval_batch: int, one_seed: bool
+) -> tuple[Callable[..., Any], ...]:
+  """The compiled functions, for any number of trials: those that stay when some leave find them.
+
+  Returns:
+    init, order, gradient, update, fold, eval_step, on one call's trials.
+  """
 
   def init(seed_T):
     return jax.vmap(lambda seed: trial.init(_keys(seed)[0]))(seed_T)
@@ -127,75 +205,15 @@ def make_trials(
     donated = 0 if donates else ()
     if how == 'vmap':
       return jax.jit(function, donate_argnums=donated)
-    return jax.pmap(function, in_axes=in_axes, devices=devices, donate_argnums=donated)
+    return jax.pmap(function, in_axes=in_axes, devices=_devices(how), donate_argnums=donated)
 
-  def by_call(function):
-    # One after the other: a CPU would begin several, each with temporaries as large as a state.
-    return lambda tree_T, *shared: [
-      jax.block_until_ready(function(tree, *shared)) for tree in tree_T
-    ]
-
-  shape = (each,) if how == 'vmap' else (len(devices), each)
-  width = len(devices) * each
-  init = compiled(init, (0,))
-  order = compiled(order, (0, None, 0))
-  gradient = compiled(gradient, (0, 0, 0, 0, None))
-  update = compiled(jax.vmap(trial.update), (0, 0, 0), donates=True)
-  fold = compiled(jax.vmap(trial.fold), (0,), donates=True)
-  eval_step = compiled(eval_step, (0, 0, None))
-
-  def train_step(state_T, rate_T, seed_T, arrays, order_T, start):
-    new_T, metrics_T = [], []
-    for state, rate, seed, order in zip(state_T, rate_T, seed_T, order_T, strict=True):
-      of_params, metrics = gradient(state, seed, arrays, order, start)
-      new_T.append(update(state, of_params, rate))
-      metrics_T.append(metrics)
-    return new_T, metrics_T
-
-  def memory(arrays):
-    seed = jax.ShapeDtypeStruct(shape, jnp.uint32)
-    state, orders = jax.eval_shape(init, seed), jax.eval_shape(order, seed, 0, arrays)
-    of_params, _ = jax.eval_shape(gradient, state, seed, arrays, orders, 0)
-    programs = (
-      init.lower(seed),
-      gradient.lower(state, seed, arrays, orders, 0),
-      update.lower(state, of_params, jax.ShapeDtypeStruct(shape, jnp.float32)),
-      fold.lower(state),
-      eval_step.lower(state, arrays, 0),
-    )
-    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in programs)
-    # On a CPU a checkpoint is copied, and written in the background, beside the state.
-    copies = 2 if jax.default_backend() == 'cpu' else 1
-    return Memory(
-      copies * _bytes(state) // width, temporary + _bytes(of_params) // len(devices), len(devices)
-    )
-
-  def to_devices(tree_T):
-    # The last trial fills the last call up.
-    rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
-    place = devices[0] if how == 'vmap' else _one_each()
-
-    def of_call(trials):
-      return jax.device_put(jax.tree.map(lambda x: x[trials], tree_T), place)
-
-    return [of_call(trials) for trials in rows]
-
-  def to_host(tree_T):
-    def join(*parts):
-      return np.concatenate([x.reshape(width, *x.shape[len(shape) :]) for x in parts])[: len(seeds)]
-
-    return jax.tree.map(join, *jax.device_get(tree_T))
-
-  return Trials(
-    to_devices=to_devices,
-    to_host=to_host,
-    init=by_call(init),
-    order=by_call(order),
-    train_step=train_step,
-    fold=by_call(fold),
-    eval_step=by_call(eval_step),
-    memory=memory,
-    fold_every=trial.fold_every,
+  return (
+    compiled(init, (0,)),
+    compiled(order, (0, None, 0)),
+    compiled(gradient, (0, 0, 0, 0, None)),
+    compiled(jax.vmap(trial.update), (0, 0, 0), donates=True),
+    compiled(jax.vmap(trial.fold), (0,), donates=True),
+    compiled(eval_step, (0, 0, None)),
   )
 
 
@@ -220,6 +238,11 @@ def keep_compiled_programs() -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
+def state_of(trial: Trial, trials: int) -> Any:
+  """What `to_host` gives of the state of so many trials, for its form alone."""
+  return _hollow(jax.vmap(lambda seed: trial.init(_keys(seed)[0])), np.zeros(trials, np.uint32))
+
+
 def share(tree: Any, how: str) -> Any:
   """Puts a copy of a tree of host arrays on each device that `make_trials` of this `how` uses."""
   if how == 'vmap':
@@ -227,6 +250,18 @@ def share(tree: Any, how: str) -> Any:
   devices = len(jax.local_devices())
   copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
   return jax.device_put(copies, _one_each())
+
+
+def _hollow(function: Callable[..., Any], *arguments: Any) -> Any:
+  """What a function gives, for its form alone: host arrays without memory of their own."""
+  return jax.tree.map(
+    lambda x: np.broadcast_to(np.zeros([], x.dtype), x.shape),
+    jax.eval_shape(function, *arguments),
+  )
+
+
+def _devices(how: str) -> list[jax.Device]:
+  return jax.local_devices() if how == 'pmap' else jax.local_devices()[:1]
 
 
 def _keys(seed: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Before the start: how many trials fit in memory, and how long it will take."""
 
+import math
 import time
 
 import jax
@@ -13,13 +14,16 @@ from lr_study.progress import note
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
 
-def waves(trials: parallel.Trials, arrays: parallel.Arrays, count: int, limit: float) -> list[int]:
+def waves(
+  trials: parallel.Trials, arrays: parallel.Arrays, count: int, processes: int, limit: float
+) -> list[int]:
   """The wave of each of `count` trials, from 0: as many in a wave as fit in memory; and says so.
 
   Args:
     trials: all of them.
     arrays: what they train on.
     count: how many they are.
+    processes: that train them; they take the waves in turn.
     limit: bytes that they may take on a device; 0 for what is free.
 
   Raises:
@@ -37,10 +41,13 @@ def waves(trials: parallel.Trials, arrays: parallel.Arrays, count: int, limit: f
       f'one trial needs {(need.trial + need.call) / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; '
       'lower model.width, image_size, batch_size or eval_batch_size'
     )
-  number = -(-count // fit)
+  each = math.ceil(count / (fit * processes))  # waves of a process
+  number = min(each * processes, count)
   if number > 1:
-    note(f'{count} trials in {number} waves, one after the other')
-  return [trial * number // count for trial in range(count)]
+    how = 'one after the other' if processes == 1 else f'of {processes} processes'
+    note(f'{count} trials in {number} waves, {how}')
+  # Not in blocks: the largest rates leave early, and should not all be one wave.
+  return [trial % number for trial in range(count)]
 
 
 def announce(
@@ -61,7 +68,7 @@ def announce(
     seed_T: their seeds.
     arrays: what they train on.
     images: how many for training, and for validation.
-    epochs: left to train, of all waves.
+    epochs: left to train, of all waves of this process.
   """
   steps_per_epoch = images[0] // config.batch_size
   state_T = trials.init(seed_T)
@@ -79,7 +86,7 @@ def announce(
     clock.append(time.monotonic())
     step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
   step_seconds += fold_seconds / trials.fold_every
-  batches = sum(-(-part // config.eval_batch_size) for part in images)
+  batches = -(-images[1] // config.eval_batch_size)
   seconds = epochs * (steps_per_epoch * step_seconds + batches * eval_seconds)
   note(
     f'{config.epochs} epochs of {steps_per_epoch} steps, '

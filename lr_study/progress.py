@@ -18,7 +18,12 @@ class TrainingView:
   """A row a trial and a bar with the time left. Use it as a context manager."""
 
   def __init__(
-    self, learning_rates: Sequence[float], seeds: Sequence[int], steps: int, epochs: int
+    self,
+    learning_rates: Sequence[float],
+    seeds: Sequence[int],
+    steps: int,
+    epochs: int,
+    title: str = 'training',
   ):
     """Shows nothing yet. `steps` and `epochs` are those of the whole study, a trial."""
     self._rates, self._seeds, self._epochs = learning_rates, seeds, epochs
@@ -35,7 +40,7 @@ class TrainingView:
       TextColumn('steps, {task.fields[left]} left'),
       console=self._console,
     )
-    self._task = self._progress.add_task('training', total=steps, left='?')
+    self._task = self._progress.add_task(title, total=steps, left='?')
     self._steps, self._first, self._started = steps, 0, time.monotonic()
     self._last_line = -np.inf
     self._live = None
@@ -56,19 +61,13 @@ class TrainingView:
     self._first, self._started = steps_done, time.monotonic()
 
   def steps(
-    self,
-    all_done: int,
-    steps_done: int,
-    epoch: int,
-    columns: np.ndarray,
-    curves: Mapping[str, np.ndarray],
+    self, steps_done: int, epoch: int, columns: np.ndarray, curves: Mapping[str, np.ndarray]
   ) -> None:
     """Shows a chunk of steps.
 
     Args:
-      all_done: steps done of all waves.
-      steps_done: steps done by the trials of this chunk.
-      epoch: theirs, from 1.
+      steps_done: at its end.
+      epoch: its epoch, from 1.
       columns: which trials they are.
       curves: their 'loss' and 'accuracy', (steps, columns).
     """
@@ -79,9 +78,9 @@ class TrainingView:
     broken = bad.any(0)
     first = steps_done - len(bad) + 1 + bad.argmax(0)
     self._bad_step[columns[broken]] = first[broken]
-    left = formats.duration(self.seconds_left(all_done))
-    self._progress.update(self._task, completed=all_done, left=left)
-    self._show(all_done, left, epoch)
+    left = formats.duration(self.seconds_left(steps_done))
+    self._progress.update(self._task, completed=steps_done, left=left)
+    self._show(steps_done, left, epoch)
 
   def epoch(self, epoch: int, validation_accuracy: np.ndarray) -> None:
     """Shows the evaluation, (trials,) and NaN where there is none, after `epoch` (from 1)."""

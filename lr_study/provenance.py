@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
   return {
     'config': config.to_dict(),
     'commit': _commit(),
-    'versions': {'python': platform.python_version()}
-    | {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'versions': _versions(_PACKAGES),
     'device': device(),
     'data': {
       'name': data.name,
@@ -52,21 +52,23 @@ def device() -> str:
 
 def machine() -> dict[str, Any]:
   """What a benchmark ran on."""
-  packages = ('jax', 'jaxlib', 'torch', 'ray', 'numpy')
-  installed = {d.name: d.version for d in importlib.metadata.distributions()}
   cpu = Path('/proc/cpuinfo')
-  names = (
-    [line for line in cpu.read_text().splitlines() if line.startswith('model name')]
-    if (cpu.exists())
-    else []
-  )
+  lines = cpu.read_text().splitlines() if cpu.exists() else []
+  names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
   return {
-    'cpu': names[0].partition(': ')[2] if names else platform.processor(),
+    'cpu': names[0] if names else platform.processor(),
     'cores': os.cpu_count(),
     'device': device(),
-    'python': platform.python_version(),
     'commit': _commit(),
-  } | {name: installed[name] for name in packages if name in installed}
+  } | _versions(('jax', 'jaxlib', 'torch', 'ray', 'numpy'))
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+  """Of Python, and of those of the packages that are installed."""
+  installed = {d.name: d.version for d in importlib.metadata.distributions()}
+  return {'python': platform.python_version()} | {
+    name: installed[name] for name in packages if name in installed
+  }
 
 
 def _commit() -> str | None:

@@ -106,16 +106,15 @@ def train_steps(
 
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
-  """Loss and accuracy over every image of both parts, (trials,)."""
-  means = {}
-  parts = zip(('train', 'validation'), (sweep.train, sweep.validation), sweep.images, strict=True)
-  for name, arrays, images in parts:
-    totals = [
-      running.trials.eval_step(state_T, arrays, start)
-      for start in range(0, images, sweep.config.eval_batch_size)
-    ]
-    totals = [running.trials.to_host(total) for total in totals]
+  """Loss and accuracy over every validation image, (trials,)."""
+  images = sweep.images[1]
+  totals = [
+    running.trials.eval_step(state_T, sweep.validation, start)
+    for start in range(0, images, sweep.config.eval_batch_size)
+  ]
+  totals = [running.trials.to_host(total) for total in totals]
+  return {
     # In float64: float32 sums over many images would round.
-    means[f'{name}_loss'] = np.sum([t.loss for t in totals], 0, np.float64) / images
-    means[f'{name}_accuracy'] = np.sum([t.correct for t in totals], 0, np.float64) / images
-  return means
+    'validation_loss': np.sum([t.loss for t in totals], 0, np.float64) / images,
+    'validation_accuracy': np.sum([t.correct for t in totals], 0, np.float64) / images,
+  }

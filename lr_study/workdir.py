@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,8 +15,12 @@ try:
 except ImportError:  # Windows has no such lock
   fcntl = None
 
+from lr_study import errors
 from lr_study.config import flatten
 from lr_study.errors import StudyError
+from lr_study.processes import ALONE, Process
+
+_PLANNED = 'planned'  # what process 0 adds to its lock
 
 # What a study writes; --overwrite deletes these and nothing else.
 CONTENT = (
@@ -31,7 +36,7 @@ CONTENT = (
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
   """Makes the folder if it is missing, and keeps other processes out of it.
 
   The system lets go of the lock when the process ends, in whatever way.
@@ -39,31 +44,78 @@ def held(workdir: Path) -> Iterator[None]:
   Raises:
     StudyError: at once, if another process is in it, or if the folder cannot be made.
   """
-  file = workdir / 'lock'
-  try:
+  file = _lock_of(workdir, process.index)
+  with _written(workdir):
     new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     stream = file.open('a+')
-  except OSError as error:
-    raise StudyError(
-      f'cannot write {workdir}: {error.strerror or error}; choose another --workdir'
-    ) from error
   with stream:
     if not _lock(stream):
       stream.seek(0)
+      holder = stream.readline().strip() or 'another process'
       raise StudyError(
-        f'{workdir} is in use by {stream.read().strip() or "another process"}; wait for it to '
-        'end, or choose another --workdir'
+        f'{workdir} is in use by {holder}; wait for it to end, or choose another --workdir'
       )
     try:
       stream.truncate(0)
-      stream.write(f'process {os.getpid()} on {platform.node()}\n')
+      stream.write(f'process {os.getpid()} on {platform.node()}, one of {process.count}\n')
       stream.flush()
       yield
     finally:
       file.unlink(missing_ok=True)
       if new and not any(workdir.iterdir()):
         workdir.rmdir()
+
+
+def is_held(workdir: Path, index: int) -> bool:
+  """True if process `index` of the study is in the folder."""
+  try:
+    with _lock_of(workdir, index).open('r+') as stream:
+      return not _lock(stream)
+  except OSError:
+    return False
+
+
+def tell_planned(workdir: Path) -> None:
+  """Lets the other processes of the study go on, which `wait_until_planned`."""
+  with _lock_of(workdir, 0).open('a') as stream:
+    stream.write(_PLANNED + '\n')
+
+
+def wait_until_planned(workdir: Path, process: Process) -> None:
+  """Waits until process 0, which holds the folder, has claimed it and planned the study.
+
+  Raises:
+    StudyError: if it ends before.
+  """
+  while True:
+    held = is_held(workdir, 0)
+    with contextlib.suppress(OSError):
+      first, *more = _lock_of(workdir, 0).read_text().splitlines() or ['']
+      held = held and first.endswith(f', one of {process.count}')
+      if held and _PLANNED in more:
+        return
+    if not held and (workdir / 'results.json').exists():
+      return  # it had only to read them
+    if not held:
+      raise StudyError('process 0 has ended before it planned the study; its message says why')
+    time.sleep(0.1)
+
+
+def _lock_of(workdir: Path, index: int) -> Path:
+  return workdir / (f'lock_{index}' if index else 'lock')
+
+
+@contextlib.contextmanager
+def _written(workdir: Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    if errors.is_full(error):
+      raise
+    raise StudyError(
+      f'cannot write {workdir}: {error.strerror or error}; choose another --workdir'
+    ) from error
 
 
 def _lock(stream: TextIO) -> bool:
@@ -90,19 +142,20 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
     StudyError: if the folder holds another study, something else, or cannot be written.
   """
   file = workdir / 'config.json'
-  try:
+  with _written(workdir):
     if file.exists() and not overwrite:
-      _check_same(workdir, json.loads(file.read_text()), study)
+      _check_same(workdir, file, study)
       return
-    if (
-      workdir.exists()
-      and not overwrite
-      and any(path.name not in ('config.json.part', 'lock') for path in workdir.iterdir())
-    ):
+    workdir.mkdir(parents=True, exist_ok=True)
+    others = (
+      path.name
+      for path in workdir.iterdir()
+      if path.name != 'config.json.part' and not path.name.startswith('lock')
+    )
+    if not overwrite and any(others):
       raise StudyError(
         f'{workdir} holds files but no study; choose another --workdir, or --overwrite'
       )
-    workdir.mkdir(parents=True, exist_ok=True)
     for name in CONTENT:
       path = workdir / name
       if path.is_dir() and not path.is_symlink():
@@ -110,14 +163,6 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
       else:
         path.unlink(missing_ok=True)
     write_text(file, json.dumps(study, indent=1) + '\n')
-  except OSError as error:
-    raise StudyError(
-      f'cannot write {workdir}: {error.strerror or error}; choose another --workdir'
-    ) from error
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise StudyError(
-      f'{file} is damaged ({error!r}); choose another --workdir, or --overwrite'
-    ) from error
 
 
 def write_text(file: Path, text: str) -> None:
@@ -131,9 +176,16 @@ def write_text(file: Path, text: str) -> None:
   part.replace(file)
 
 
-def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-  new = json.loads(json.dumps(new))  # tuples become lists, as in the file
-  before, now = flatten(old['config']), flatten(new['config'])
+def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
+  new = json.loads(json.dumps(study))  # tuples become lists, as in the file
+  try:
+    old = json.loads(file.read_text())
+    before, was = flatten(old['config']), old['data']['fingerprint']
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise StudyError(
+      f'{file} is damaged ({error!r}); choose another --workdir, or --overwrite'
+    ) from error
+  now, fingerprint = flatten(new['config']), new['data']['fingerprint']
   changed = [
     f'{name} {before.get(name)!r} -> {now.get(name)!r}'
     for name in sorted(before.keys() | now.keys())
@@ -142,8 +194,8 @@ def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None
   way_out = 'choose another --workdir, or start anew with --overwrite'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
-  if old['data']['fingerprint'] != new['data']['fingerprint']:
+  if was != fingerprint:
     raise StudyError(
-      f'{workdir} holds a study of other images: their fingerprint was '
-      f'{old["data"]["fingerprint"]} and is {new["data"]["fingerprint"]}; {way_out}'
+      f'{workdir} holds a study of other images: their fingerprint was {was} and is '
+      f'{fingerprint}; {way_out}'
     )

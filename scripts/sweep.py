@@ -15,7 +15,8 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --work
 
 def main() -> None:
   config, name = cli.study_config()
-  sweep.run(config, Path(_WORKDIR.value or Path('runs', name)), _OVERWRITE.value)
+  workdir = Path(_WORKDIR.value or Path('runs', name))
+  sweep.run(config, workdir, _OVERWRITE.value, cli.process())
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """What all tests share: four CPU devices, and the quick study shrunk to seconds."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,55 @@ def make_tiny(cache_dir):
   config.model.convolution = 'grouped'  # compiles faster; test_convolution.py has the other
   config.log_every_steps = 25
   return config
+
+
+ROOT = Path(__file__).parents[1]
+START = [sys.executable, str(ROOT / 'scripts' / 'sweep.py')]
+CONFIG = """
+from configs import alexnet_letters
+
+
+def get_config():
+  config = alexnet_letters.get_config('quick')
+  config.image_size = 67
+  config.model.width = 1 / 16
+  config.model.convolution = 'grouped'
+  config.data.per_class = 12
+  config.data.cache_dir = {cache_dir!r}
+  config.learning_rates = (1e1, 1e-4, 1e-5)
+  config.epochs = 4
+  config.schedule.every_epochs = 2.0
+  config.log_every_steps = 40
+  config.checkpoint_steps = {steps}
+  return config
+"""
+
+
+def small_study(folder, cache_dir, steps=0):
+  """Writes the config of a study of 360 steps; a checkpoint after so many, and each epoch."""
+  file = folder / 'small_study.py'
+  file.write_text(CONFIG.format(cache_dir=cache_dir, steps=steps))
+  return file
+
+
+def sweep(config_file, *arguments, devices=1):
+  """Runs the main command."""
+  return subprocess.run(
+    [*START, f'--config={config_file}', *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
+  )
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compiled_programs(tmp_path_factory):
+  """Not in the user's own cache."""
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('compiled'))
+  yield
+  del os.environ['JAX_COMPILATION_CACHE_DIR']
 
 
 @pytest.fixture(scope='session')

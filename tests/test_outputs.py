@@ -11,8 +11,8 @@ from tensorboard.plugins.hparams import metadata
 
 from lr_study import figures, formats, progress, report, verdict, workdir
 from lr_study.errors import StudyError
-from lr_study.events import Events
-from lr_study.history import EPOCH_CURVES, History, window_means
+from lr_study.events import Events, write_experiment
+from lr_study.history import EPOCH_CURVES, History, join, window_means
 
 RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
 
@@ -24,7 +24,7 @@ def height(step):
 @pytest.fixture
 def history(tmp_path):
   """60 steps in two epochs; the largest rate diverges at step 11."""
-  history = History(tmp_path / 'history', 60, 2, RATES, SEEDS)
+  history = History(tmp_path / 'history', 60, 2, 3)
   loss = np.linspace(2.3, 0.3, 60)[:, None] * [1, 1, 2]
   loss[10:, 0] = np.nan
   history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 5, 'gradient_norm': loss})
@@ -44,14 +44,32 @@ def test_history_is_on_disk_and_opens_again(history, tmp_path):
   loss = np.load(tmp_path / 'history' / 'step_loss.npy')
   assert loss.shape == (60, 3)
   np.testing.assert_array_equal(loss, history.steps['loss'])
-  again = History(tmp_path / 'history', 60, 2, RATES, SEEDS)
+  again = History(tmp_path / 'history', 60, 2, 3)
   np.testing.assert_array_equal(again.steps['loss'], loss)
-  columns = json.loads((tmp_path / 'history' / 'trials.json').read_text())
-  assert [column['learning_rate'] for column in columns] == RATES
+
+
+def test_histories_of_waves_are_joined(tmp_path):
+  waves = np.asarray([0, 1, 0])
+  parts = [History(tmp_path / f'wave_{wave}', 4, 2, (waves == wave).sum()) for wave in (0, 1)]
+  parts[0].write_steps(0, {'loss': np.full((4, 2), [1, 3])})
+  parts[1].write_steps(0, {'loss': np.full((4, 1), 2)})
+  parts[1].write_epoch(1, {'train_loss': [5]})
+  whole = join(tmp_path, parts, waves)
+  assert whole.steps['loss'].tolist() == [[1, 2, 3]] * 4
+  np.testing.assert_array_equal(whole.epochs['train_loss'], [[np.nan] * 3, [np.nan, 5, np.nan]])
+  assert np.load(tmp_path / 'step_loss.npy').tolist() == [[1, 2, 3]] * 4
+
+
+def test_a_damaged_history_is_one_line(history, tmp_path):
+  history.flush()
+  file = tmp_path / 'history' / 'step_loss.npy'
+  file.write_bytes(file.read_bytes()[:200])
+  with pytest.raises(StudyError, match=r'step_loss\.npy is damaged'):
+    History(tmp_path / 'history', 60, 2, 3)
 
 
 def test_history_that_is_not_reached_is_nan(tmp_path):
-  history = History(tmp_path, 5, 1, RATES, SEEDS)
+  history = History(tmp_path, 5, 1, 3)
   history.write_steps(0, {'loss': np.zeros((2, 3))})
   assert np.isnan(history.steps['loss'][2:]).all()
   assert np.isnan(history.epochs['train_loss']).all()
@@ -72,12 +90,13 @@ def scalars(folder, tag):
 
 
 def write_events(history, folder):
+  write_experiment(folder, len(RATES))
   events = Events(folder, RATES, SEEDS, height, 10)
   for epoch in range(2):
     for first in range(0, 30, 10):
       start = 30 * epoch + first
-      events.write_steps(history, start, start + 10, history.running(0, start))
-    events.write_epoch(history, epoch, 30 * (epoch + 1), history.running(0, 30 * (epoch + 1)))
+      events.write_steps(history, start, start + 10, history.running(start))
+    events.write_epoch(history, epoch, 30 * (epoch + 1), history.running(30 * (epoch + 1)))
   events.close([True, False, False])
 
 
@@ -196,7 +215,7 @@ def test_progress_as_plain_lines(history, capsys):
     for first in range(0, 60, 30):
       loss = history.steps['loss'][first : first + 30]
       curves = {'loss': loss, 'accuracy': np.zeros((30, 3))}
-      view.steps(first + 30, first + 30, first // 30 + 1, np.arange(3), curves)
+      view.steps(first + 30, first // 30 + 1, np.arange(3), curves)
       view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].startswith('step 30/60, epoch 1/2')
@@ -210,7 +229,7 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
     view.start(0)
     curves = {'loss': history.steps['loss'][:30, :2], 'accuracy': np.full((30, 2), 0.25)}
-    view.steps(30, 30, 1, np.arange(2), curves)
+    view.steps(30, 1, np.arange(2), curves)
     view.epoch(1, history.epochs['validation_accuracy'][0])
   shown = capsys.readouterr().out
   assert 'diverged at step 11' in shown

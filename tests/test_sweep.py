@@ -3,64 +3,42 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import ROOT, START, small_study, sweep
 
-ROOT = Path(__file__).parents[1]
-CONFIG = """
-from configs import alexnet_letters
-
-
-def get_config():
-  config = alexnet_letters.get_config('quick')
-  config.image_size = 67
-  config.model.width = 1 / 16
-  config.model.convolution = 'grouped'
-  config.data.per_class = 12
-  config.data.cache_dir = {cache_dir!r}
-  config.learning_rates = (1e1, 1e-4, 1e-5)
-  config.epochs = 4
-  config.schedule.every_epochs = 2.0
-  config.log_every_steps = 40
-  return config
-"""
+from lr_study import events, faults
 
 
 @pytest.fixture(scope='module')
 def config_file(tmp_path_factory, cache_dir):
-  file = tmp_path_factory.mktemp('configs') / 'tiny_study.py'
-  file.write_text(CONFIG.format(cache_dir=cache_dir))
-  return file
+  return small_study(tmp_path_factory.mktemp('configs'), cache_dir)
 
 
-def command(config_file, *arguments):
-  return [sys.executable, str(ROOT / 'scripts' / 'sweep.py'), f'--config={config_file}', *arguments]
-
-
-def sweep(config_file, *arguments, devices=1):
-  return subprocess.run(
-    command(config_file, *arguments),
-    capture_output=True,
+def start(config_file, *arguments, **options):
+  return subprocess.Popen(
+    [*START, f'--config={config_file}', *arguments],
     text=True,
-    check=False,
-    timeout=300,
-    env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1'},
+    **options,
   )
 
 
-@pytest.fixture(scope='module', autouse=True)
-def compiled_programs(tmp_path_factory):
-  """Not in the user's own cache."""
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('compiled'))
-  yield
-  del os.environ['JAX_COMPILATION_CACHE_DIR']
+def kill_at(checkpoint, config_file, folder, *arguments):
+  """Runs the study until this checkpoint, a pattern, is there."""
+  process = start(config_file, f'--workdir={folder}', *arguments, stdout=subprocess.DEVNULL)
+  deadline = time.monotonic() + 120
+  while not list(folder.glob(f'checkpoints/{checkpoint}')) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  assert not (folder / 'results.json').exists(), 'it was killed too late'
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +54,7 @@ def results(folder):
   """results.json but for what may differ between two runs of a study: the time it took."""
   content = json.loads((folder / 'results.json').read_text())
   seconds_of = content['study'].pop('seconds_of')
-  assert seconds_of['steps'] > 0
+  assert seconds_of['figures'] > 0
   assert content['study'].pop('seconds') >= sum(seconds_of.values()) - 0.5
   return content
 
@@ -131,31 +109,12 @@ def test_a_finished_study_is_read_not_trained(config_file, finished):
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(config_file, finished, tmp_path):
-  whole, _ = finished
   folder = tmp_path / 'killed'
-  process = subprocess.Popen(
-    command(config_file, f'--workdir={folder}'), stdout=subprocess.DEVNULL,
-    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
-  )  # fmt: skip
-  deadline = time.monotonic() + 120
-  while not list(folder.glob('checkpoints/[0-9]*[0-9]')) and time.monotonic() < deadline:
-    time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  assert not (folder / 'results.json').exists(), 'it was killed too late'
+  kill_at('[0-9]*[0-9]', config_file, folder)
   done = sweep(config_file, f'--workdir={folder}')
   assert done.returncode == 0, done.stderr
   assert 'Going on from step' in done.stdout
-  assert results(folder) == results(whole)
-  for file in sorted((whole / 'history').iterdir()):
-    assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
-  for run in (whole / 'tensorboard').glob('lr_*'):
-    steps = []
-    for found in (run, folder / 'tensorboard' / run.name):
-      events = EventAccumulator(str(found), size_guidance={'scalars': 0})
-      events.Reload()
-      steps.append([(event.step, str(event.value)) for event in events.Scalars('step/loss')])
-    assert steps[0] == steps[1]
+  assert faults.differences(folder, finished[0]) == []
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -163,12 +122,9 @@ def test_a_signal_saves_and_the_study_ends_the_same(
   config_file, finished, tmp_path, number, status
 ):
   """In the middle of a chunk of steps, while a second process asks for the same folder."""
-  whole, _ = finished
   folder = tmp_path / 'stopped'
-  process = subprocess.Popen(
-    command(config_file, f'--workdir={folder}'), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    text=True, env=os.environ | {'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1'},
-  )  # fmt: skip
+  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+  process = start(config_file, f'--workdir={folder}', **pipes)
   for line in process.stdout:
     if line.startswith('step '):
       break
@@ -185,16 +141,16 @@ def test_a_signal_saves_and_the_study_ends_the_same(
   done = sweep(config_file, f'--workdir={folder}')
   assert done.returncode == 0, done.stderr
   assert f'Going on from step {saved}\n' in done.stdout
-  assert results(folder) == results(whole)
-  for file in sorted((whole / 'history').iterdir()):
-    assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
-  for run in (whole / 'tensorboard').glob('lr_*'):
-    steps = []
-    for found in (run, folder / 'tensorboard' / run.name):
-      events = EventAccumulator(str(found), size_guidance={'scalars': 0})
-      events.Reload()
-      steps.append([(event.step, str(event.value)) for event in events.Scalars('step/loss')])
-    assert steps[0] == steps[1]
+  assert faults.differences(folder, finished[0]) == []
+
+
+def test_a_lock_left_by_a_dead_process_is_no_obstacle(config_file, finished, tmp_path):
+  folder = tmp_path / 'locked'
+  shutil.copytree(finished[0], folder)
+  (folder / 'lock').write_text('process 1 on elsewhere, one of 1\n')
+  done = sweep(config_file, f'--workdir={folder}')
+  assert done.returncode == 0, done.stderr
+  assert not (folder / 'lock').exists()
 
 
 def test_pmap_tells_the_same(config_file, finished, tmp_path):
@@ -219,36 +175,26 @@ def test_survivors_are_what_they_are_without_the_diverged(config_file, finished,
   assert np.isnan(theirs[2:, 0]).all()
 
 
-def test_more_trials_than_memory_run_in_waves(config_file, finished, tmp_path):
+def test_more_trials_than_memory_run_in_waves(config_file, tmp_path):
   """Two waves, one trial a call; killed in the second, and gone on with."""
-  whole, free = tmp_path / 'whole', 0.0
-  options = ['--config.trials_per_call=1', '--config.learning_rates=1e-5,10.0,1e-4']
+  whole, folder = tmp_path / 'whole', tmp_path / 'waves'
+  options = ['--config.trials_per_call=1', '--config.learning_rates=1e-5,1e-4,10.0']
   done = sweep(config_file, f'--workdir={whole}', *options)
   line = next(line for line in done.stdout.splitlines() if line.startswith('A trial needs'))
   trial, call = re.findall(r'([\d.e-]+) GB', line)[:2]
-  free = 2.5 * float(trial) + float(call)  # room for two of three
-  folder, options = tmp_path / 'waves', [*options, f'--config.memory_gb={free}']
-  process = subprocess.Popen(
-    command(config_file, f'--workdir={folder}', *options), stdout=subprocess.DEVNULL,
-    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
-  )  # fmt: skip
-  deadline = time.monotonic() + 120
-  while not list(folder.glob('checkpoints/450')) and time.monotonic() < deadline:
-    time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  assert not (folder / 'results.json').exists(), 'it was killed too late'
+  options.append(f'--config.memory_gb={2.5 * float(trial) + float(call)}')  # for two of three
+  kill_at('wave_1/180', config_file, folder, *options)
   done = sweep(config_file, f'--workdir={folder}', *options)
   assert done.returncode == 0, done.stderr
-  assert 'of wave 2' in done.stdout
+  assert 'of wave 2 of 2' in done.stdout
   assert results(folder)['trials'] == results(whole)['trials']
   for file in sorted((whole / 'history').glob('*.npy')):
     assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
   columns = json.loads((folder / 'history' / 'trials.json').read_text())
-  assert [column['wave'] for column in columns] == [0, 0, 1]
-  events = EventAccumulator(str(folder / 'tensorboard' / 'lr_1e-04_seed_0'))
-  events.Reload()
-  assert [event.step for event in events.Scalars('epoch/train_loss')] == [90, 180, 270, 360]
+  assert [column['wave'] for column in columns] == [0, 1, 0]
+  for run in ('lr_1e-04_seed_0', 'lr_1e-05_seed_0'):
+    points = events.read(folder / 'tensorboard' / run)['epoch/train_loss']
+    assert [step for step, _ in points] == [90, 180, 270, 360]
 
 
 def test_a_trial_that_does_not_fit_is_refused(config_file, tmp_path):

@@ -12,7 +12,7 @@ GUESS = float(np.log(10))
 @pytest.fixture
 def history(tmp_path):
   """Six steps, two epochs, three trials: learned, stuck at guessing, and one to be broken."""
-  history = History(tmp_path, 6, 2, [1e-3, 1e-4, 1e-5], [0, 0, 0])
+  history = History(tmp_path, 6, 2, 3)
   history.write_steps(0, {name: np.ones((6, 3)) for name in history.steps})
   for epoch in range(2):
     history.write_epoch(

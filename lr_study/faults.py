@@ -1,0 +1,117 @@
+"""Kills a study again and again, and looks whether it ends as one that nobody touched."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lr_study import events, sweep
+
+
+def kill_often(
+  config: ConfigDict, folder: Path, kills: int, seed: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+  """Ends a study's process by SIGKILL at random moments, until it was killed `kills` times.
+
+  Whenever the study gets to its end between two kills, it is compared and begun anew.
+
+  Args:
+    config: the study's; a small one.
+    folder: is made, and holds the work directories.
+    kills: how many.
+    seed: of the moments.
+    tell: is called with a line now and then.
+
+  Returns:
+    `finished`: how often the study came to its end; `differences`: what was other than in the
+    study that nobody touched, as lines; `last_written`: for each part of the work directory, in
+    how many kills a file of it was the last that was written.
+  """
+  draw, killed, finished, differs, last = random.Random(seed), 0, 0, [], Counter()
+  whole, folder = folder / 'whole', folder / 'killed'
+  _run(config, whole, 3600)  # compiles
+  shutil.rmtree(whole)
+  started = time.monotonic()
+  _run(config, whole, 3600)
+  seconds = time.monotonic() - started
+  while killed < kills or not (folder / 'results.json').exists():
+    limit = draw.uniform(0, 1.2 * seconds) if killed < kills else 3600
+    if _run(config, folder, limit):
+      killed += 1
+      last[_last_written(folder)] += 1
+      tell(f'killed {killed} times; finished {finished} times')
+      if killed < kills or not (folder / 'results.json').exists():
+        continue
+    if (folder / 'results.json').exists():
+      finished += 1
+      differs += differences(folder, whole)
+      if killed < kills:
+        shutil.rmtree(folder)
+  return {'finished': finished, 'differences': differs, 'last_written': dict(last)}
+
+
+def differences(folder: Path, other: Path) -> list[str]:
+  """What two finished studies differ in, times aside: lines, none if they are the same.
+
+  results.json and the curves are compared by the byte, TensorBoard's files by their steps.
+  """
+  found = []
+  if results(folder) != results(other):
+    found.append(f'{folder}/results.json')
+  for file in sorted((other / 'history').rglob('*.npy')):
+    ours = folder / 'history' / file.relative_to(other / 'history')
+    if not ours.exists() or ours.read_bytes() != file.read_bytes():
+      found.append(str(ours))
+  for run in sorted(path for path in (other / 'tensorboard').iterdir() if path.is_dir()):
+    ours = folder / 'tensorboard' / run.name
+    if events.read(ours) != events.read(run):
+      found.append(str(ours))
+  return found
+
+
+def results(folder: Path) -> dict[str, Any]:
+  """A finished study's results.json, but for its times."""
+  content = json.loads((folder / 'results.json').read_text())
+  for name in ('seconds', 'seconds_of'):
+    del content['study'][name]
+  return content
+
+
+def _last_written(folder: Path) -> str:
+  newest, name = 0.0, 'nothing'
+  for path in folder.rglob('*'):
+    with contextlib.suppress(OSError):  # a checkpoint's folder may just have been renamed
+      if path.is_file() and path.stat().st_mtime > newest:
+        newest, name = path.stat().st_mtime, path.relative_to(folder).parts[0]
+  return name
+
+
+def _run(config: ConfigDict, folder: Path, limit: float) -> bool:
+  """Runs the study, but for at most `limit` seconds; True if it was killed then."""
+  # Forked from a process that has imported everything, which takes longer than the tiny study.
+  context = multiprocessing.get_context('forkserver')
+  context.set_forkserver_preload(['lr_study.sweep'])
+  process = context.Process(target=_study, args=(config, folder))
+  process.start()
+  process.join(limit)
+  if process.exitcode is None:
+    process.kill()
+    process.join()
+    return True
+  if process.exitcode:
+    raise RuntimeError(f'the study in {folder} ended with status {process.exitcode}')
+  return False
+
+
+def _study(config: ConfigDict, folder: Path) -> None:
+  with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+    sweep.run(config, folder)
