@@ -1,5 +1,6 @@
 """A finished study's trial on a folder of images: what it takes each for, and how often rightly."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, report
+from lr_study import factored, formats, parallel, report
 from lr_study import model as models
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
@@ -21,6 +22,7 @@ from lr_study.history import History, read_waves
 from lr_study.preprocess import make_preprocess
 from lr_study.trial import make_trial
 from lr_study.verdict import Result
+from lr_study.workdir import place
 
 
 class Trained(NamedTuple):
@@ -215,27 +217,15 @@ def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: in
   waves = read_waves(workdir / 'history')
   if waves is None or not (workdir / 'checkpoints').is_dir():
     raise StudyError(f'{workdir} has lost its history/ or checkpoints/; run the study again')
-  rates = tuple(rate for rate in config.learning_rates for _ in config.seeds)
-  seeds = tuple(config.seeds) * len(config.learning_rates)
-  history = History(workdir / 'history', total, config.epochs, rates, seeds, waves)
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  # A checkpoint's number counts the steps of the waves before its own too.
-  newest = (waves[column] + 1) * total
-  if checkpoints.newest() != newest:
-    checkpoints.close()
-    raise StudyError(
-      f'{workdir} kept no weights of this trial: only those of the last trials to end; choose '
-      'another --learning_rate, or run the study with that one alone'
-    )
-  columns = history.running(waves[column], total)
+  wave, finished = waves[column], History(workdir / 'history', total, config.epochs, len(waves))
+  columns = [i for i in finished.running(total) if waves[i] == wave]
   one = make_trial(config, len(data['classes']), per_epoch)
-  # Its form, not its numbers, is what Orbax asks for.
-  form = jax.eval_shape(one.init, jax.random.key(0))
-  like = jax.tree.map(lambda x: np.zeros((len(columns), *x.shape), x.dtype), form)
-  state_T = checkpoints.restore(newest, like)
-  checkpoints.close()
-  place = list(columns).index(column)
-  return jax.tree.map(lambda x: x[place], state_T)
+  saved = place(workdir / 'checkpoints', wave, waves)
+  with contextlib.closing(Checkpoints(saved)) as checkpoints:
+    done, state_T = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
+  if done != total:
+    raise StudyError(f'{saved} has lost the weights of the end; run the study again')
+  return jax.tree.map(lambda x: x[columns.index(column)], state_T)
 
 
 def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray:

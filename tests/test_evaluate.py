@@ -120,7 +120,7 @@ def test_studies_that_there_are_not(study, tmp_path):
   with pytest.raises(StudyError, match='lost its history/ or checkpoints/'):
     evaluate.load(copy)
   (copy / 'checkpoints').mkdir()
-  with pytest.raises(StudyError, match='kept no weights of this trial'):
+  with pytest.raises(StudyError, match='has lost the weights of the end'):
     evaluate.load(copy)
 
 
