@@ -52,6 +52,7 @@ FIELDS: dict[str, Check] = {
   'checkpoint_minutes': _POSITIVE,
   'data.name': _one_of(SOURCES),
   'data.dir': _TEXT,
+  'data.validation_dir': _TEXT,
   'data.classes': (
     tuple,
     lambda names: all(isinstance(n, str) and n for n in names),
@@ -59,6 +60,7 @@ FIELDS: dict[str, Check] = {
   ),
   'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
   'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
+  'data.test_fraction': _BELOW_1,
   'data.seed': _COUNT_OR_0,
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,

@@ -18,28 +18,34 @@ from lr_study.errors import StudyError
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-  """Image files with their labels, in the order of the data set; `left_out` goes on record."""
+  """Image files with labels and parts, in the order of the data set; the rest goes on record."""
 
-  files: tuple[tuple[Path, int], ...] = ()
+  files: tuple[tuple[Path, int, int], ...] = ()
+  names: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
   """Image files as they are on disk, byte for byte."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
-    labels = [label for _, label in config.files]
-    return _image_info(self, {'labels': labels, 'left_out': list(config.left_out)})
+    metadata = {
+      'labels': [label for _, label, _ in config.files],
+      'parts': [part for _, _, part in config.files],
+      'names': list(config.names),
+      'left_out': list(config.left_out),
+    }
+    return _image_info(self, metadata)
 
   def _split_generators(self, dl_manager):
     del dl_manager
     return {'train': self._generate_examples()}
 
   def _generate_examples(self):
-    for i, (file, label) in enumerate(self.builder_config.files):
+    for i, (file, label, _) in enumerate(self.builder_config.files):
       yield i, {'image': file, 'label': label}
 
 
@@ -61,7 +67,7 @@ class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
     labels = [label for label in range(len(config.letters)) for _ in range(config.per_class)]
-    return _image_info(self, {'labels': labels, 'left_out': []})
+    return _image_info(self, {'labels': labels})
 
   def _split_generators(self, dl_manager):
     del dl_manager
