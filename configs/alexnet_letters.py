@@ -32,7 +32,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
 
   config.data = ConfigDict()
-  config.data.name = 'tombstone_letters'  # or 'image_folder'
+  config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS
   config.data.dir = ''  # of image_folder: one sub-folder a class; of image_list: the lists
   config.data.validation_dir = ''  # of image_folder: validate on these; split data.dir if empty
   config.data.classes = ()  # the classes to keep; all if empty (here the ten published ones)

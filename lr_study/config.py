@@ -50,7 +50,7 @@ FIELDS: dict[str, Check] = {
   'eval_batch_size': _COUNT,
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
-  'data.name': _one_of(SOURCES),
+  'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
   'data.dir': _TEXT,
   'data.validation_dir': _TEXT,
   'data.classes': (

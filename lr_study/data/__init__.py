@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.data import builders, folder, images, render
+from lr_study.data import builders, folder, images, lists, named, render
 from lr_study.data.images import RESIZE_MODES
 from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
 from lr_study.errors import StudyError
@@ -114,7 +114,7 @@ def split(
 def _open(
   config: ConfigDict, image_size: int
 ) -> tuple[Source, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  source = SOURCES[config.name](config, image_size)
+  source = SOURCES.get(config.name, named.open_named)(config, image_size)
   if len(source.classes) < 2:
     raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
   if not len(source.labels):
@@ -183,6 +183,7 @@ def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
 SOURCES: dict[str, Callable[[ConfigDict, int], Source]] = {
   'tombstone_letters': _tombstone_letters,
   'image_folder': folder.open_folder,
+  'image_list': lists.open_lists,
 }
 
 

@@ -92,13 +92,13 @@ def make(
   builder: type[tfds.core.GeneratorBasedBuilder], cache_dir: str, config: tfds.core.BuilderConfig
 ) -> tfds.core.DatasetBuilder:
   """Makes a builder that keeps its data set below `cache_dir`; TFDS's own folder if empty."""
-  with _quiet():
+  with quiet():
     return builder(data_dir=cache_dir or None, config=config)
 
 
 def is_built(builder: tfds.core.DatasetBuilder) -> bool:
   """True if the cache holds the data set."""
-  with _quiet():
+  with quiet():
     return builder.is_prepared()
 
 
@@ -108,13 +108,14 @@ def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
   Returns:
     A sequence of {'image': bytes of an image file, 'label': int}, read item by item.
   """
-  with _quiet():
+  with quiet():
     builder.download_and_prepare(file_format='array_record')  # the others need TensorFlow
     return builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
+  """Keeps TFDS from the terminal; StudyError where it cannot write."""
   # TFDS tells of each of its steps, on the standard output and as warnings in the log.
   tfds.disable_progress_bar()
   verbosity = logging.get_verbosity()
