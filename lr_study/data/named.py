@@ -103,13 +103,15 @@ def _builder(config: ConfigDict) -> tfds.core.DatasetBuilder:
 
 
 def _check_prepared(builder: tfds.core.DatasetBuilder, config: ConfigDict) -> None:
-  place = f' --data_dir={config.cache_dir}' if config.cache_dir else ''
-  readable = builder.is_prepared() and builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
-  if not readable:
+  found = builder.info.file_format if builder.is_prepared() else None
+  if found is None or found.value != 'array_record':
+    place = f', data_dir={config.cache_dir!r}' if config.cache_dir else ''
+    # Not the command `tfds build`, which does not start without Apache Beam.
     raise StudyError(
       f'data.name: {config.name} is not prepared as array_record in {builder.data_dir}; do so '
-      f'once, where there are a network and TensorFlow: tfds build {config.name} '
-      f'--file_format=array_record{place}'
+      'once, where there are a network and TensorFlow: python -c "import tensorflow_datasets as '
+      f"tfds; tfds.builder('{config.name}'{place}).download_and_prepare("
+      "file_format='array_record')\""
     )
 
 
