@@ -33,13 +33,15 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
 
   config.data = ConfigDict()
-  config.data.name = 'tombstone_letters'  # or 'image_folder'
-  config.data.dir = ''  # of image_folder: one sub-folder a class
+  config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS
+  config.data.dir = ''  # of image_folder: one sub-folder a class; of image_list: the lists
+  config.data.validation_dir = ''  # of image_folder: validate on these; split data.dir if empty
   config.data.classes = ()  # the classes to keep; all if empty (here the ten published ones)
   config.data.per_class = 0  # images of each class, all if 0 (here 700, as published)
   config.data.train_fraction = 0.75  # published: 525 of 700
   config.data.split = 'random'  # 'unseen': whole typefaces and stones (of tombstone_letters) are
   # in the validation images only, so that accuracy there is on what the network never saw
+  config.data.test_fraction = 0.0  # kept out of the sweep, for an honest figure of its answer
   config.data.seed = 0  # of the split, and of the rendered letters
   config.data.resize = 'squash'  # DIGITS's default; 'crop', 'fill', 'half_crop'
   config.data.reshuffle = True  # a new order each epoch, as DIGITS's TensorFlow back end; the

@@ -51,8 +51,9 @@ FIELDS: dict[str, Check] = {
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
   'checkpoint_steps': _COUNT_OR_0,
-  'data.name': _one_of(SOURCES),
+  'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
   'data.dir': _TEXT,
+  'data.validation_dir': _TEXT,
   'data.classes': (
     tuple,
     lambda names: all(isinstance(n, str) and n for n in names),
@@ -61,6 +62,7 @@ FIELDS: dict[str, Check] = {
   'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
   'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
   'data.split': _one_of(SPLITS),
+  'data.test_fraction': _BELOW_1,
   'data.seed': _COUNT_OR_0,
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,

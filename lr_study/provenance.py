@@ -38,6 +38,7 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
       'classes': list(data.classes),
       'train': len(data.train.labels),
       'validation': len(data.validation.labels),
+      'test': data.test,
       'left_out': list(data.left_out),
     },
   }

@@ -77,7 +77,7 @@ def test_unknown_variants(module):
     ('data.train_fraction', 1.0, 'data.train_fraction is'),
     ('data.per_class', 1, 'data.per_class is 1'),
     ('data.resize', 'stretch', 'data.resize is'),
-    ('data.name', 'photographs', 'data.name is'),
+    ('data.name', '', 'data.name is'),
     ('data.classes', ('A', 'A'), "data.classes holds 'A' twice"),
   ],
 )

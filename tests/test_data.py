@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import alexnet_letters
 from lr_study import data
-from lr_study.data import folder, images
+from lr_study.data import folder, images, source
 from lr_study.data.letters import render
 from lr_study.errors import StudyError
 
@@ -151,9 +151,16 @@ def test_resizing_is_the_same_every_time():
   assert (images.resize(image, 16, 'fill') == images.resize(image, 16, 'fill')).all()
 
 
+def split(labels, train_fraction, per_class, seed):
+  parts = np.full(len(labels), source.TRAIN)
+  train, validation, test = data.split(labels, parts, train_fraction, 0.0, per_class, seed)
+  assert not len(test)
+  return train, validation
+
+
 def test_split_is_exact_in_every_class():
   labels = np.repeat(np.arange(10), 700)
-  train, validation = data.split(labels, 0.75, 0, 0)
+  train, validation = split(labels, 0.75, 0, 0)
   assert np.bincount(labels[train]).tolist() == [525] * 10
   assert np.bincount(labels[validation]).tolist() == [175] * 10
   assert sorted(np.concatenate([train, validation])) == list(range(7000))
@@ -161,13 +168,13 @@ def test_split_is_exact_in_every_class():
 
 def test_split_is_seeded_and_keeps_both_sides():
   labels = np.array([0, 0, 1, 1, 1, 2, 2, 2, 2, 2])
-  train, validation = data.split(labels, 0.99, 0, 0)
+  train, validation = split(labels, 0.99, 0, 0)
   assert np.bincount(labels[train]).tolist() == [1, 2, 4]
   assert np.bincount(labels[validation]).tolist() == [1, 1, 1]
-  assert (train == data.split(labels, 0.99, 0, 0)[0]).all()
+  assert (train == split(labels, 0.99, 0, 0)[0]).all()
   big = np.zeros(100, int)
-  assert (data.split(big, 0.5, 0, 0)[0] != data.split(big, 0.5, 0, 1)[0]).any()
-  assert len(data.split(big, 0.5, 10, 0)[0]) == 5
+  assert (split(big, 0.5, 0, 0)[0] != split(big, 0.5, 0, 1)[0]).any()
+  assert len(split(big, 0.5, 10, 0)[0]) == 5
 
 
 @pytest.fixture
@@ -315,7 +322,7 @@ def test_fingerprint_sees_names_sizes_and_times(tmp_path):
   file = tmp_path / 'a'
   file.write_bytes(b'12')
   os.utime(file, ns=(0, 5))
-  first = folder.fingerprint([file])
-  assert folder.fingerprint([file]) == first
+  first = folder.fingerprint([(file, 0, 0)])
+  assert folder.fingerprint([(file, 0, 0)]) == first
   os.utime(file, ns=(0, 6))
-  assert folder.fingerprint([file]) != first
+  assert folder.fingerprint([(file, 0, 0)]) != first

@@ -25,7 +25,7 @@ def small(cache_dir):
   """A study of seconds with the small network, on three letters."""
   config = alexnet_letters.get_config('quick')
   config.learning_rates = (1e5, 1e-2, 1e-3)
-  config.epochs, config.batch_size, config.image_size = 2, 8, 64
+  config.epochs, config.batch_size, config.image_size = 6, 8, 64
   config.data.classes, config.data.per_class = ('O', 'T', 'E'), 32
   config.data.cache_dir = cache_dir
   config.input.grey = config.input.standardise = config.input.invert = True

@@ -1,23 +1,21 @@
 """From image files on disk to the uint8 arrays that a study trains on."""
 
 import hashlib
-import re
 import string
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.data import builders, folder, images
+from lr_study.data import builders, folder, images, lists, named
 from lr_study.data.images import RESIZE_MODES
 from lr_study.data.letters import render
+from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
-__all__ = ['RESIZE_MODES', 'SOURCES', 'SPLITS', 'Dataset', 'Part', 'load', 'split', 'split_unseen']
+__all__ = ['RESIZE_MODES', 'SOURCES', 'SPLITS', 'Dataset', 'Part', 'load', 'load_test', 'split']
 
 SPLITS = ('random', 'unseen')
 
@@ -37,18 +35,9 @@ class Dataset(NamedTuple):
   train: Part
   validation: Part
   mean: np.ndarray  # float32 (size, size, 3), over the training part alone
+  test: int  # images that are kept out of both; `load_test` reads them
   fingerprint: str  # of every pixel and label of both parts, and of the classes
   left_out: tuple[str, ...]  # files that could not be read
-
-
-class Source(NamedTuple):
-  """An opened data set: `items[i]` is {'image': bytes of an image file, 'label': int}."""
-
-  items: Sequence[dict]
-  labels: np.ndarray
-  classes: tuple[str, ...]
-  left_out: tuple[str, ...]
-  unseen: np.ndarray | None = None  # True for images of typefaces and stones kept for validation
 
 
 def load(config: ConfigDict, image_size: int) -> Dataset:
@@ -61,112 +50,111 @@ def load(config: ConfigDict, image_size: int) -> Dataset:
   Raises:
     StudyError: for anything the user can mend in the config or in the files.
   """
-  source = SOURCES[config.name](config, image_size)
-  labels = source.labels
-  if len(source.classes) < 2:
-    raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
-  for label, name in enumerate(source.classes):
-    _check_count(name, int(np.sum(labels == label)), config.name)
-  if config.split == 'unseen':
-    train, validation = split_unseen(source, config)
-  else:
-    train, validation = split(labels, config.train_fraction, config.per_class, config.seed)
-
-  def part(indices: np.ndarray) -> Part:
-    def image(i):
-      return images.resize(images.decode(source.items[i]['image']), image_size, config.resize)
-
-    array = np.empty((len(indices), image_size, image_size, 3), np.uint8)
-    with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock
-      for k, pixels in enumerate(pool.map(image, indices.tolist())):
-        array[k] = pixels
-    return Part(array, labels[indices])
-
-  parts = part(train), part(validation)
+  source, (train, validation, test) = _open(config, image_size)
+  parts = [_read(source, indices, image_size, config.resize) for indices in (train, validation)]
   mean = parts[0].images.mean(axis=0, dtype=np.float64).astype(np.float32)
   return Dataset(
-    config.name, source.classes, *parts, mean, _fingerprint(source.classes, *parts), source.left_out
+    config.name,
+    source.classes,
+    *parts,
+    mean,
+    len(test),
+    _fingerprint(source.classes, *parts),
+    source.left_out,
   )
 
 
+def load_test(config: ConfigDict, image_size: int) -> Part:
+  """The test part, which no sweep reads: what `load` leaves out, with the same arguments."""
+  source, (*_, test) = _open(config, image_size)
+  return _read(source, test, image_size, config.resize)
+
+
 def split(
-  labels: np.ndarray, train_fraction: float, per_class: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+  labels: np.ndarray,
+  parts: np.ndarray,
+  train_fraction: float,
+  test_fraction: float,
+  per_class: int,
+  seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Splits each class by a seeded permutation, so that its share is exact.
 
   Args:
-    labels: int32 (images,); every label from 0 to the largest has at least two images.
+    labels: int32 (images,).
+    parts: int8 (images,): where an image belongs, see source.py. What is TRAIN is split
+      here, into training and validation only if no image is VALIDATION.
     train_fraction: the share of a class that is trained on, to the nearest image, but at
       least one image of every class on either side.
-    per_class: images to use of each class; all if 0 or if there are fewer.
+    test_fraction: the share of a class that is set aside before that. Which images these
+      are hangs on it and on the seed alone.
+    per_class: images to use of each class, and of each part that is given; all if 0 or if
+      there are fewer.
     seed: of the permutation.
 
   Returns:
-    Indices of the training and of the validation images, by class.
+    Indices of the training, the validation and the test images, by class.
   """
-  train, validation = [], []
+  found = ([], [], [])
+  given = bool(np.any(parts == VALIDATION))
   for label in range(labels.max() + 1):
-    indices = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
-    indices = indices[: per_class or None]
-    first = int(np.clip(np.floor(len(indices) * train_fraction + 0.5), 1, len(indices) - 1))
-    train.append(indices[:first])
-    validation.append(indices[first:])
-  return np.concatenate(train), np.concatenate(validation)
+    indices = np.flatnonzero((labels == label) & (parts == TRAIN))
+    indices = np.random.default_rng([seed, label]).permutation(indices)
+    kept = len(indices) - int(np.floor(len(indices) * test_fraction + 0.5))
+    first = min(kept, per_class or kept)
+    if not given:
+      used = first
+      first = max(1, min(used - 1, int(np.floor(used * train_fraction + 0.5))))
+      found[VALIDATION].append(indices[first:used])
+    found[TRAIN].append(indices[:first])
+    found[TEST].append(indices[kept:])
+    for part in (VALIDATION, TEST):
+      own = np.flatnonzero((labels == label) & (parts == part))
+      found[part].append(own[: per_class or None] if part == VALIDATION else own)
+  return tuple(np.concatenate(part) for part in found)
 
 
-def split_unseen(source: Source, config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-  """Splits by what is seen: whole typefaces and stones are in the validation images only.
+def _open(
+  config: ConfigDict, image_size: int
+) -> tuple[Source, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  if config.split == 'unseen':
+    _check_unseen(config)
+  source = SOURCES.get(config.name, named.open_named)(config, image_size)
+  if len(source.classes) < 2:
+    raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
+  if not len(source.labels):
+    raise StudyError(f'{config.name} holds no images')
+  parts = split(
+    source.labels,
+    source.parts,
+    config.train_fraction,
+    config.test_fraction,
+    config.per_class,
+    config.seed,
+  )
+  for label, name in enumerate(source.classes):
+    counts = [int(np.sum(source.labels[part] == label)) for part in parts]
+    if not (counts[TRAIN] and counts[VALIDATION]):
+      raise StudyError(
+        f'class {name!r} has {sum(counts)} images in {config.name}, {counts[TRAIN]} of them to '
+        f'train on and {counts[VALIDATION]} to validate; it needs one of each at least: add some, '
+        'or leave it out with --config.data.classes'
+      )
+  return source, parts
 
-  Returns:
-    Indices of the training and of the validation images, by class.
 
-  Raises:
-    StudyError: if the source does not say, or the share it has is not the one asked for.
-  """
-  if source.unseen is None:
-    raise StudyError(
-      f"data.split='unseen' goes by typeface and stone, which {config.name} does not name; "
-      "leave data.split='random', or use data.name=tombstone_letters"
-    )
-  share = 1 - 1 / render.UNSEEN_EVERY
-  if config.train_fraction != share:
-    raise StudyError(
-      f"data.train_fraction is {config.train_fraction}; data.split='unseen' trains on {share}"
-    )
-  if not source.unseen.any():
-    raise StudyError(
-      f"data.per_class is {config.per_class}; data.split='unseen' needs at least "
-      f'{render.UNSEEN_EVERY} images of each class'
-    )
-  return np.flatnonzero(~source.unseen), np.flatnonzero(source.unseen)
+def _read(source: Source, indices: np.ndarray, image_size: int, mode: str) -> Part:
+  array = np.empty((len(indices), image_size, image_size, 3), np.uint8)
 
+  def read(k):
+    encoded = source.items[int(indices[k])]['image']
+    try:
+      array[k] = images.resize(images.decode(encoded), image_size, mode)
+    except ValueError as error:  # of a set by its name: files of folders were tried before
+      raise StudyError(f'{source.names[int(indices[k])]} cannot be read: {error}') from error
 
-def _image_folder(config: ConfigDict, image_size: int) -> Source:
-  del image_size  # the files are stored as they are, and resized when they are loaded
-  if not config.dir:
-    raise StudyError('data.dir is empty; give --config.data.dir=PATH, one sub-folder a class')
-  root = Path(config.dir).expanduser().resolve()
-  files_of = folder.scan(root, config.classes)
-  files = [(file, label) for label, of in enumerate(files_of.values()) for file in of]
-  for name, of in files_of.items():
-    _check_count(name, len(of), str(root / name))
-  slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
-  key = folder.fingerprint([file for file, _ in files])
-
-  def builder(bad: Sequence[str] = (), good: Sequence[tuple[Path, int]] = ()):
-    files_config = builders.FolderConfig(f'{slug}_{key}', files=tuple(good), left_out=tuple(bad))
-    return builders.make(builders.ImageFolder, config.cache_dir, files_config)
-
-  data_set = builder()
-  if not builders.is_built(data_set):
-    bad = folder.unreadable([file for file, _ in files])
-    names = [f'{file.relative_to(root)} ({why})' for file, why in bad.items()]
-    _check_readable(names, root, config.skip_unreadable)
-    note(f'Storing {len(files) - len(bad)} images of {root}, once')
-    data_set = builder(names, [(file, label) for file, label in files if file not in bad])
-  source = _open(data_set, tuple(files_of))
-  _check_readable(source.left_out, root, config.skip_unreadable)
-  return source
+  images.in_threads(read, range(len(indices)))
+  return Part(array, source.labels[indices])
 
 
 def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
@@ -191,39 +179,38 @@ def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
   data_set = builders.make(builders.TombstoneLetters, config.cache_dir, letters_config)
   if not builders.is_built(data_set):
     note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
-  source = _open(data_set, tuple(letters))
-  index = np.arange(len(source.labels)) % per_class
-  return source._replace(unseen=render.is_unseen(index))
+  items = builders.open_or_build(data_set)
+  labels = np.asarray(data_set.info.metadata['labels'], np.int32)
+  names = [f'{letters[label]} {i % per_class}' for i, label in enumerate(labels)]
+  parts = np.full(len(labels), TRAIN, np.int8)
+  if config.split == 'unseen':
+    parts[render.is_unseen(np.arange(len(labels)) % per_class)] = VALIDATION
+  return Source(items, labels, tuple(letters), parts, names)
 
 
-def _open(builder: Any, classes: tuple[str, ...]) -> Source:
-  items = builders.open_or_build(builder)
-  metadata = builder.info.metadata
-  labels = np.asarray(metadata['labels'], np.int32)
-  return Source(items, labels, classes, tuple(metadata['left_out']))
+def _check_unseen(config: ConfigDict) -> None:
+  if config.name != 'tombstone_letters':
+    raise StudyError(
+      f"data.split='unseen' goes by typeface and stone, which {config.name} does not name; "
+      "leave data.split='random', or use data.name=tombstone_letters"
+    )
+  share = 1 - 1 / render.UNSEEN_EVERY
+  if config.train_fraction != share:
+    raise StudyError(
+      f"data.train_fraction is {config.train_fraction}; data.split='unseen' trains on {share}"
+    )
+  if 0 < config.per_class < render.UNSEEN_EVERY:
+    raise StudyError(
+      f"data.per_class is {config.per_class}; data.split='unseen' needs at least "
+      f'{render.UNSEEN_EVERY} images of each class'
+    )
 
 
 SOURCES: dict[str, Callable[[ConfigDict, int], Source]] = {
   'tombstone_letters': _tombstone_letters,
-  'image_folder': _image_folder,
+  'image_folder': folder.open_folder,
+  'image_list': lists.open_lists,
 }
-
-
-def _check_readable(names: Sequence[str], root: Path, skip: bool) -> None:
-  if names and not skip:
-    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-    raise StudyError(
-      f'{len(names)} unreadable in {root}: {"; ".join(names[:3])}{more}; mend or remove '
-      'them, or go on without them: --config.data.skip_unreadable=True'
-    )
-
-
-def _check_count(name: str, images_: int, where: str) -> None:
-  if images_ < 2:
-    raise StudyError(
-      f'class {name!r} has {images_} images in {where}; it needs at least 2, one to train on '
-      'and one to validate, or leave it out with --config.data.classes'
-    )
 
 
 def _fingerprint(classes: Sequence[str], *parts: Part) -> str:

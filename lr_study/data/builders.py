@@ -11,33 +11,39 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from lr_study.data.letters import faces, render, stones, workers
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, is_full
 
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-  """Image files with their labels, in the order of the data set; `left_out` goes on record."""
+  """Image files with labels and parts, in the order of the data set; the rest goes on record."""
 
-  files: tuple[tuple[Path, int], ...] = ()
+  files: tuple[tuple[Path, int, int], ...] = ()
+  names: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
   """Image files as they are on disk, byte for byte."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
-    labels = [label for _, label in config.files]
-    return _image_info(self, {'labels': labels, 'left_out': list(config.left_out)})
+    metadata = {
+      'labels': [label for _, label, _ in config.files],
+      'parts': [part for _, _, part in config.files],
+      'names': list(config.names),
+      'left_out': list(config.left_out),
+    }
+    return _image_info(self, metadata)
 
   def _split_generators(self, dl_manager):
     del dl_manager
     return {'train': self._generate_examples()}
 
   def _generate_examples(self):
-    for i, (file, label) in enumerate(self.builder_config.files):
+    for i, (file, label, _) in enumerate(self.builder_config.files):
       yield i, {'image': file, 'label': label}
 
 
@@ -69,9 +75,7 @@ class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
       f'version {render.VERSION}. {stones.describe()} {faces.describe()} Every '
       f'{render.UNSEEN_EVERY}th image of a letter has a typeface and a stone that no other has.'
     )
-    return _image_info(
-      self, {'labels': labels, 'left_out': []}, names, description, faces.licences()
-    )
+    return _image_info(self, {'labels': labels}, names, description, faces.licences())
 
   def _split_generators(self, dl_manager):
     del dl_manager
@@ -92,13 +96,13 @@ def make(
   builder: type[tfds.core.GeneratorBasedBuilder], cache_dir: str, config: tfds.core.BuilderConfig
 ) -> tfds.core.DatasetBuilder:
   """Makes a builder that keeps its data set below `cache_dir`; TFDS's own folder if empty."""
-  with _quiet():
+  with quiet():
     return builder(data_dir=cache_dir or None, config=config)
 
 
 def is_built(builder: tfds.core.DatasetBuilder) -> bool:
   """True if the cache holds the data set."""
-  with _quiet():
+  with quiet():
     return builder.is_prepared()
 
 
@@ -108,13 +112,14 @@ def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
   Returns:
     A sequence of {'image': bytes of an image file, 'label': int}, read item by item.
   """
-  with _quiet():
+  with quiet():
     builder.download_and_prepare(file_format='array_record')  # the others need TensorFlow
     return builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
+  """Keeps TFDS from the terminal; StudyError where it cannot write."""
   # TFDS tells of each of its steps, on the standard output and as warnings in the log.
   tfds.disable_progress_bar()
   verbosity = logging.get_verbosity()
@@ -123,6 +128,8 @@ def _quiet():
     with contextlib.redirect_stdout(io.StringIO()):
       yield
   except OSError as error:
+    if is_full(error):
+      raise
     raise StudyError(
       f'cannot build the data set in data.cache_dir: {error}; name another --config.data.cache_dir'
     ) from error

@@ -1,82 +1,223 @@
-"""A folder of images, one sub-folder a class: what lies in it and what of it can be read."""
+"""Image files on disk: which lie in a folder, which of them can be read, and storing those."""
 
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lr_study.data.images import decode
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study.data import builders, images
+from lr_study.data.source import TRAIN, VALIDATION, Source
 from lr_study.errors import StudyError
+from lr_study.progress import note
+
+_LARGEST_FILE = 2**28  # bytes; what Pillow thinks safe to decode is no larger
+
+# A file, its label and its part
+File = tuple[Path, int, int]
 
 
-def scan(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:
+def open_folder(config: ConfigDict, image_size: int) -> Source:
+  """Opens data.dir, one sub-folder a class, and data.validation_dir, which has the same classes."""
+  del image_size  # the files are stored as they are, and resized when they are loaded
+  if not config.dir:
+    raise StudyError('data.dir is empty; give --config.data.dir=PATH, one sub-folder a class')
+  root = Path(config.dir).expanduser().resolve()
+  files_of = scan(root, config.classes)
+  files = [(file, label, TRAIN) for label, of in enumerate(files_of.values()) for file in of]
+  roots = [root]
+  if config.validation_dir:
+    roots.append(Path(config.validation_dir).expanduser().resolve())
+    _check_apart(*roots)
+    of_validation = scan(roots[1], tuple(files_of), 'data.validation_dir')
+    files += [
+      (file, label, VALIDATION) for label, of in enumerate(of_validation.values()) for file in of
+    ]
+  return store(files, tuple(files_of), roots, config)
+
+
+def store(
+  files: Sequence[File], classes: Sequence[str], roots: Sequence[Path], config: ConfigDict
+) -> Source:
+  """Stores the files that can be read as a TFDS data set, once, and opens it.
+
+  Args:
+    files: in the order of the data set.
+    classes: their names, in the order of the labels.
+    roots: the folders that links may not leave; links may lead anywhere if there are none.
+    config: the `data` part of a study's config.
+
+  Raises:
+    StudyError: if files cannot be read, unless `skip_unreadable` says to go on without them.
+  """
+  root = Path(config.dir).expanduser().resolve()
+  slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
+  key = fingerprint(files)
+
+  def builder(bad: Sequence[str] = (), good: Sequence[File] = ()):
+    names = [printable(file, root) for file, *_ in good]
+    files_config = builders.FolderConfig(
+      f'{slug}_{key}', files=tuple(good), names=tuple(names), left_out=tuple(bad)
+    )
+    return builders.make(builders.ImageFolder, config.cache_dir, files_config)
+
+  data_set = builder()
+  if not builders.is_built(data_set):
+    reasons = unreadable([file for file, *_ in files], roots)
+    names = [f'{printable(file, root)} ({why})' for file, why in reasons.items()]
+    _check_readable(names, root, config.skip_unreadable)
+    if len(reasons) == len(files):
+      raise StudyError(f'data.dir: {root} holds no image that can be read, of {len(files)} files')
+    note(f'Storing {len(files) - len(reasons)} images of {root}, once')
+    data_set = builder(names, [file for file in files if file[0] not in reasons])
+  items = builders.open_or_build(data_set)
+  found = data_set.info.metadata
+  _check_readable(found['left_out'], root, config.skip_unreadable)
+  if found['left_out']:
+    note(f'{len(found["left_out"])} unreadable files are left out; summary.md will list them')
+  return Source(
+    items,
+    np.asarray(found['labels'], np.int32),
+    tuple(map(printable, classes)),
+    np.asarray(found['parts'], np.int8),
+    found['names'],
+    tuple(found['left_out']),
+  )
+
+
+def scan(folder: Path, classes: Sequence[str], field: str = 'data.dir') -> dict[str, list[Path]]:
   """Lists the files of each class, sorted, hidden ones left out.
 
   Args:
     folder: holds one sub-folder a class, named by it.
     classes: the classes to keep, in the order of their labels; all if empty.
+    field: the config's, that names the folder.
 
   Returns:
-    class -> its files, those of deeper sub-folders included.
+    class -> its files, those of deeper sub-folders included, and all else that is no folder.
 
   Raises:
     StudyError: if the folder is missing or holds no classes, or a class is missing.
   """
   if not folder.is_dir():
-    raise StudyError(f'data.dir: {folder} is not a folder; name one with a sub-folder a class')
+    raise StudyError(f'{field}: {folder} is not a folder; name one with a sub-folder a class')
   try:
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
-    return _classes(folder, found, classes)
   except OSError as error:
-    raise StudyError(f'data.dir: cannot read {error.filename}: {error.strerror}') from error
+    raise StudyError(f'{field}: cannot read {error.filename}: {error.strerror}') from error
+  if not found:
+    raise StudyError(f'{field}: {folder} has no sub-folders; make one for each class of images')
+  missing = [name for name in classes if name not in found]
+  if missing:
+    what = 'data.classes' if field == 'data.dir' else field
+    raise StudyError(f'{what}: {folder} has no class {missing[0]!r}; it has {", ".join(found)}')
+  # A linked folder is kept as it is, and `read` refuses it: its files would lie elsewhere.
+  return {
+    path.name: [path] if path.is_symlink() else _files(path)
+    for path in (folder / name for name in classes or found)
+  }
 
 
-def fingerprint(files: Sequence[Path]) -> str:
-  """A hash of the files' paths, sizes and times of change: another one, and the set is rebuilt."""
+def fingerprint(files: Sequence[File]) -> str:
+  """A hash of files, labels, parts, sizes and times of change: another one, and all is rebuilt."""
   digest = hashlib.sha256()
-  for file in files:
-    digest.update(os.fsencode(file) + b'\0')
+  for file, label, part in files:
+    digest.update(os.fsencode(file) + b'\0%d %d ' % (label, part))
     try:
-      stat = file.stat()
-      digest.update(b'%d %d' % (stat.st_size, stat.st_mtime_ns))
-    except OSError as error:  # a link to nowhere, say; `unreadable` names it
-      digest.update(str(error.errno).encode())
+      found = file.stat()
+      digest.update(b'%d %d' % (found.st_size, found.st_mtime_ns))
+    except (OSError, ValueError) as error:  # a link to nowhere, say; `unreadable` names it
+      digest.update(str(error).encode('utf-8', 'replace'))
   return digest.hexdigest()[:16]
 
 
-def unreadable(files: Sequence[Path]) -> dict[Path, str]:
+def unreadable(files: Sequence[Path], roots: Sequence[Path] = ()) -> dict[Path, str]:
   """Tries to decode every file: the ones that are no whole image, and why."""
 
   def reason(file):
     try:
-      decode(file.read_bytes())
-    except (OSError, ValueError) as error:
-      return str(error)
+      images.decode(read(file, roots))
+    except ValueError as error:
+      return printable(str(error))
 
-  with ThreadPoolExecutor() as pool:
-    reasons = pool.map(reason, files)
-    return {file: why for file, why in zip(files, reasons, strict=True) if why is not None}
+  reasons = images.in_threads(reason, files)
+  return {file: why for file, why in zip(files, reasons, strict=True) if why is not None}
 
 
-def _classes(folder: Path, found: Sequence[str], classes: Sequence[str]) -> dict[str, list[Path]]:
-  if not found:
-    raise StudyError(f'data.dir: {folder} has no sub-folders; make one for each class of images')
-  missing = [name for name in classes if name not in found]
-  if missing:
-    raise StudyError(
-      f'data.classes: {folder} has no class {missing[0]!r}; it has {", ".join(found)}'
-    )
-  return {name: _files(folder / name) for name in classes or found}
+def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
+  """Reads a regular file, and nothing that could block, be endless or lie elsewhere.
+
+  A link that leaves the folder is refused: folders come from strangers, and such a link could put
+  any picture that you may read into the study. Who links on purpose names the files in a list.
+
+  Args:
+    file: links to a file inside the roots are followed.
+    roots: resolved folders that the file must lie in; anywhere if there are none.
+
+  Raises:
+    ValueError: saying why it is not read.
+  """
+  try:
+    if roots and file.is_symlink() and not any(map(file.resolve().is_relative_to, roots)):
+      raise ValueError('a link out of the folder')
+    found = file.stat()
+    if stat.S_ISDIR(found.st_mode):
+      raise ValueError(
+        'a link to a folder' if file.is_symlink() else 'a folder that cannot be listed'
+      )
+    if not stat.S_ISREG(found.st_mode):  # a pipe would wait for a writer, a device never ends
+      raise ValueError('not a regular file')
+    if found.st_size > _LARGEST_FILE:
+      raise ValueError(f'{found.st_size} bytes, more than {_LARGEST_FILE}')
+    with file.open('rb') as stream:
+      return stream.read(_LARGEST_FILE)
+  except OSError as error:
+    raise ValueError(error.strerror or str(error)) from error
+  except RuntimeError as error:  # so Python 3.11 and 3.12 tell of a link to itself
+    raise ValueError('a link to itself') from error
+
+
+def printable(name: Path | str, root: Path | None = None) -> str:
+  """A name fit for a terminal and for JSON: any bytes may be in it, even a terminal's commands."""
+  if root and isinstance(name, Path) and name.is_relative_to(root):
+    name = name.relative_to(root)
+  text = os.fsencode(name).decode('utf-8', 'backslashreplace')
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def _files(folder: Path) -> list[Path]:
-  found = []
-  for parent, folders, names in os.walk(folder, onerror=_raise):
-    folders[:] = sorted(name for name in folders if not name.startswith('.'))
-    found += [Path(parent, name) for name in sorted(names) if not name.startswith('.')]
-  return found
+  # Not os.walk: it recurses, and a folder may be deeper than Python's stack.
+  found, folders = [], [str(folder)]
+  while folders:
+    parent = folders.pop()
+    try:
+      with os.scandir(parent) as listing:
+        entries = [entry for entry in listing if not entry.name.startswith('.')]
+    except OSError:
+      found.append(Path(parent))  # reading it will say why
+      continue
+    for entry in entries:
+      inner = entry.is_dir(follow_symlinks=False)
+      (folders.append if inner else found.append)(entry.path if inner else Path(entry.path))
+  return sorted(found)
 
 
-def _raise(error: OSError) -> None:
-  raise error  # os.walk would pass over what it may not read
+def _check_apart(train: Path, validation: Path) -> None:
+  if train.is_relative_to(validation) or validation.is_relative_to(train):
+    raise StudyError(
+      f'data.validation_dir: {validation} and data.dir {train} share files; name two folders '
+      'beside each other'
+    )
+
+
+def _check_readable(names: Sequence[str], root: Path, skip: bool) -> None:
+  if names and not skip:
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    raise StudyError(
+      f'{len(names)} unreadable in {root}: {"; ".join(names[:3])}{more}; mend or remove '
+      'them, or go on without them: --config.data.skip_unreadable=True'
+    )

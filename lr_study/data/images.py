@@ -1,12 +1,34 @@
 """Image files of any kind to upright RGB squares."""
 
+import contextlib
+import threading
 import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 RESIZE_MODES = ('squash', 'crop', 'fill', 'half_crop')
+
+# Pillow reads some fifty formats; with one of them (EPS) it starts another program.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+# A progressive JPEG has about ten scans. Each costs a pass over all pixels but only a few bytes,
+# so thousands of them would keep the decoder busy for hours.
+_SCANS = 100
+# Images of more pixels are decoded one at a time: in each of many threads they would fill memory.
+_LARGE = 2**25
+_one_large = threading.Lock()
+
+
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+  """The function of each item, in order; Pillow releases the interpreter's lock in its loops."""
+  with warnings.catch_warnings():  # here, because it is not safe in a thread
+    warnings.simplefilter('ignore')  # Pillow warns of odd metadata, which does no harm
+    with ThreadPoolExecutor() as pool:
+      return list(pool.map(function, items))
 
 
 def decode(encoded: bytes) -> Image.Image:
@@ -16,14 +38,19 @@ def decode(encoded: bytes) -> Image.Image:
   over white; 16 bits scaled to 8.
 
   Raises:
-    ValueError: if the bytes are no image that Pillow reads, are cut off, or hold more pixels
-      than Pillow thinks safe.
+    ValueError: if the bytes are no JPEG, PNG, WebP, BMP, GIF, TIFF or PPM, are cut off, or hold
+      more pixels than Pillow thinks safe.
   """
+  if not encoded:
+    raise ValueError('empty')
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # of odd metadata, which does no harm ...
-      warnings.simplefilter('error', Image.DecompressionBombWarning)  # ... a bomb does
-      with Image.open(BytesIO(encoded)) as image:
+    with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
+      pixels = image.width * image.height
+      if pixels > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f'{pixels} pixels, a decompression bomb?')
+      if image.format in ('JPEG', 'MPO') and encoded.count(b'\xff\xda') > _SCANS:
+        raise ValueError(f'a JPEG of more than {_SCANS} scans')
+      with _one_large if pixels > _LARGE else contextlib.nullcontext():
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
   except UnidentifiedImageError as error:  # its message holds an address in memory
@@ -48,8 +75,12 @@ def resize(image: Image.Image, size: int, mode: str) -> np.ndarray:
   if mode == 'squash' or ratios[0] == ratios[1]:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
   ratio = {'crop': min(ratios), 'fill': max(ratios), 'half_crop': sum(ratios) / 2}[mode]
-  width, height = (max(1, round(n / ratio)) for n in image.size)
-  scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+  # Only what will be seen is scaled: the whole of an image of 1 x 50,000 would become gigabytes.
+  seen = [min(n, size * ratio) for n in image.size]
+  left, top = ((n - part) / 2 for n, part in zip(image.size, seen, strict=True))
+  width, height = (min(size, max(1, round(part / ratio))) for part in seen)
+  box = (left, top, left + seen[0], top + seen[1])
+  scaled = image.resize((width, height), Image.Resampling.BILINEAR, box)
   # Noise, as in DIGITS, so that no flat border can be learned; seeded, so that the same
   # image always comes out the same.
   noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
@@ -60,11 +91,16 @@ def resize(image: Image.Image, size: int, mode: str) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
   if image.mode.startswith('I') or image.mode == 'F':
-    values = np.asarray(image, np.float64)
+    values = np.asarray(image)
     # Pillow opens 16-bit files in these modes; a float image holds 0 to 1 or 0 to 255.
     tops = (1, 255, 65535) if image.mode == 'F' else (255, 65535) if image.mode == 'I' else (65535,)
     top = next((top for top in tops if values.max() <= top), tops[-1])
-    image = Image.fromarray(np.uint8(np.clip(np.nan_to_num(values) / top, 0, 1) * 255 + 0.5))
+    shares = np.nan_to_num(values.astype(np.float32))
+    shares *= 1 / top  # in place: such an image may have 89 million pixels
+    np.clip(shares, 0, 1, out=shares)
+    shares *= 255
+    shares += 0.5
+    image = Image.fromarray(shares.astype(np.uint8))
   if image.has_transparency_data:
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, 'white')

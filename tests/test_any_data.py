@@ -1,0 +1,167 @@
+"""Data sets by name and by list."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core import registered
+
+from configs import alexnet_letters
+from lr_study import data
+from lr_study.errors import StudyError
+
+
+@pytest.fixture
+def config(tmp_path):
+  config = alexnet_letters.get_config().data
+  config.cache_dir = str(tmp_path / 'cache')
+  return config
+
+
+@pytest.fixture
+def lists(config, tmp_path):
+  """Images of grey level 10 x class + i; class 2 in another folder, by its whole path."""
+  config.name, config.dir = 'image_list', str(tmp_path / 'lists')
+  root = tmp_path / 'lists'
+  (root / 'some photos').mkdir(parents=True)
+  (tmp_path / 'apart').mkdir()
+  lines = []
+  for label in range(3):
+    for i in range(5):
+      parent = root / 'some photos' if label < 2 else tmp_path / 'apart'
+      Image.new('RGB', (9, 9), (10 * label + i,) * 3).save(parent / f'{label} {i}.png')
+      lines.append(f'{parent if label == 2 else "some photos"}/{label} {i}.png {label}')
+  (root / 'train.txt').write_text('\n'.join(lines) + '\n\n')
+  (root / 'labels.txt').write_text('ant\nbee\ncat\n')
+  return root
+
+
+def test_lists(config, lists):
+  found = data.load(config, 8)
+  assert found.classes == ('ant', 'bee', 'cat')
+  for part, count in ((found.train, 4), (found.validation, 1)):
+    assert np.bincount(part.labels).tolist() == [count] * 3
+    assert (part.images[:, 0, 0, 0] // 10 == part.labels).all()
+  lines = (lists / 'train.txt').read_text().splitlines()
+  (lists / 'train.txt').write_text('\n'.join(lines[0:3] + lines[5:8] + lines[10:13]))
+  (lists / 'val.txt').write_text('\n'.join(lines[3::5]))
+  (lists / 'test.txt').write_text('\r\n'.join(lines[4::5]))
+  found = data.load(config, 8)
+  assert sorted(found.train.images[:, 0, 0, 0] % 10) == [0] * 3 + [1] * 3 + [2] * 3
+  assert (found.validation.images[:, 0, 0, 0] % 10 == 3).all()
+  assert (data.load_test(config, 8).images[:, 0, 0, 0] % 10 == 4).all()
+  config.classes = ('cat', 'ant')
+  found = data.load(config, 8)
+  assert found.validation.images[:, 0, 0, 0].tolist() == [23, 3]
+
+
+def test_bad_lists(config, lists):
+  def fails(match):
+    with pytest.raises(StudyError, match=match):
+      data.load(config, 8)
+
+  with (lists / 'train.txt').open('a') as stream:
+    stream.write('some photos/0 0.png\n')
+  fails(r"train\.txt, line 17: 'some photos/0 0\.png' is no path and number")
+  (lists / 'train.txt').write_text('nowhere.png 0\nsome photos/0 0.png 1')
+  fails(r'1 unreadable .*nowhere\.png \(No such file')
+  (lists / 'train.txt').write_text('a.png 3')
+  fails('names 3 classes')
+  (lists / 'train.txt').write_text('')
+  fails('lists no images')
+  (lists / 'train.txt').unlink()
+  fails(r'holds no train\.txt')
+
+
+def prepared(tmp_path, name, version, classes, pixels, splits):
+  """A TFDS set as TFDS itself would have prepared it, under its name; made without TensorFlow."""
+  config = tfds.core.BuilderConfig(name=name.partition('/')[2]) if '/' in name else None
+
+  def info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(28, 28, 1)),
+          'label': tfds.features.ClassLabel(num_classes=classes),
+        }
+      ),
+      disable_shuffling=True,
+    )
+
+  def generate(count):
+    for i in range(count):
+      yield i, {'image': Image.fromarray(pixels(i)), 'label': 1 + i % 3}
+
+  members = {
+    '__module__': __name__,
+    'VERSION': tfds.core.Version(version),
+    'BUILDER_CONFIGS': [config] if config else [],
+    'name': name.partition('/')[0],
+    '_info': info,
+    '_split_generators': lambda self, _: {s: generate(n) for s, n in splits.items()},
+    '_generate_examples': None,
+  }
+  with registered.skip_registration():
+    kind = type('Made', (tfds.core.GeneratorBasedBuilder,), members)
+  builder = kind(data_dir=str(tmp_path), config=config)
+  builder.download_and_prepare(file_format='array_record')
+
+
+def corner(i):
+  pixels = np.zeros((28, 28), np.uint8)
+  pixels[:14, 14:] = 100 + i  # above, on the right
+  return pixels
+
+
+def test_a_set_of_tfds(config):
+  prepared(config.cache_dir, 'mnist', '3.0.1', 10, corner, {'train': 24, 'test': 6})
+  config.name = 'mnist'
+  found = data.load(config, 28)
+  assert found.classes == ('1', '2', '3')  # those that it has images of
+  assert np.bincount(found.train.labels).tolist() == [6] * 3
+  assert found.test == 6
+  for part in (found.train, found.validation, data.load_test(config, 28)):
+    for image, label in zip(*part, strict=True):
+      assert image.shape == (28, 28, 3)
+      assert (image[0, -1] == image[0, -1, 0]).all()
+      assert (image[0, -1, 0] - 100) % 3 == label
+  config.classes = ('3', '1')
+  assert data.load(config, 28).classes == ('3', '1')
+  config.classes = ('3', '11')
+  with pytest.raises(StudyError, match="no class '11'"):
+    data.load(config, 28)
+
+
+def test_letters_of_emnist_are_upright(config):
+  prepared(config.cache_dir, 'emnist/letters', '3.1.0', 37, corner, {'train': 12})
+  config.name, config.classes = 'emnist/letters', ('A', 'C')
+  found = data.load(config, 28)
+  assert found.classes == ('A', 'C')
+  assert (found.train.images[:, -1, 0, 0] >= 100).all()  # below, on the left
+
+
+@pytest.mark.parametrize('name', ['mnist', 'cifar10', 'emnist/letters', 'imagenet2012'])
+def test_what_is_not_prepared_is_said_at_once(config, name):
+  config.name = name
+  started = time.monotonic()
+  with pytest.raises(
+    StudyError, match=rf"tfds\.builder\('{name}', data_dir=.*\)\.download_and_prepare"
+  ):
+    data.load(config, 28)
+  assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize('name', ['mnits', 'emnist/nope', '../x', 'mnist:9.9.9'])
+def test_sets_that_do_not_exist(config, name):
+  config.name = name
+  with pytest.raises(StudyError, match='It must be tombstone_letters, image_folder'):
+    data.load(config, 28)
+
+
+def test_a_set_without_images(config):
+  config.name = 'ag_news_subset'
+  with pytest.raises(StudyError, match='no image classification set'):
+    data.load(config, 28)
