@@ -129,6 +129,27 @@ def test_a_study_goes_on_with_other_devices(config_file, finished, tmp_path):
   assert statuses[0] == statuses[1]
 
 
+def test_slurm_tells_the_processes_who_they_are(config_file, finished, tmp_path):
+  """By the variables that Slurm sets."""
+  folder = tmp_path / 'slurm'
+  slurm = {
+    'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': '2',
+    'SLURM_STEP_NUM_NODES': '1', 'JAX_NUM_CPU_DEVICES': '2',
+  }  # fmt: skip
+  processes = [
+    subprocess.Popen(
+      [*START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS, '--distributed'],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      env=os.environ | slurm | {'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)},
+    )
+    for index in range(2)
+  ]  # fmt: skip
+  found = [process.communicate(timeout=200) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], found
+  assert 'Process 1 is done' in found[1][0]
+  assert_same(folder, finished)
+
+
 def test_a_cluster_that_is_not_there_is_one_line(config_file, tmp_path):
   done = sweep(config_file, f'--workdir={tmp_path / "none"}', '--distributed')
   assert done.returncode == 2

@@ -12,7 +12,7 @@ from lr_study import model as models
 from lr_study import parallel, training
 from lr_study.benchmark.side import RATES, config_of, data_of
 from lr_study.data import Dataset, Part
-from lr_study.trial import cross_entropy, make_trial
+from lr_study.trial import cross_entropy
 
 
 class LrStudy:
@@ -23,30 +23,22 @@ class LrStudy:
       jax.config.update('jax_num_cpu_devices', options['devices'])
     parallel.keep_compiled_programs()
     config = config_of(options)
-    images, labels, mean = data_of(options, config.image_size)
     self.trials = options['trials']
-    trial = make_trial(config, 10, len(labels))
-    self._trials = parallel.make_trials(
-      trial, [0] * self.trials, config.parallel, config.batch_size, 1, config.trials_per_call
-    )
-    self._arrays = parallel.share(parallel.Arrays(images, labels, mean), config.parallel)
-    self._memory = self._trials.memory(self._arrays)
-    self._rate_T = self._trials.to_devices(np.asarray(config.learning_rates, np.float32))
-    self._seed_T = self._trials.to_devices(np.zeros(self.trials, np.uint32))
-    self._order_T = self._trials.order(self._seed_T, 0, self._arrays)
-    self._state_T = self._trials.init(self._seed_T)
-    self._batches, self._batch_size = len(labels) // config.batch_size, config.batch_size
+    self._study = training.prepare(config, _data(*data_of(options, config.image_size)))
+    self._running = training.run_together(self._study, np.arange(self.trials))
+    self._memory = self._running.trials.memory(self._study.train)
+    self._state_T = self._running.trials.init(self._running.seed_T)
     self._done = 0
 
   def run(self, steps: int) -> None:
-    for _ in range(steps):
-      start = self._done % self._batches * self._batch_size
-      self._state_T, _ = self._trials.train_step(
-        self._state_T, self._rate_T, self._seed_T, self._arrays, self._order_T, start
+    while steps:
+      # An epoch's steps, as a sweep trains them; the curves come to the host.
+      first = self._done % self._study.steps_per_epoch
+      last = min(first + steps, self._study.steps_per_epoch)
+      self._state_T, _ = training.train_steps(
+        self._study, self._running, self._state_T, 0, first, last
       )
-      self._done += 1
-      if self._done % self._trials.fold_every == 0:
-        self._state_T = self._trials.fold(self._state_T)
+      self._done, steps = self._done + last - first, steps - (last - first)
     jax.block_until_ready(self._state_T)
 
   def reported(self) -> int:
@@ -109,7 +101,7 @@ class Ladder:
 
   def __init__(self, options: dict[str, Any]):
     parallel.keep_compiled_programs()
-    self._options, self.trials, self._prepared = options, len(RATES), {}
+    self._options, self.trials = options, len(RATES)
 
   def run(self, steps: int) -> dict[str, Any]:
     config = config_of(self._options | {'trials': len(RATES)}).copy_and_resolve_references()
@@ -119,9 +111,7 @@ class Ladder:
     config.log_every_steps = max(1, steps // 12)
     config.lock()
     images, labels, mean = data_of(self._options | {'images': steps // 3}, config.image_size)
-    part = Part(images, labels)
-    data = Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, '', ())
-    study = training.prepare(config, data)
+    study = training.prepare(config, _data(images, labels, mean))
     running = training.run_together(study, np.arange(len(RATES)))
     state_T = jax.block_until_ready(running.trials.init(running.seed_T))
     training.train_steps(study, running, state_T, 0, 0, 1)  # compiles; writes over the state
@@ -142,6 +132,11 @@ class Ladder:
 
   def reported(self) -> None:
     return None
+
+
+def _data(images: np.ndarray, labels: np.ndarray, mean: np.ndarray) -> Dataset:
+  part = Part(images, labels)
+  return Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, 0, '', ())
 
 
 class Floor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lr_study import model as models
+from lr_study.benchmark.side import config_of
 from lr_study.errors import StudyError
 
 ROOT = Path(__file__).parents[2]
@@ -195,8 +196,6 @@ def work(network: str, width: float, image_size: int, classes: int = 10) -> tupl
 
 def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: list[float]) -> Any:
   """The share of the machine's own limits that our step reaches, layer by layer, in each round."""
-  from lr_study.benchmark.side import config_of  # noqa: PLC0415
-
   config = config_of(dict(options))
   flops, read = work(config.model.preset, config.model.width, config.image_size)
   shares = []

@@ -7,7 +7,6 @@ with bytes. It ends with its input.
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -62,7 +61,7 @@ def data_of(options: dict[str, Any], image_size: int) -> tuple[np.ndarray, np.nd
 
 
 def _kind(name: str) -> Any:
-  # Imported here: a side of PyTorch must not load JAX, nor the other way round.
+  # Imported here: a side in JAX needs no PyTorch installed.
   if name.startswith('torch'):
     from lr_study.benchmark import torch_sides  # noqa: PLC0415
 
@@ -74,8 +73,6 @@ def _kind(name: str) -> Any:
 
 def main() -> None:
   options = json.loads(sys.argv[1])
-  if 'threads' in options:
-    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: options['threads']])
   kind = _kind(options['kind'])
   before = psutil.Process().memory_info().rss
   started = time.perf_counter()

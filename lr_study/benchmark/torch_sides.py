@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from lr_study.benchmark.side import RATES, config_of, data_of
-from lr_study.model import PRESETS, Preset, scaled
+from lr_study.model import KERNELS, POOL_AFTER, PRESETS, Preset, scaled
 
 
 def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Sequential:
   """The network of lr_study/model.py, for images (batch, 3, height, width)."""
   layers, channels, head = [], 3, scaled(4096, width)
-  for i, kernel in enumerate((11, 5, 3, 3, 3)):
+  for i, kernel in enumerate(KERNELS):
     groups = preset.groups[i]
     features = scaled(preset.features[i], width, groups)
     stride = 4 if i == 0 else 1
@@ -27,7 +27,7 @@ def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Se
     ]
     if preset.norm and i < 2:
       layers.append(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
-    if i in (0, 1, 4):
+    if i in POOL_AFTER:
       layers.append(nn.MaxPool2d(3, 2, ceil_mode=preset.ceil_pool))
     channels = features
   if preset.adaptive_pool:
@@ -40,6 +40,22 @@ def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Se
   return nn.Sequential(*layers, nn.LazyLinear(classes))
 
 
+class _Batches:
+  """The images of a side's options, in order, again and again."""
+
+  def __init__(self, options: dict[str, Any], config: ConfigDict):
+    images, labels, mean = data_of(options, config.image_size)
+    self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    self._mean = torch.from_numpy(mean).permute(2, 0, 1)
+    self._labels, self._done = torch.from_numpy(labels).long(), 0
+    self._size = config.batch_size
+
+  def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+    index = torch.arange(self._done, self._done + self._size) % len(self._labels)
+    self._done += self._size
+    return self._images[index].float() - self._mean, self._labels[index]
+
+
 class Eager:
   """One model in eager mode, as one process a rate runs it; or by torch.compile."""
 
@@ -47,24 +63,17 @@ class Eager:
 
   def __init__(self, options: dict[str, Any]):
     torch.manual_seed(0)
-    torch.set_num_threads(options.get('threads', os.cpu_count()))
-    self._config = config_of(options | {'trials': 1})
-    images, labels, mean = data_of(options, self._config.image_size)
-    self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    self._mean = torch.from_numpy(mean).permute(2, 0, 1)
-    self._labels, self._done = torch.from_numpy(labels).long(), 0
-    self._model = _network(self._config)
-    self._optimizer = _sgd(self._model, self._config, self._config.learning_rates[0])
+    torch.set_num_threads(os.cpu_count())
+    config = config_of(options | {'trials': 1})
+    self._batches, self._model = _Batches(options, config), _network(config)
+    self._optimizer = _sgd(self._model, config, config.learning_rates[0])
     self._apply = torch.compile(self._model) if options['kind'] == 'torch_compile' else self._model
 
   def run(self, steps: int) -> None:
-    batch = self._config.batch_size
     for _ in range(steps):
-      index = torch.arange(self._done, self._done + batch) % len(self._labels)
-      self._done += batch
-      inputs = self._images[index].float() - self._mean
+      inputs, labels = self._batches.next()
       self._optimizer.zero_grad()
-      loss = nn.functional.cross_entropy(self._apply(inputs), self._labels[index])
+      loss = nn.functional.cross_entropy(self._apply(inputs), labels)
       loss.backward()
       self._optimizer.step()
 
@@ -78,10 +87,7 @@ class Vmap:
   def __init__(self, options: dict[str, Any]):
     torch.manual_seed(0)
     self.trials, self._config = options['trials'], config_of(options)
-    images, labels, mean = data_of(options, self._config.image_size)
-    self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    self._mean = torch.from_numpy(mean).permute(2, 0, 1)
-    self._labels, self._done = torch.from_numpy(labels).long(), 0
+    self._batches = _Batches(options, self._config)
     model = _network(self._config)
     self._params = {
       name: torch.stack([p.detach()] * self.trials) for name, p in model.named_parameters()
@@ -98,12 +104,9 @@ class Vmap:
     )
 
   def run(self, steps: int) -> None:
-    batch, momentum = self._config.batch_size, self._config.optimizer.momentum
+    momentum = self._config.optimizer.momentum
     for _ in range(steps):
-      index = torch.arange(self._done, self._done + batch) % len(self._labels)
-      self._done += batch
-      inputs = self._images[index].float() - self._mean
-      gradient = self._gradient(self._params, inputs, self._labels[index])
+      gradient = self._gradient(self._params, *self._batches.next())
       for name, param in self._params.items():
         update = gradient[name]
         if momentum:
