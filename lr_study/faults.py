@@ -44,7 +44,7 @@ def kill_often(
   _run(config, whole, 3600)
   seconds = time.monotonic() - started
   while killed < kills or not (folder / 'results.json').exists():
-    limit = draw.uniform(0, 1.2 * seconds) if killed < kills else 3600
+    limit = draw.uniform(0, seconds) if killed < kills else 3600
     if _run(config, folder, limit):
       killed += 1
       last[_last_written(folder)] += 1

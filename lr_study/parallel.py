@@ -118,13 +118,22 @@ def make_trials(
     return new_T, metrics_T
 
   def memory(arrays):
-    seed = np.zeros(shape, np.uint32)
-    state, orders = _hollow(init, seed), _hollow(order, seed, 0, arrays)
-    of_params, _ = _hollow(gradient, state, seed, arrays, orders, 0)
+    place = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
+
+    def form(function, *arguments):
+      # With the device, as the arguments of a call are: then a call finds what is compiled here.
+      return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(function, *arguments),
+      )
+
+    seed, rate = form(lambda: (jnp.zeros(shape, jnp.uint32), jnp.zeros(shape, jnp.float32)))
+    state, orders = form(init, seed), form(order, seed, 0, arrays)
+    of_params, _ = form(gradient, state, seed, arrays, orders, 0)
     programs = (
       init.lower(seed),
       gradient.lower(state, seed, arrays, orders, 0),
-      update.lower(state, of_params, np.zeros(shape, np.float32)),
+      update.lower(state, of_params, rate),
       fold.lower(state),
       eval_step.lower(state, arrays, 0),
     )
@@ -201,15 +210,17 @@ def _programs(
     weight = index < len(arrays.labels)
     return jax.vmap(lambda state: trial.eval_step(state, batch, arrays.mean, weight))(state_T)
 
-  def compiled(function, in_axes, donates=False):
+  def compiled(function, in_axes, donates=False, options=None):
     donated = 0 if donates else ()
     if how == 'vmap':
-      return jax.jit(function, donate_argnums=donated)
+      return jax.jit(function, donate_argnums=donated, compiler_options=options)
     return jax.pmap(function, in_axes=in_axes, devices=_devices(how), donate_argnums=donated)
 
+  quick = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
   return (
-    compiled(init, (0,)),
-    compiled(order, (0, None, 0)),
+    # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
+    compiled(init, (0,), options=quick),
+    compiled(order, (0, None, 0), options=quick),
     compiled(gradient, (0, 0, 0, 0, None)),
     compiled(jax.vmap(trial.update), (0, 0, 0), donates=True),
     compiled(jax.vmap(trial.fold), (0,), donates=True),
@@ -239,8 +250,9 @@ def keep_compiled_programs() -> None:
 
 
 def state_of(trial: Trial, trials: int) -> Any:
-  """What `to_host` gives of the state of so many trials, for its form alone."""
-  return _hollow(jax.vmap(lambda seed: trial.init(_keys(seed)[0])), np.zeros(trials, np.uint32))
+  """What `to_host` gives of the state of so many trials, for its form: arrays without memory."""
+  form = jax.eval_shape(trial.init, jax.random.key(0))
+  return jax.tree.map(lambda x: np.broadcast_to(np.zeros([], x.dtype), (trials, *x.shape)), form)
 
 
 def share(tree: Any, how: str) -> Any:
@@ -250,14 +262,6 @@ def share(tree: Any, how: str) -> Any:
   devices = len(jax.local_devices())
   copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
   return jax.device_put(copies, _one_each())
-
-
-def _hollow(function: Callable[..., Any], *arguments: Any) -> Any:
-  """What a function gives, for its form alone: host arrays without memory of their own."""
-  return jax.tree.map(
-    lambda x: np.broadcast_to(np.zeros([], x.dtype), x.shape),
-    jax.eval_shape(function, *arguments),
-  )
 
 
 def _devices(how: str) -> list[jax.Device]:

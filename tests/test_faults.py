@@ -1,7 +1,6 @@
 """Kills, damaged files, full disks and too little memory, each for real, on the main command."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -106,8 +105,10 @@ def test_without_any_whole_checkpoint_it_starts_anew(config_file, finished, unfi
   assert faults.differences(unfinished, finished) == []
 
 
-def limited(size):
-  return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+LIMITED = (
+  'import os, resource, sys; size = int(sys.argv[1]); '
+  'resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); os.execv(sys.argv[2], sys.argv[2:])'
+)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,9 @@ def test_a_file_that_may_not_grow_is_one_line_and_status_1(
   folder = tmp_path / 'full'
   options = [] if cached else [f'--config.data.cache_dir={tmp_path / "cache"}']
   done = subprocess.run(
-    [*START, f'--config={config_file}', f'--workdir={folder}', *options],
-    capture_output=True, text=True, check=False, preexec_fn=limited(size),
+    [sys.executable, '-c', LIMITED, str(size), *START, f'--config={config_file}',
+     f'--workdir={folder}', *options],
+    capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 1, done.stdout
   # Before or after it may stand what TensorStore's threads say on their own.

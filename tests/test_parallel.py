@@ -9,7 +9,8 @@ from helpers import load, train
 from lr_study import parallel, trial
 
 RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
-STEPS = 50
+# Sooner or later rounding makes a maximum of a pooling change place, and a loss jumps by 1e-3.
+STEPS = 25
 
 
 @pytest.fixture(scope='module')
