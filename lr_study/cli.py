@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
-from lr_study import processes
+from lr_study import formats, processes
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.interrupt import Stopped
 
@@ -110,7 +110,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str, status: int = 2) -> None:
-  # Names of files may hold line breaks, and what the terminal cannot show.
-  line = ' '.join(message.splitlines()).encode('utf-8', 'backslashreplace').decode()
-  print(f'error: {line}', file=sys.stderr)
+  # Names of files may hold line breaks, and what steers a terminal or cannot be shown by it.
+  print(f'error: {formats.printable(" ".join(message.splitlines()))}', file=sys.stderr)
   sys.exit(status)

@@ -13,6 +13,8 @@ from lr_study import model, parallel, schedule
 from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
 from lr_study.errors import StudyError
 
+_LONGEST = 200  # characters of a wrong value that are shown
+
 # field -> (type, a test of its value, what the test asks for); the configs say what it is for
 Check = tuple[type, Callable[[Any], bool], str]
 
@@ -23,8 +25,8 @@ def _one_of(names) -> Check:
 
 _TEXT = (str, lambda _: True, 'a string')
 _SWITCH = (bool, lambda _: True, 'True or False')
-_COUNT = (int, lambda n: n >= 1, 'a whole number from 1 up')
-_COUNT_OR_0 = (int, lambda n: n >= 0, 'a whole number from 0 up')
+_COUNT = (int, lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1')
+_COUNT_OR_0 = (int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2^31 - 1')
 _POSITIVE = (float, lambda x: x > 0, 'a number above 0')
 _AT_LEAST_0 = (float, lambda x: x >= 0, 'a number from 0 up')
 _BELOW_1 = (float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
@@ -43,7 +45,7 @@ FIELDS: dict[str, Check] = {
   ),
   'epochs': (int, lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
   'batch_size': _COUNT,
-  'image_size': _COUNT,
+  'image_size': (int, lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
   'parallel': _one_of(parallel.HOW),
   'trials_per_call': _COUNT_OR_0,
   'memory_gb': _AT_LEAST_0,
@@ -74,7 +76,7 @@ FIELDS: dict[str, Check] = {
   'input.mirror': _SWITCH,
   'input.bgr': _SWITCH,
   'input.grey': _SWITCH,
-  'input.size': _COUNT_OR_0,
+  'input.size': (int, lambda n: 0 <= n <= 65536, 'a whole number from 0 to 65536'),
   'input.standardise': _SWITCH,
   'input.rotation': (float, lambda x: 0 <= x <= 180, 'degrees from 0 to 180'),
   'input.shift': _BELOW_1,
@@ -117,7 +119,7 @@ def check(config: ConfigDict) -> ConfigDict:
   """Checks every field and what they ask of one another.
 
   Returns:
-    A copy, locked, with rates as floats, fit to be run and saved.
+    A copy, locked, with floats where numbers need not be whole, fit to be run and saved.
 
   Raises:
     StudyError: naming the first field that is missing, unknown or out of range.
@@ -131,9 +133,12 @@ def check(config: ConfigDict) -> ConfigDict:
     value = _value(config, name)
     if kind is float and _is_number(value):
       value = float(value)
+      with config.ignore_type():  # where a NumPy number or a fraction was
+        config.update_from_flattened_dict({name: value})
     if type(value) is not kind or (kind is float and not math.isfinite(value)) or not test(value):
-      raise StudyError(f'{name} is {value!r}; it must be {asks}')
-  config.learning_rates = tuple(float(rate) for rate in config.learning_rates)
+      raise StudyError(f'{name} is {_shown(value)}; it must be {asks}')
+  config.learning_rates = tuple(map(float, config.learning_rates))
+  config.schedule.heights = tuple(map(float, config.schedule.heights))
   for name in ('learning_rates', 'seeds', 'data.classes'):
     _check_unique(name, _value(config, name))
   if len(config.schedule.from_epochs) != len(config.schedule.heights):
@@ -209,7 +214,19 @@ def _split_commas(classes: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
+  """True if it is one that a float can hold."""
+  try:
+    return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
+  except OverflowError:  # a whole number beyond all floats
+    return False
+
+
+def _shown(value: Any) -> str:
+  try:
+    text = repr(value)
+  except Exception:  # Python writes no whole number of more than 4300 digits
+    return 'unprintable'
+  return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
 
 
 def _rises(values: tuple[int, ...]) -> bool:

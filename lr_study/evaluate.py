@@ -85,14 +85,14 @@ def read_images(root: Path, trained: Trained) -> datasets.Part:
   """
   if not root.is_dir():
     raise StudyError(f'--dir {root} is not a folder; name one with a sub-folder a class')
-  files_of = folder.scan(root, ())
-  unknown = [name for name in files_of if name not in trained.classes]
+  files_of = [(folder.printable(name), of) for name, of in folder.scan(root, ()).items()]
+  unknown = [name for name, _ in files_of if name not in trained.classes]
   if unknown:
     raise StudyError(
       f'--dir {root} has the class {unknown[0]!r}, which the study does not know; it knows '
       f'{", ".join(trained.classes)}'
     )
-  files = [(file, trained.classes.index(name)) for name, of in files_of.items() for file in of]
+  files = [(file, trained.classes.index(name)) for name, of in files_of for file in of]
   if not files:
     raise StudyError(f'--dir {root} has no files in its sub-folders')
   size, resize = trained.config.image_size, trained.config.data.resize
@@ -141,9 +141,12 @@ def table(found: Score) -> str:
   for name, counts, recall in zip(found.classes, found.confusion, found.recall, strict=True):
     right = None if np.isnan(recall) else float(recall)
     rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(right)])
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  widths = [max(map(formats.width, column)) for column in zip(*rows, strict=True)]
   return '\n'.join(
-    '  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    '  '.join(
+      ' ' * (width - formats.width(cell)) + cell for cell, width in zip(row, widths, strict=True)
+    )
+    for row in rows
   )
 
 

@@ -163,4 +163,6 @@ def _known(value: float) -> float | None:
 
 def note(text: str) -> None:
   """Prints one line about what is going on."""
-  Console().print(text, soft_wrap=True, highlight=False, markup=False)
+  # Paths come in: no signs for `:bomb:`, and no half of a character.
+  line = formats.printable(text)
+  Console(emoji=False).print(line, soft_wrap=True, highlight=False, markup=False)
