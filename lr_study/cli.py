@@ -1,5 +1,6 @@
 """From the command line to a function: flags, one-line errors and exit statuses."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def process() -> processes.Process:
 def _parse(argv: Sequence[str]) -> list[str]:
   for flag, value in zip(argv, [*argv[1:], ''], strict=True):
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
-    if name in ('--config', '-config') and not Path(path.partition(':')[0]).is_file():
+    if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
       _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
   names = [flag.partition('=')[0].lstrip('-') for flag in argv if flag.startswith('-')]
   overrides = [n.removeprefix('config.') for n in names if n.startswith('config.')]

@@ -1,10 +1,13 @@
 """What a config must hold: each field's type and range, checked before anything is done."""
 
 import difflib
+import errno
 import itertools
 import math
 import numbers
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,7 +26,18 @@ def _one_of(names) -> Check:
   return str, lambda name: name in names, f'one of {", ".join(names)}'
 
 
-_TEXT = (str, lambda _: True, 'a string')
+def _can_be_path(text: str) -> bool:
+  """False for ~ of no user, too long a name, a null byte or half a character."""
+  try:
+    os.stat(Path(text).expanduser().absolute())
+  except OSError as error:
+    return error.errno != errno.ENAMETOOLONG  # whether it is there, its reader says
+  except (RuntimeError, ValueError):
+    return False
+  return True
+
+
+_PATH = (str, _can_be_path, 'a path that this system can have')
 _SWITCH = (bool, lambda _: True, 'True or False')
 _COUNT = (int, lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1')
 _COUNT_OR_0 = (int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2^31 - 1')
@@ -54,8 +68,8 @@ FIELDS: dict[str, Check] = {
   'checkpoint_minutes': _POSITIVE,
   'checkpoint_steps': _COUNT_OR_0,
   'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
-  'data.dir': _TEXT,
-  'data.validation_dir': _TEXT,
+  'data.dir': _PATH,
+  'data.validation_dir': _PATH,
   'data.classes': (
     tuple,
     lambda names: all(isinstance(n, str) and n for n in names),
@@ -69,7 +83,7 @@ FIELDS: dict[str, Check] = {
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,
   'data.skip_unreadable': _SWITCH,
-  'data.cache_dir': _TEXT,
+  'data.cache_dir': _PATH,
   'input.subtract': _one_of(('image', 'pixel', 'none')),
   'input.scale': _POSITIVE,
   'input.crop': _COUNT_OR_0,

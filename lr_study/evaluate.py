@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_images(root: Path, trained: Trained) -> datasets.Part:
   Raises:
     StudyError: if there are none, if a sub-folder is no class of the study, or a file no image.
   """
-  if not root.is_dir():
+  if not os.path.isdir(root):  # Path.is_dir raises for too long a name
     raise StudyError(f'--dir {root} is not a folder; name one with a sub-folder a class')
   files_of = [(folder.printable(name), of) for name, of in folder.scan(root, ()).items()]
   unknown = [name for name, _ in files_of if name not in trained.classes]
@@ -168,7 +169,7 @@ def as_json(trained: Trained, found: Score, root: Path) -> str:
 
 
 def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], float | None]:
-  if not workdir.is_dir():
+  if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
   if finished is None:

@@ -87,6 +87,11 @@ def test_unknown_variants(module):
     ('data.per_class', 1, 'data.per_class is 1'),
     ('data.resize', 'stretch', 'data.resize is'),
     ('data.name', '', 'data.name is'),
+    ('data.dir', '~nobody_of_this_name/x', 'data.dir is .*; it must be a path'),
+    ('data.validation_dir', 'x' * 256, 'data.validation_dir is .*; it must be a path'),
+    ('data.cache_dir', 'x/' * 3000, 'data.cache_dir is .*; it must be a path'),
+    ('data.dir', 'a\0b', 'data.dir is .*; it must be a path'),
+    ('data.dir', '\ud800', 'data.dir is .*; it must be a path'),
     ('data.classes', ('A', 'A'), "data.classes holds 'A' twice"),
   ],
 )

@@ -173,6 +173,7 @@ ARGUMENTS = st.one_of(
 
 
 @settings(FUZZ, max_examples=300)
+@example(arguments=['--config=' + 'x' * 300], with_config=False)
 @given(arguments=st.lists(ARGUMENTS, min_size=1, max_size=4), with_config=st.booleans())
 def test_any_command_line_is_answered_in_words(answer, arguments, with_config):
   status, text = answer(*([f'--config={CONFIG}'] if with_config else []), *arguments)

@@ -155,6 +155,13 @@ def test_a_class_that_the_study_does_not_know(study, tmp_path):
     evaluate.read_images(tmp_path, trained)
 
 
+def test_folders_of_impossible_names(study):
+  with pytest.raises(StudyError, match='is not a folder; name that of a finished study'):
+    evaluate.load(Path('x' * 300))
+  with pytest.raises(StudyError, match='is not a folder; name one with a sub-folder a class'):
+    evaluate.read_images(Path('x' * 300), evaluate.Trained(None, ('a',), None, None, None))
+
+
 def test_classes_that_read_the_same(tmp_path):
   for name in ('a\nb', r'a\nb'):
     (tmp_path / name).mkdir()
