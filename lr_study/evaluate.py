@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, parallel, report
+from lr_study import factored, formats, parallel, progress, report
 from lr_study import model as models
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
@@ -142,10 +142,10 @@ def table(found: Score) -> str:
   for name, counts, recall in zip(found.classes, found.confusion, found.recall, strict=True):
     right = None if np.isnan(recall) else float(recall)
     rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(right)])
-  widths = [max(map(formats.width, column)) for column in zip(*rows, strict=True)]
+  widths = [max(map(progress.width, column)) for column in zip(*rows, strict=True)]
   return '\n'.join(
     '  '.join(
-      ' ' * (width - formats.width(cell)) + cell for cell, width in zip(row, widths, strict=True)
+      ' ' * (width - progress.width(cell)) + cell for cell, width in zip(row, widths, strict=True)
     )
     for row in rows
   )

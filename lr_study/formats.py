@@ -1,7 +1,5 @@
 """How figures and names are written wherever a person reads them."""
 
-import unicodedata
-
 import numpy as np
 
 
@@ -35,9 +33,3 @@ def duration(seconds: float) -> str:
 def printable(text: str) -> str:
   """Text in one line, what is no letter or sign as in `\\n`: it might steer the terminal."""
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
-
-
-def width(text: str) -> int:
-  """The places that text takes in a terminal: two for an emoji, none for an accent of its own."""
-  wide = sum(unicodedata.east_asian_width(c) in ('W', 'F') for c in text)
-  return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

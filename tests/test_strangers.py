@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
+from rich.cells import cell_len
 
 from configs import alexnet_letters
-from lr_study import data, evaluate, events, formats, report, sweep
+from lr_study import data, evaluate, events, progress, report, sweep
 from lr_study.errors import StudyError
 from lr_study.history import STEP_CURVES, History
 
@@ -31,7 +32,7 @@ WRITTEN = {
   '=1+1': '=1+1',
   '$(touch evaluated)': '$(touch evaluated)',
   ':bomb:[red]': ':bomb:[red]',
-  '🙂 ñ': '🙂 ñ',
+  '🙂🙂 ñ n\u0303 ❤\ufe0f': '🙂🙂 ñ n\u0303 ❤\ufe0f',
   LONGEST: LONGEST,
   os.fsdecode(b'\xff'): r'\xff',
 }
@@ -143,7 +144,7 @@ def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
   assert note.startswith('1 unreadable files are left out')
   assert len(lines) == len(WRITTEN) + 2  # an empty line and the accuracy
   for line, name, row in zip(lines, classes(), found['confusion'], strict=False):
-    assert line.startswith(' ' * (127 + 1 - formats.width(name)) + name + ' ')
+    assert line.startswith(' ' * (128 - cell_len(name)) + name + ' ')
     assert line.removesuffix('%').split()[-2 - len(row) : -2] == [str(n) for n in row]
   assert sorted(path.name for path in tmp_path.iterdir()) == [photos.name, out.name]
 
@@ -153,6 +154,11 @@ def test_a_class_that_the_study_does_not_know(study, tmp_path):
   trained = evaluate.Trained(None, tuple(classes()), None, None, None)
   with pytest.raises(StudyError, match=r"has the class 'a\\\\x1b\[2J', which the study"):
     evaluate.read_images(tmp_path, trained)
+
+
+def test_notes_show_paths_as_they_are(capsys):
+  progress.note(os.fsdecode(b':bomb:/[red]\n\xff\x1b[2J'))
+  assert capsys.readouterr().out == ':bomb:/[red]\\n\\udcff\\x1b[2J\n'
 
 
 def test_folders_of_impossible_names(study):
