@@ -165,16 +165,26 @@ FLAG_NAMES = st.one_of(
   st.sampled_from(['config', 'distributed', 'nodistributed', 'num_processes', 'flagfile', 'v']),
   st.sampled_from(['config.learning_rates[0]', 'config.data.classes[9]', 'config.', 'config..']),
 )
+OVERRIDES = st.builds(
+  '--config.{}={}'.format,
+  st.sampled_from(sorted(FIELDS)),
+  st.one_of(st.sampled_from(['1', '0.5', 'True', '(0.1, 2)', '(3,)', 'small_cnn', '100']), TEXTS),
+)
 ARGUMENTS = st.one_of(
+  OVERRIDES,
+  OVERRIDES,
+  OVERRIDES,
   st.builds('--{}={}'.format, FLAG_NAMES, TEXTS),
-  st.builds('--{}'.format, FLAG_NAMES),
-  TEXTS,
+  st.one_of(st.builds('--{}'.format, FLAG_NAMES), TEXTS),
 )
 
 
 @settings(FUZZ, max_examples=300)
 @example(arguments=['--config=' + 'x' * 300], with_config=False)
-@given(arguments=st.lists(ARGUMENTS, min_size=1, max_size=4), with_config=st.booleans())
+@given(
+  arguments=st.lists(ARGUMENTS, min_size=1, max_size=3),
+  with_config=st.sampled_from([True] * 4 + [False]),
+)
 def test_any_command_line_is_answered_in_words(answer, arguments, with_config):
   status, text = answer(*([f'--config={CONFIG}'] if with_config else []), *arguments)
   assert 'Traceback' not in text
