@@ -1,5 +1,6 @@
 """From the command line to a function: flags, one-line errors and exit statuses."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
-from lr_study import processes
+from lr_study import formats, processes
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.interrupt import Stopped
 
@@ -84,7 +85,7 @@ def process() -> processes.Process:
 def _parse(argv: Sequence[str]) -> list[str]:
   for flag, value in zip(argv, [*argv[1:], ''], strict=True):
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
-    if name in ('--config', '-config') and not Path(path.partition(':')[0]).is_file():
+    if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
       _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
   names = [flag.partition('=')[0].lstrip('-') for flag in argv if flag.startswith('-')]
   overrides = [n.removeprefix('config.') for n in names if n.startswith('config.')]
@@ -110,7 +111,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(message: str, status: int = 2) -> None:
-  # Names of files may hold line breaks, and what the terminal cannot show.
-  line = ' '.join(message.splitlines()).encode('utf-8', 'backslashreplace').decode()
-  print(f'error: {line}', file=sys.stderr)
+  # Names of files may hold line breaks, and what steers a terminal or cannot be shown by it.
+  print(f'error: {formats.printable(" ".join(message.splitlines()))}', file=sys.stderr)
   sys.exit(status)

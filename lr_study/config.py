@@ -1,10 +1,13 @@
 """What a config must hold: each field's type and range, checked before anything is done."""
 
 import difflib
+import errno
 import itertools
 import math
 import numbers
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,6 +15,8 @@ from ml_collections import ConfigDict
 from lr_study import model, parallel, schedule
 from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
 from lr_study.errors import StudyError
+
+_LONGEST = 200  # characters of a wrong value that are shown
 
 # field -> (type, a test of its value, what the test asks for); the configs say what it is for
 Check = tuple[type, Callable[[Any], bool], str]
@@ -21,10 +26,21 @@ def _one_of(names) -> Check:
   return str, lambda name: name in names, f'one of {", ".join(names)}'
 
 
-_TEXT = (str, lambda _: True, 'a string')
+def _can_be_path(text: str) -> bool:
+  """False for ~ of no user, too long a name, a null byte or half a character."""
+  try:
+    os.stat(Path(text).expanduser().absolute())
+  except OSError as error:
+    return error.errno != errno.ENAMETOOLONG  # whether it is there, its reader says
+  except (RuntimeError, ValueError):
+    return False
+  return True
+
+
+_PATH = (str, _can_be_path, 'a path that this system can have')
 _SWITCH = (bool, lambda _: True, 'True or False')
-_COUNT = (int, lambda n: n >= 1, 'a whole number from 1 up')
-_COUNT_OR_0 = (int, lambda n: n >= 0, 'a whole number from 0 up')
+_COUNT = (int, lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1')
+_COUNT_OR_0 = (int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2^31 - 1')
 _POSITIVE = (float, lambda x: x > 0, 'a number above 0')
 _AT_LEAST_0 = (float, lambda x: x >= 0, 'a number from 0 up')
 _BELOW_1 = (float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
@@ -43,7 +59,7 @@ FIELDS: dict[str, Check] = {
   ),
   'epochs': (int, lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
   'batch_size': _COUNT,
-  'image_size': _COUNT,
+  'image_size': (int, lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
   'parallel': _one_of(parallel.HOW),
   'trials_per_call': _COUNT_OR_0,
   'memory_gb': _AT_LEAST_0,
@@ -52,8 +68,8 @@ FIELDS: dict[str, Check] = {
   'checkpoint_minutes': _POSITIVE,
   'checkpoint_steps': _COUNT_OR_0,
   'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
-  'data.dir': _TEXT,
-  'data.validation_dir': _TEXT,
+  'data.dir': _PATH,
+  'data.validation_dir': _PATH,
   'data.classes': (
     tuple,
     lambda names: all(isinstance(n, str) and n for n in names),
@@ -67,14 +83,14 @@ FIELDS: dict[str, Check] = {
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,
   'data.skip_unreadable': _SWITCH,
-  'data.cache_dir': _TEXT,
+  'data.cache_dir': _PATH,
   'input.subtract': _one_of(('image', 'pixel', 'none')),
   'input.scale': _POSITIVE,
   'input.crop': _COUNT_OR_0,
   'input.mirror': _SWITCH,
   'input.bgr': _SWITCH,
   'input.grey': _SWITCH,
-  'input.size': _COUNT_OR_0,
+  'input.size': (int, lambda n: 0 <= n <= 65536, 'a whole number from 0 to 65536'),
   'input.standardise': _SWITCH,
   'input.rotation': (float, lambda x: 0 <= x <= 180, 'degrees from 0 to 180'),
   'input.shift': _BELOW_1,
@@ -117,7 +133,7 @@ def check(config: ConfigDict) -> ConfigDict:
   """Checks every field and what they ask of one another.
 
   Returns:
-    A copy, locked, with rates as floats, fit to be run and saved.
+    A copy, locked, with floats where numbers need not be whole, fit to be run and saved.
 
   Raises:
     StudyError: naming the first field that is missing, unknown or out of range.
@@ -131,9 +147,12 @@ def check(config: ConfigDict) -> ConfigDict:
     value = _value(config, name)
     if kind is float and _is_number(value):
       value = float(value)
+      with config.ignore_type():  # where a NumPy number or a fraction was
+        config.update_from_flattened_dict({name: value})
     if type(value) is not kind or (kind is float and not math.isfinite(value)) or not test(value):
-      raise StudyError(f'{name} is {value!r}; it must be {asks}')
-  config.learning_rates = tuple(float(rate) for rate in config.learning_rates)
+      raise StudyError(f'{name} is {_shown(value)}; it must be {asks}')
+  config.learning_rates = tuple(map(float, config.learning_rates))
+  config.schedule.heights = tuple(map(float, config.schedule.heights))
   for name in ('learning_rates', 'seeds', 'data.classes'):
     _check_unique(name, _value(config, name))
   if len(config.schedule.from_epochs) != len(config.schedule.heights):
@@ -209,7 +228,19 @@ def _split_commas(classes: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
+  """True if it is one that a float can hold."""
+  try:
+    return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
+  except OverflowError:  # a whole number beyond all floats
+    return False
+
+
+def _shown(value: Any) -> str:
+  try:
+    text = repr(value)
+  except Exception:  # Python writes no whole number of more than 4300 digits
+    return 'unprintable'
+  return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
 
 
 def _rises(values: tuple[int, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, parallel, report
+from lr_study import factored, formats, parallel, progress, report
 from lr_study import model as models
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
@@ -83,16 +84,16 @@ def read_images(root: Path, trained: Trained) -> datasets.Part:
   Raises:
     StudyError: if there are none, if a sub-folder is no class of the study, or a file no image.
   """
-  if not root.is_dir():
+  if not os.path.isdir(root):  # Path.is_dir raises for too long a name
     raise StudyError(f'--dir {root} is not a folder; name one with a sub-folder a class')
-  files_of = folder.scan(root, ())
-  unknown = [name for name in files_of if name not in trained.classes]
+  files_of = [(folder.printable(name), of) for name, of in folder.scan(root, ()).items()]
+  unknown = [name for name, _ in files_of if name not in trained.classes]
   if unknown:
     raise StudyError(
       f'--dir {root} has the class {unknown[0]!r}, which the study does not know; it knows '
       f'{", ".join(trained.classes)}'
     )
-  files = [(file, trained.classes.index(name)) for name, of in files_of.items() for file in of]
+  files = [(file, trained.classes.index(name)) for name, of in files_of for file in of]
   if not files:
     raise StudyError(f'--dir {root} has no files in its sub-folders')
   size, resize = trained.config.image_size, trained.config.data.resize
@@ -141,9 +142,12 @@ def table(found: Score) -> str:
   for name, counts, recall in zip(found.classes, found.confusion, found.recall, strict=True):
     right = None if np.isnan(recall) else float(recall)
     rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(right)])
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  widths = [max(map(progress.width, column)) for column in zip(*rows, strict=True)]
   return '\n'.join(
-    '  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    '  '.join(
+      ' ' * (width - progress.width(cell)) + cell for cell, width in zip(row, widths, strict=True)
+    )
+    for row in rows
   )
 
 
@@ -165,7 +169,7 @@ def as_json(trained: Trained, found: Score, root: Path) -> str:
 
 
 def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], float | None]:
-  if not workdir.is_dir():
+  if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
   if finished is None:

@@ -1,4 +1,4 @@
-"""How a figure is written wherever a person reads it."""
+"""How figures and names are written wherever a person reads them."""
 
 import numpy as np
 
@@ -28,3 +28,8 @@ def duration(seconds: float) -> str:
   if minutes < 48 * 60:
     return f'{minutes // 60} h {minutes % 60} min'
   return f'{minutes // 1440} days {minutes % 1440 // 60} h'
+
+
+def printable(text: str) -> str:
+  """Text in one line, what is no letter or sign as in `\\n`: it might steer the terminal."""
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -163,4 +164,11 @@ def _known(value: float) -> float | None:
 
 def note(text: str) -> None:
   """Prints one line about what is going on."""
-  Console().print(text, soft_wrap=True, highlight=False, markup=False)
+  # Paths come in: no signs for `:bomb:`, and no half of a character.
+  line = formats.printable(text)
+  Console(emoji=False).print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def width(text: str) -> int:
+  """The places that text takes in a terminal: an emoji takes two, an accent of its own none."""
+  return cell_len(text)

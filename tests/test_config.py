@@ -1,5 +1,9 @@
 """The configs that come with the project, and what a config may not hold."""
 
+import json
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from configs import alexnet_folder, alexnet_letters, alexnet_letters_caffe, letters_to_photos
@@ -45,7 +49,12 @@ def test_unknown_variants(module):
     ('learning_rates', (float('inf'),), 'learning_rates is'),
     ('learning_rates', (1e-3, 'x'), 'learning_rates is'),
     ('learning_rates', (1e-50,), 'learning_rates is'),
+    ('learning_rates', (10**400,), 'learning_rates is'),
     ('epochs', 10**12, 'epochs is'),
+    ('image_size', 10**6, 'image_size is 1000000; it must be a whole number from 1 to 65536'),
+    ('trials_per_call', 2**31, 'trials_per_call is'),
+    ('epochs', (10**5000,), 'epochs is unprintable; it must be'),
+    ('data.dir', ('x' * 10**6,), r"data.dir is \('x{198}\.\.\.; it must be"),
     ('schedule.every_epochs', 1e-3, 'more than 1000 drops'),
     ('learning_rates', (1e-3, 1e-4, 1e-3), r'learning_rates holds 0\.001 twice'),
     ('seeds', (), 'seeds is'),
@@ -78,6 +87,11 @@ def test_unknown_variants(module):
     ('data.per_class', 1, 'data.per_class is 1'),
     ('data.resize', 'stretch', 'data.resize is'),
     ('data.name', '', 'data.name is'),
+    ('data.dir', '~nobody_of_this_name/x', 'data.dir is .*; it must be a path'),
+    ('data.validation_dir', 'x' * 256, 'data.validation_dir is .*; it must be a path'),
+    ('data.cache_dir', 'x/' * 3000, 'data.cache_dir is .*; it must be a path'),
+    ('data.dir', 'a\0b', 'data.dir is .*; it must be a path'),
+    ('data.dir', '\ud800', 'data.dir is .*; it must be a path'),
     ('data.classes', ('A', 'A'), "data.classes holds 'A' twice"),
   ],
 )
@@ -106,7 +120,14 @@ def test_command_line_classes_are_split_at_commas():
   assert check(config).data.classes == ('A', 'B', 'C')
 
 
-def test_whole_numbers_pass_as_rates():
+def test_numbers_of_any_kind_become_floats():
   config = alexnet_letters.get_config()
   config.learning_rates = (1, 0.1)
-  assert check(config).learning_rates == (1.0, 0.1)
+  with config.ignore_type():
+    config.model.width, config.input.zoom = Fraction(1, 4), np.float32(0.5)
+    config.schedule.heights, config.schedule.from_epochs = (1, np.float32(0.25)), (2, 3)
+  checked = check(config)
+  assert checked.learning_rates == (1.0, 0.1)
+  assert (checked.model.width, checked.input.zoom) == (0.25, 0.5)
+  assert checked.schedule.heights == (1.0, 0.25)
+  json.dumps(checked.to_dict())  # as it is saved

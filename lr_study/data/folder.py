@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import formats
 from lr_study.data import builders, images
 from lr_study.data.source import TRAIN, VALIDATION, Source
 from lr_study.errors import StudyError
@@ -52,9 +53,14 @@ def store(
     config: the `data` part of a study's config.
 
   Raises:
-    StudyError: if files cannot be read, unless `skip_unreadable` says to go on without them.
+    StudyError: if files cannot be read, unless `skip_unreadable` says to go on without them;
+      if two classes cannot be told apart in writing.
   """
   root = Path(config.dir).expanduser().resolve()
+  written = tuple(map(printable, classes))
+  for i, name in enumerate(written):
+    if name in written[:i]:  # a line break, say, and the two characters that stand for it
+      raise StudyError(f'data.dir: {root} has two classes that both read {name}; rename one')
   slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
   key = fingerprint(files)
 
@@ -82,7 +88,7 @@ def store(
   return Source(
     items,
     np.asarray(found['labels'], np.int32),
-    tuple(map(printable, classes)),
+    written,
     np.asarray(found['parts'], np.int8),
     found['names'],
     tuple(found['left_out']),
@@ -185,8 +191,7 @@ def printable(name: Path | str, root: Path | None = None) -> str:
   """A name fit for a terminal and for JSON: any bytes may be in it, even a terminal's commands."""
   if root and isinstance(name, Path) and name.is_relative_to(root):
     name = name.relative_to(root)
-  text = os.fsencode(name).decode('utf-8', 'backslashreplace')
-  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+  return formats.printable(os.fsencode(name).decode('utf-8', 'backslashreplace'))
 
 
 def _files(folder: Path) -> list[Path]:
