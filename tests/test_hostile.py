@@ -301,7 +301,7 @@ print(len(files), 'files')
 
 def test_what_may_not_be_read(config, photos, tmp_path):
   for parent in (photos, *photos.parents):
-    if parent.is_relative_to(tmp_path.parents[1]):
+    if parent.stat().st_mode & 0o005 != 0o005:  # pytest's own folders, for the other user below
       parent.chmod(0o755)
   (photos / 'ant' / 'good3.png').chmod(0)
   inner = photos / 'bee' / 'inner'
