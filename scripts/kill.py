@@ -1,6 +1,6 @@
 """Kills a small study at random moments and compares its end with one that nobody touched.
 
-python scripts/kill.py --config configs/alexnet_letters.py:quick --config.epochs=1 --kills=300
+python scripts/kill.py --config configs/alexnet_letters.py:quick --config.epochs=1 --kills=20
 """
 
 import sys
