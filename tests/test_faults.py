@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import ROOT, START, small_study, sweep
+from PIL import Image
 
 from lr_study import faults
 
@@ -176,3 +177,21 @@ def test_out_of_memory_is_one_line_and_status_1(config_file, tmp_path):
   assert done.stderr.startswith('error: out of memory: ')
   assert 'eval_batch_size' in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_data_folder_that_changes_is_refused(config_file, tmp_path):
+  for k in range(8):
+    file = tmp_path / 'data' / 'AB'[k % 2] / f'{k}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (20, 20), (30 * k, 0, 90)).save(file)
+  folder, options = tmp_path / 'study', ['--config.data.name=image_folder', '--config.epochs=1']
+  options += [f'--config.data.dir={tmp_path / "data"}', '--config.learning_rates=1e-6,1e-7']
+  done = sweep(config_file, f'--workdir={folder}', *options)
+  assert done.returncode == 0, done.stderr
+  results = (folder / 'results.json').read_bytes()
+  Image.new('RGB', (20, 20), (1, 2, 3)).save(file)
+  done = sweep(config_file, f'--workdir={folder}', *options)
+  assert done.returncode == 2
+  assert 'holds a study of other images: their fingerprint was' in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert (folder / 'results.json').read_bytes() == results
