@@ -110,7 +110,9 @@ class Ladder:
     config.schedule.every_epochs = 1.0
     config.log_every_steps = max(1, steps // 12)
     config.lock()
-    images, labels, mean = data_of(self._options | {'images': steps // 3}, config.image_size)
+    images, labels, mean = data_of(
+      self._options | {'images': max(1, steps // 3)}, config.image_size
+    )
     study = training.prepare(config, _data(images, labels, mean))
     running = training.run_together(study, np.arange(len(RATES)))
     state_T = jax.block_until_ready(running.trials.init(running.seed_T))
