@@ -43,20 +43,17 @@ def kill_often(
   started = time.monotonic()
   _run(config, whole, 3600)
   seconds = time.monotonic() - started
-  while killed < kills or not (folder / 'results.json').exists():
-    limit = draw.uniform(0, seconds) if killed < kills else 3600
-    if _run(config, folder, limit):
+  while True:
+    if _run(config, folder, draw.uniform(0, seconds) if killed < kills else 3600):
       killed += 1
       last[_last_written(folder)] += 1
       tell(f'killed {killed} times; finished {finished} times')
-      if killed < kills or not (folder / 'results.json').exists():
-        continue
     if (folder / 'results.json').exists():
       finished += 1
       differs += differences(folder, whole)
-      if killed < kills:
-        shutil.rmtree(folder)
-  return {'finished': finished, 'differences': differs, 'last_written': dict(last)}
+      if killed == kills:
+        return {'finished': finished, 'differences': differs, 'last_written': dict(last)}
+      shutil.rmtree(folder)
 
 
 def differences(folder: Path, other: Path) -> list[str]:

@@ -71,6 +71,17 @@ def sweep(config_file, *arguments, devices=1):
   )
 
 
+def steps_saved(checkpoints):
+  """Of the newest checkpoint in the folder that is whole; 0 if there is none."""
+  return max((int(path.name) for path in checkpoints.glob('*') if path.name.isdigit()), default=0)
+
+
+@pytest.fixture(scope='module')
+def config_file(tmp_path_factory, cache_dir):
+  """The small study with a checkpoint every 30 steps."""
+  return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def compiled_programs(tmp_path_factory):
   """Not in the user's own cache."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, START, small_study, sweep
+from conftest import ROOT, START, steps_saved, sweep
 from PIL import Image
 
 from lr_study import faults
@@ -14,12 +14,6 @@ from lr_study import faults
 # Starts a command whose work directory is a file system of so many bytes.
 TMPFS = 'mount -t tmpfs -o size={size} tmpfs "{folder}" && cp -a "{saved}/." "{folder}"; '
 TMPFS += '"$@"; status=$?; rm -f "{folder}/filler"; cp -a "{folder}/." "{saved}"; exit $status'
-
-
-@pytest.fixture(scope='module')
-def config_file(tmp_path_factory, cache_dir):
-  """A checkpoint every 30 steps."""
-  return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +37,7 @@ def test_fifty_kills_change_nothing(config_file):
 
 
 def newest(folder):
-  return max(folder.glob('checkpoints/[0-9]*'), key=lambda path: int(path.name))
+  return folder / 'checkpoints' / str(steps_saved(folder / 'checkpoints'))
 
 
 def largest_file(folder):

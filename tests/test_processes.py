@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import START, small_study, sweep
+from conftest import START, steps_saved, sweep
 
 from lr_study import faults
 
@@ -21,11 +21,6 @@ OPTIONS = [
 
 
 @pytest.fixture(scope='module')
-def config_file(tmp_path_factory, cache_dir):
-  return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
-
-
-@pytest.fixture(scope='module')
 def finished(config_file, tmp_path_factory):
   """By one process on two devices."""
   folder = tmp_path_factory.mktemp('runs') / 'whole'
@@ -34,28 +29,23 @@ def finished(config_file, tmp_path_factory):
   return folder
 
 
-def start(config_file, folder, processes=2, devices=2):
-  """Starts the processes of a study on this machine."""
-  with socket.socket() as one:
-    one.bind(('127.0.0.1', 0))
-    port = one.getsockname()[1]
+def start(config_file, folder, identities):
+  """Starts the processes of a study on this machine: flags and variables tell each who it is."""
   return [
     subprocess.Popen(
-      [
-        *START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS,
-        f'--coordinator_address=127.0.0.1:{port}', f'--num_processes={processes}',
-        f'--process_id={index}',
-      ],
+      [*START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS, *flags],
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
+      env=os.environ | {'JAX_NUM_CPU_DEVICES': '2'} | variables,
     )
-    for index in range(processes)
+    for flags, variables in identities
   ]  # fmt: skip
 
 
-def steps_saved(checkpoints):
-  """Of the newest one that is whole."""
-  return max((int(path.name) for path in checkpoints.glob('*') if path.name.isdigit()), default=0)
+def by_flags():
+  with socket.socket() as one:
+    one.bind(('127.0.0.1', 0))
+    address = f'--coordinator_address=127.0.0.1:{one.getsockname()[1]}'
+  return [([address, '--num_processes=2', f'--process_id={index}'], {}) for index in range(2)]
 
 
 def results(folder):
@@ -73,14 +63,14 @@ def assert_same(folder, whole):
 
 def test_two_processes_give_what_one_gives(config_file, finished, tmp_path):
   folder = tmp_path / 'two'
-  processes = start(config_file, folder)
+  processes = start(config_file, folder, by_flags())
   (out, err), (other, other_err) = (process.communicate(timeout=200) for process in processes)
   assert [process.returncode for process in processes] == [0, 0], err + other_err
   assert 'Use 1e-04' in out
   assert 'Use 1e-04' not in other
   assert 'Process 1 is done' in other
   assert_same(folder, finished)
-  again = start(config_file, folder)  # finished: read, not trained
+  again = start(config_file, folder, by_flags())  # finished: read, not trained
   for process in again:
     process.communicate(timeout=60)
     assert process.returncode == 0
@@ -89,7 +79,7 @@ def test_two_processes_give_what_one_gives(config_file, finished, tmp_path):
 def test_a_process_that_dies_takes_nobody_with_it(config_file, finished, tmp_path):
   """Process 1 is killed: the other one ends its trials and says so; then one goes on alone."""
   folder = tmp_path / 'killed'
-  processes = start(config_file, folder)
+  processes = start(config_file, folder, by_flags())
   deadline = time.monotonic() + 120
   while not steps_saved(folder / 'checkpoints' / 'wave_1') and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -135,16 +125,13 @@ def test_slurm_tells_the_processes_who_they_are(config_file, finished, tmp_path)
   folder = tmp_path / 'slurm'
   slurm = {
     'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': '2',
-    'SLURM_STEP_NUM_NODES': '1', 'JAX_NUM_CPU_DEVICES': '2',
+    'SLURM_STEP_NUM_NODES': '1',
   }  # fmt: skip
-  processes = [
-    subprocess.Popen(
-      [*START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS, '--distributed'],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      env=os.environ | slurm | {'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)},
-    )
+  identities = [
+    (['--distributed'], slurm | {'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)})
     for index in range(2)
-  ]  # fmt: skip
+  ]
+  processes = start(config_file, folder, identities)
   found = [process.communicate(timeout=200) for process in processes]
   assert [process.returncode for process in processes] == [0, 0], found
   assert 'Process 1 is done' in found[1][0]

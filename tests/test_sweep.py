@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, START, small_study, sweep
+from conftest import ROOT, START, small_study, steps_saved, sweep
 
 from lr_study import events, faults
 
@@ -137,7 +137,7 @@ def test_a_signal_saves_and_the_study_ends_the_same(
   _, stderr = process.communicate(timeout=60)
   assert process.returncode == status, stderr
   assert stderr.strip() == 'saved; the same command goes on from here'
-  saved = max(int(path.name) for path in folder.glob('checkpoints/[0-9]*'))
+  saved = steps_saved(folder / 'checkpoints')
   done = sweep(config_file, f'--workdir={folder}')
   assert done.returncode == 0, done.stderr
   assert f'Going on from step {saved}\n' in done.stdout
