@@ -23,6 +23,10 @@ def get_config(variant: str = '') -> ConfigDict:
   config.seeds = (0,)  # each rate trains once from each seed; published: one run a rate
   config.epochs = 30  # as published
   config.batch_size = 1  # as published
+  config.batch_sizes = ()  # to try each rate at each of these; only at batch_size if empty
+  config.schedules = ()  # to try each rate with each of these; only with schedule.name if empty
+  config.equal = 'epochs'  # what is the same for all batch sizes; or 'steps': epochs are then
+  # those of batch_size
   config.image_size = 256  # DIGITS's default for AlexNet
   config.parallel = 'vmap'  # all trials on one device; 'pmap' spreads them over all
   config.trials_per_call = 0  # that a device trains in one call; 0: as many as are fastest
@@ -31,6 +35,14 @@ def get_config(variant: str = '') -> ConfigDict:
   config.log_every_steps = 100  # steps between two points in TensorBoard, and their mean
   config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
   config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
+
+  config.search = ConfigDict()
+  config.search.name = 'grid'  # the order that rates are tried in: 'outside_in' and 'middle_out',
+  # as published; 'bisect', 'refine', 'halving', 'optuna': see lr_study/search.py
+  config.search.epochs = 1  # of a short run: of bisect, and of halving's first
+  config.search.factor = 1.25  # bisect and refine: no rates nearer than this to one another
+  config.search.keep = 2  # halving: one in so many rates goes on, for so many times the epochs
+  config.search.trials = 20  # optuna: rates in all
 
   config.data = ConfigDict()
   config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS

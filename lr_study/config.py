@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lr_study import model, parallel, schedule
+from lr_study import model, parallel, schedule, search
 from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
 from lr_study.errors import StudyError
 
@@ -59,6 +59,17 @@ FIELDS: dict[str, Check] = {
   ),
   'epochs': (int, lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
   'batch_size': _COUNT,
+  'batch_sizes': (
+    tuple,
+    lambda sizes: all(type(n) is int and 1 <= n < 2**31 for n in sizes),
+    'whole numbers from 1 to 2^31 - 1',
+  ),
+  'schedules': (
+    tuple,
+    lambda names: all(name in schedule.SCHEDULES for name in names),
+    f'some of {", ".join(schedule.SCHEDULES)}',
+  ),
+  'equal': _one_of(('epochs', 'steps')),
   'image_size': (int, lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
   'parallel': _one_of(parallel.HOW),
   'trials_per_call': _COUNT_OR_0,
@@ -67,6 +78,11 @@ FIELDS: dict[str, Check] = {
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
   'checkpoint_steps': _COUNT_OR_0,
+  'search.name': _one_of(tuple(search.STRATEGIES)),
+  'search.epochs': _COUNT,
+  'search.factor': (float, lambda x: x > 1.01, 'a number above 1.01'),
+  'search.keep': (int, lambda n: 2 <= n < 2**31, 'a whole number from 2 up'),
+  'search.trials': _COUNT,
   'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
   'data.dir': _PATH,
   'data.validation_dir': _PATH,
@@ -142,6 +158,7 @@ def check(config: ConfigDict) -> ConfigDict:
   config.unlock()
   if isinstance(config.get('data'), ConfigDict):
     config.data.classes = _split_commas(config.data.get('classes', ()))
+  config.schedules = _split_commas(config.get('schedules', ()))
   _check_names(config)
   for name, (kind, test, asks) in FIELDS.items():
     value = _value(config, name)
@@ -153,7 +170,7 @@ def check(config: ConfigDict) -> ConfigDict:
       raise StudyError(f'{name} is {_shown(value)}; it must be {asks}')
   config.learning_rates = tuple(map(float, config.learning_rates))
   config.schedule.heights = tuple(map(float, config.schedule.heights))
-  for name in ('learning_rates', 'seeds', 'data.classes'):
+  for name in ('learning_rates', 'seeds', 'batch_sizes', 'schedules', 'data.classes'):
     _check_unique(name, _value(config, name))
   if len(config.schedule.from_epochs) != len(config.schedule.heights):
     raise StudyError(

@@ -1,6 +1,5 @@
 """A finished study's trial on a folder of images: what it takes each for, and how often rightly."""
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -13,17 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, parallel, progress, report
+from lr_study import factored, formats, progress, report, rounds, wave
 from lr_study import model as models
-from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.data import folder, images
 from lr_study.errors import StudyError
-from lr_study.history import History, read_waves
 from lr_study.preprocess import make_preprocess
 from lr_study.trial import make_trial
 from lr_study.verdict import Result
-from lr_study.workdir import place
 
 
 class Trained(NamedTuple):
@@ -214,22 +210,18 @@ def _choose(
   return results[column], column
 
 
-def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: int) -> Any:
-  """The state of the trial of a column, without the trial axis."""
-  per_epoch = data['train'] // config.batch_size
-  total = config.epochs * per_epoch
-  waves = read_waves(workdir / 'history')
-  if waves is None or not (workdir / 'checkpoints').is_dir():
+def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> Any:
+  """The state of the trial at this place in results.json, without the trial axis."""
+  settings, planned = rounds.settings(config), rounds.read(workdir / 'history')
+  if not planned.trials or not (workdir / 'checkpoints').is_dir():
     raise StudyError(f'{workdir} has lost its history/ or checkpoints/; run the study again')
-  wave, finished = waves[column], History(workdir / 'history', total, config.epochs, len(waves))
-  columns = [i for i in finished.running(total) if waves[i] == wave]
-  one = make_trial(config, len(data['classes']), per_epoch)
-  saved = place(workdir / 'checkpoints', wave, waves)
-  with contextlib.closing(Checkpoints(saved)) as checkpoints:
-    done, state_T = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
-  if done != total:
-    raise StudyError(f'{saved} has lost the weights of the end; run the study again')
-  return jax.tree.map(lambda x: x[columns.index(column)], state_T)
+  trial = rounds.last(planned, settings)[place]
+  per_epoch = data['train'] // trial.batch_size
+  one = make_trial(settings[trial.setting], len(data['classes']), per_epoch)
+  columns, state_T = wave.restore(workdir, planned, trial.wave, one, per_epoch)
+  if state_T is None:
+    raise StudyError(f'{workdir} has lost the weights of the end; run the study again')
+  return jax.tree.map(lambda x: x[columns.tolist().index(planned.column(trial))], state_T)
 
 
 def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray:

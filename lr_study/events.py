@@ -15,6 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
 from lr_study.history import EPOCH_CURVES, STEP_CURVES, History, window_means
+from lr_study.rounds import Planned
 from lr_study.schedule import Schedule
 
 
@@ -24,25 +25,24 @@ class Events:
   def __init__(
     self,
     folder: Path,
-    learning_rates: Sequence[float],
-    seeds: Sequence[int],
+    trials: Sequence[Planned],
     schedule: Schedule,
     window: int,
   ):
     """Starts afresh: what a stopped study left of these trials is deleted and written again.
 
     Args:
-      folder: TensorBoard's logdir.
-      learning_rates: of each trial.
-      seeds: of each trial.
+      folder: TensorBoard's logdir, or one in it.
+      trials: what each is.
       schedule: height of the learning rate at a step.
       window: steps that one point of a training curve is the mean of.
     """
-    self._rates, self._schedule, self._window = learning_rates, schedule, window
+    self._rates = [trial.learning_rate for trial in trials]
+    self._schedule, self._window = schedule, window
     self._writers = []
-    for rate, seed in zip(learning_rates, seeds, strict=True):
-      writer = _Writer(folder / f'lr_{formats.rate(rate)}_seed_{seed}')
-      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(rate, seed))
+    for trial in trials:
+      writer = _Writer(folder / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}')
+      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial))
       self._writers.append(writer)
 
   def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
@@ -138,8 +138,9 @@ class _Writer:
 def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
   columns = [
     api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
-    for name in ('learning_rate', 'log10_learning_rate', 'seed')
+    for name in ('learning_rate', 'log10_learning_rate', 'seed', 'batch_size')
   ]
+  columns.append(api_pb2.HParamInfo(name='schedule', type=api_pb2.DATA_TYPE_STRING))
   metrics = [
     api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f'epoch/{name}'), display_name=name)
     for name in EPOCH_CURVES
@@ -150,12 +151,13 @@ def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
   return plugin_data_pb2.HParamsPluginData(experiment=experiment)
 
 
-def _session_start(rate: float, seed: int) -> plugin_data_pb2.HParamsPluginData:
-  # The group is the rate, so that the tab averages its seeds. Its axes are linear, hence log10.
-  start = plugin_data_pb2.SessionStartInfo(
-    group_name=formats.rate(rate), start_time_secs=time.time()
-  )
-  start.hparams['learning_rate'].number_value = rate
-  start.hparams['log10_learning_rate'].number_value = float(np.log10(rate))
-  start.hparams['seed'].number_value = seed
+def _session_start(trial: Planned) -> plugin_data_pb2.HParamsPluginData:
+  # The group is all but the seed, so that the tab averages seeds. Its axes are linear, hence log10.
+  group = f'{formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
+  start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+  start.hparams['learning_rate'].number_value = trial.learning_rate
+  start.hparams['log10_learning_rate'].number_value = float(np.log10(trial.learning_rate))
+  start.hparams['seed'].number_value = trial.seed
+  start.hparams['batch_size'].number_value = trial.batch_size
+  start.hparams['schedule'].string_value = trial.schedule
   return plugin_data_pb2.HParamsPluginData(session_start_info=start)

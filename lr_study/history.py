@@ -1,6 +1,5 @@
 """Every point of every curve of every trial, as NumPy files that grow with the study."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from lr_study.errors import StudyError
-from lr_study.workdir import write_text
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
 EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
@@ -37,6 +35,11 @@ class History:
       for name in EPOCH_CURVES
     }
 
+  @property
+  def steps_per_epoch(self) -> int:
+    """Rows of the curves over steps for each of those over epochs."""
+    return len(self.steps['loss']) // len(self.epochs['train_loss'])
+
   def write_steps(
     self, first: int, curves: Mapping[str, np.ndarray], columns: np.ndarray | slice = slice(None)
   ) -> None:
@@ -50,6 +53,13 @@ class History:
     """Writes row `epoch` (from 0) of each curve over epochs, (columns,)."""
     for name, row in curves.items():
       self.epochs[name][epoch, columns] = row
+
+  def copy(self, other: 'History', theirs: int, ours: int) -> None:
+    """Copies a column of a history that may have fewer rows."""
+    for name, curve in other.steps.items():
+      self.steps[name][: len(curve), ours] = curve[:, theirs]
+    for name, curve in other.epochs.items():
+      self.epochs[name][: len(curve), ours] = curve[:, theirs]
 
   def epoch_means(self, first: int, stop: int, columns: np.ndarray) -> dict[str, np.ndarray]:
     """Training loss and accuracy of an epoch, (columns,): the means of its steps' rows."""
@@ -73,45 +83,20 @@ class History:
       curve.flush()
 
 
-def write_trials(
-  folder: Path, learning_rates: Sequence[float], seeds: Sequence[int], waves: Sequence[int]
-) -> None:
-  """Writes `trials.json`, which names the columns of the curves and the wave each trains in."""
-  folder.mkdir(parents=True, exist_ok=True)
-  trials = [
-    {'learning_rate': rate, 'seed': seed, 'wave': wave}
-    for rate, seed, wave in zip(learning_rates, seeds, waves, strict=True)
-  ]
-  write_text(folder / 'trials.json', json.dumps(trials, indent=1) + '\n')
+def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epochs: int) -> History:
+  """One history in `folder`, of so many rows, from columns of those of waves.
 
-
-def read_waves(folder: Path) -> np.ndarray | None:
-  """The wave of each trial, (trials,), of the history in `folder`; None if there is none yet.
-
-  Raises:
-    StudyError: if its file is damaged.
+  What a column has no row for is NaN, as where a trial has ended.
   """
-  file = folder / 'trials.json'
-  try:
-    return np.asarray([int(trial['wave']) for trial in json.loads(file.read_text())])
-  except FileNotFoundError:
-    return None
-  except (KeyError, TypeError, ValueError) as error:
-    raise _damaged(file, error) from error
-
-
-def join(folder: Path, histories: Sequence[History], waves: np.ndarray) -> History:
-  """One history in `folder`, of all trials, from those of their waves; `waves` as `read_waves`."""
-  rows = []
-  for kind in ('step', 'epoch'):
-    of_waves = [getattr(history, f'{kind}s') for history in histories]
-    for name, first in of_waves[0].items():
-      whole = np.full((len(first), len(waves)), np.nan, first.dtype)
-      for wave, curves in enumerate(of_waves):
-        whole[:, waves == wave] = curves[name]
+  folder.mkdir(parents=True, exist_ok=True)
+  for kind, rows in (('step', steps), ('epoch', epochs)):
+    for name, like in getattr(columns[0][0], f'{kind}s').items():
+      whole = np.full((rows, len(columns)), np.nan, like.dtype)
+      for i, (history, column) in enumerate(columns):
+        curve = getattr(history, f'{kind}s')[name][:, column]
+        whole[: len(curve), i] = curve
       _write(folder / f'{kind}_{name}.npy', whole)
-    rows.append(len(first))
-  return History(folder, *rows, len(waves))
+  return History(folder, steps, epochs, len(columns))
 
 
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

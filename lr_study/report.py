@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lr_study import formats
+from lr_study.axes import Answer
 from lr_study.errors import StudyError
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
 
 
-def write(
-  workdir: Path, study: dict[str, Any], results: Sequence[Result], verdict: Verdict
-) -> None:
+def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], answer: Answer) -> None:
   """Writes the three files; results.json last, since it marks a study as finished.
 
   Args:
     workdir: the study's folder.
     study: what goes under "study" in results.json: config, commit, versions, data, ...
     results: one a trial.
-    verdict: the answer.
+    answer: of the study.
   """
   trials = [dataclasses.asdict(result) for result in results]
   table = io.StringIO()
@@ -31,8 +30,15 @@ def write(
   writer.writeheader()
   writer.writerows(trials)
   write_text(workdir / 'results.csv', table.getvalue())
-  write_text(workdir / 'summary.md', _summary(study, results, verdict))
-  content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(verdict)}
+  write_text(workdir / 'summary.md', _summary(study, results, answer.verdict))
+  content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
+  if len(answer.of_setting) > 1:
+    content['settings'] = [
+      setting._asdict() | {'verdict': dataclasses.asdict(verdict)}
+      for setting, verdict in answer.of_setting.items()
+    ]
+    for name in ('growth', 'gains'):
+      content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
   write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
 

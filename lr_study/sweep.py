@@ -1,21 +1,36 @@
-"""A study from its data to its answer, and the waves of trials that train between them."""
+"""A study from its data to its answer: rounds of trials that a search asks for."""
 
+import itertools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import (
+  axes,
+  figures,
+  parallel,
+  progress,
+  provenance,
+  report,
+  rounds,
+  verdict,
+  wave,
+  workdir,
+)
 from lr_study import data as datasets
-from lr_study import figures, parallel, plan, progress, provenance, report, verdict, wave, workdir
+from lr_study.asking import next_round
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.events import write_experiment
-from lr_study.history import History, join, read_waves, write_trials
+from lr_study.history import History, join
 from lr_study.processes import ALONE, Process, leave
+from lr_study.rounds import Plan, Planned, Setting
 from lr_study.schedule import make_schedule
-from lr_study.training import Sweep, prepare, run_together
+from lr_study.training import Sweep, in_setting, prepare
 
 
 def run(
@@ -38,21 +53,23 @@ def run(
     Stopped: if a signal asked for it; all is saved then.
   """
   config = check(config)
+  settings = rounds.settings(config)
   with workdir.held(folder, process):
     if process.index:
       leave()  # together with process 0, which has built the data then
     data = datasets.load(config.data, config.image_size)
     leave()
-    if config.batch_size > len(data.train.labels):
+    largest = max(setting.batch_size for setting in settings)
+    if largest > len(data.train.labels):
       raise StudyError(
-        f'batch_size is {config.batch_size}, but there are {len(data.train.labels)} training images'
+        f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
       )
     parallel.keep_compiled_programs()
     study = provenance.describe(config, data)
     if process.index:
       workdir.wait_until_planned(folder, process)
     workdir.claim(folder, study, overwrite and not process.index)
-    finished = report.read(folder) or _train(config, data, folder, study, process)
+    finished = report.read(folder) or _train(config, settings, data, folder, study, process)
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
@@ -66,6 +83,7 @@ def run(
 
 def _train(
   config: ConfigDict,
+  settings: dict[Setting, ConfigDict],
   data: datasets.Dataset,
   folder: Path,
   study: dict[str, Any],
@@ -73,75 +91,151 @@ def _train(
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains this process's trials; process 0 then waits for the others' and writes the results."""
   started = time.monotonic()
-  sweep = prepare(config, data)
-  steps = config.epochs * sweep.steps_per_epoch
-  waves = _waves(sweep, folder, process)
-  mine = range(process.index, max(waves) + 1, process.count)
-  for number in mine:
-    wave.train(_part(sweep, waves == number), folder, number, waves, len(mine))
+  guessing_loss = verdict.entropy(data.train.labels)
+  shared = prepare(config, data)
+  sweeps = {
+    setting: in_setting(shared, own, rounds.label(setting, settings), len(data.classes))
+    for setting, own in settings.items()
+  }
+
+  def judged(planned: Plan) -> dict[Planned, verdict.Result]:
+    return _judged(sweeps, planned, folder, guessing_loss)
+
+  planned = _run_rounds(sweeps, folder, process, judged, data.validation.labels)
   if process.index:
     return None
-  history = _gather(sweep, folder, waves, process.count)
-  schedule = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)
-  guessing_loss = verdict.entropy(data.train.labels)
-  diverged = [verdict.first_bad_step(history, trial) for trial in range(len(sweep.seeds))]
-  run = [steps if bad is None else wave.chunk_end(bad, sweep) for bad in diverged]
-  results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss, run)
-  answer = verdict.judge(results, data.validation.labels)
-  with sweep.clock('figures'):
-    figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
+  by_trial = judged(planned)
+  last = rounds.last(planned, settings)
+  results = [by_trial[trial] for trial in last]
+  answer = axes.answer(results, data.validation.labels)
+  with shared.clock('figures'):
+    for setting, sweep in sweeps.items():
+      trials = [trial for trial in last if trial.setting == setting]
+      history = _joined(sweep, planned, trials, folder)
+      schedule = make_schedule(sweep.config.schedule, sweep.steps_per_epoch, sweep.config.epochs)
+      drawn = figures.build(
+        history,
+        [by_trial[trial] for trial in trials],
+        answer.of_setting[setting],
+        schedule,
+        guessing_loss,
+      )
+      figures.draw(folder / 'figures' / sweep.label, drawn)
+  asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
   study = study | {
     'seconds': round(time.monotonic() - started, 1),
-    'seconds_of': {phase: round(seconds, 1) for phase, seconds in sweep.clock.seconds.items()},
-    'trial_steps': {'planned': steps * len(results), 'run': sum(run)},
+    'seconds_of': {phase: round(seconds, 1) for phase, seconds in shared.clock.seconds.items()},
+    'trial_steps': {'planned': asked, 'run': sum(result.steps for result in results)},
+    'rounds': _rates_of_rounds(planned),
   }
   report.write(folder, study, results, answer)
-  return results, answer
+  return results, answer.verdict
 
 
-def _waves(sweep: Sweep, folder: Path, process: Process) -> np.ndarray:
-  """The wave of each trial, (trials,): as the study began, however many processes it has now."""
-  waves = read_waves(folder / 'history')
-  if waves is None:
-    count = len(sweep.seeds)
-    with sweep.clock('start'):
-      progress.note(f'Compiling for {count} trials on {provenance.device()}')
-      trials = run_together(sweep, np.arange(count)).trials
-      limit = sweep.config.memory_gb * 1e9
-      waves = np.asarray(plan.waves(trials, sweep.train, count, process.count, limit))
-    write_trials(folder / 'history', sweep.learning_rates, sweep.seeds, waves.tolist())
-  if not process.index:
-    write_experiment(folder / 'tensorboard', len(waves))
-    workdir.tell_planned(folder)
-  return waves
+def _run_rounds(
+  sweeps: dict[Setting, Sweep],
+  folder: Path,
+  process: Process,
+  judged: Callable[[Plan], dict[Planned, verdict.Result]],
+  validation_labels: np.ndarray,
+) -> Plan:
+  """Trains round after round until the search ends; the plan then has all trials."""
+  for number in itertools.count():
+    planned = rounds.read(folder / 'history')
+    if not (planned.of_round(number) or planned.ended):
+      if process.index:
+        planned = _wait_for_round(folder, number)
+      else:
+        planned = next_round(sweeps, planned, judged(planned), validation_labels, process.count)
+        rounds.write(folder / 'history', planned)
+    if not number and not process.index:
+      write_experiment(folder / 'tensorboard', len(planned.trials))
+      workdir.tell_planned(folder)
+    waves = sorted({trial.wave for trial in planned.of_round(number)})
+    if not waves:
+      return planned
+    mine = waves[process.index :: process.count]
+    for place in mine:
+      trials = planned.of_wave(place)
+      sweep = sweeps[trials[0].setting]._replace(trials=trials)
+      wave.train(sweep, folder, planned, place, _title(planned, place, sweep.label), len(mine))
+    if not process.index:
+      _wait_for_waves(folder, waves, process.count)
 
 
-def _part(sweep: Sweep, chosen: np.ndarray) -> Sweep:
-  """The sweep of the trials that are `chosen`, (trials,)."""
-  rates, seeds = (
-    tuple(value for value, keeps in zip(values, chosen, strict=True) if keeps)
-    for values in (sweep.learning_rates, sweep.seeds)
-  )
-  return sweep._replace(learning_rates=rates, seeds=seeds)
+def _title(planned: Plan, number: int, label: str) -> str:
+  """What a wave is, for people."""
+  this = planned.of_wave(number)[0].round
+  waves = sorted({trial.wave for trial in planned.of_round(this)})
+  parts = [label] if label else []
+  if this:
+    parts.append(f'round {this + 1}')
+  if len(waves) > 1:
+    parts.append(f'wave {waves.index(number) + 1} of {len(waves)}')
+  return ', '.join(parts) or 'training'
 
 
-def _gather(sweep: Sweep, folder: Path, waves: np.ndarray, count: int) -> History:
-  """Waits for the waves of the other ones of `count` processes; the history of all trials.
+def _judged(
+  sweeps: dict[Setting, Sweep], planned: Plan, folder: Path, guessing_loss: float
+) -> dict[Planned, verdict.Result]:
+  """The result of every trial of every round, from the curves of its wave."""
+  found = {}
+  for number in range(planned.waves):
+    trials = planned.of_wave(number)
+    sweep = sweeps[trials[0].setting]._replace(trials=trials)
+    history = wave.curves(folder, planned, number, sweep.steps_per_epoch)
+    total = len(history.steps['loss'])
+    bad = [verdict.first_bad_step(history, column, total) for column in range(len(trials))]
+    steps = [total if step is None else wave.chunk_end(step, sweep) for step in bad]
+    found |= zip(trials, verdict.results(history, trials, guessing_loss, steps), strict=True)
+  return found
+
+
+def _joined(sweep: Sweep, planned: Plan, trials: Sequence[Planned], folder: Path) -> History:
+  """The history of the trials of a setting, a column each."""
+  of_waves = {
+    number: wave.curves(folder, planned, number, sweep.steps_per_epoch)
+    for number in {trial.wave for trial in trials}
+  }
+  columns = [(of_waves[trial.wave], planned.column(trial)) for trial in trials]
+  epochs = max(trial.epochs for trial in trials)
+  return join(folder / 'history' / sweep.label, columns, epochs * sweep.steps_per_epoch, epochs)
+
+
+def _rates_of_rounds(planned: Plan) -> list[list[float]]:
+  """The rates that each round trained, in the order they were asked for."""
+  count = 1 + max(trial.round for trial in planned.trials)
+  return [
+    list(dict.fromkeys(trial.learning_rate for trial in planned.of_round(number)))
+    for number in range(count)
+  ]
+
+
+def _wait_for_round(folder: Path, number: int) -> Plan:
+  """Waits until process 0 has asked for round `number`, or has ended the search."""
+  while True:
+    held = workdir.is_held(folder, 0)
+    planned = rounds.read(folder / 'history')
+    if planned.of_round(number) or planned.ended:
+      return planned
+    if not held:
+      raise StudyError(
+        'process 0 has ended before the search did; the same command goes on with it'
+      )
+    time.sleep(0.1)
+
+
+def _wait_for_waves(folder: Path, waves: Sequence[int], count: int) -> None:
+  """Waits for the waves of the other ones of `count` processes.
 
   Raises:
     StudyError: if a process has ended before its trials did.
   """
-  pending = list(range(max(waves) + 1))
-  while pending:
-    file = workdir.place(folder / 'history', pending[0], waves) / wave.FINISHED
-    if file.exists():
-      del pending[0]
-    elif not workdir.is_held(folder, pending[0] % count) and not file.exists():
-      raise StudyError(
-        f'process {pending[0] % count} has ended before its trials did; they are saved, and the '
-        'same command goes on with them'
-      )
-    else:
-      time.sleep(1)
-  histories = [wave.curves(sweep, folder, number, waves) for number in range(max(waves) + 1)]
-  return join(folder / 'history', histories, waves) if waves.any() else histories[0]
+  for place, number in enumerate(waves):
+    while not wave.is_finished(folder, number):
+      if not workdir.is_held(folder, place % count) and not wave.is_finished(folder, number):
+        raise StudyError(
+          f'process {place % count} has ended before its trials did; they are saved, and the '
+          'same command goes on with them'
+        )
+      time.sleep(0.2)

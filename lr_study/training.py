@@ -11,6 +11,7 @@ from lr_study import parallel
 from lr_study.clock import Clock
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
+from lr_study.rounds import Planned
 from lr_study.trial import Trial, make_trial
 
 
@@ -18,14 +19,29 @@ class Sweep(NamedTuple):
   """What stays as it is while the trials train. One entry a trial where there are several."""
 
   config: ConfigDict
-  learning_rates: tuple[float, ...]
-  seeds: tuple[int, ...]
+  label: str  # of the setting, in names of folders; empty if there is one setting
+  trials: tuple[Planned, ...]
   steps_per_epoch: int
-  trial: Trial
+  trial: Trial  # what all of them are
   train: parallel.Arrays  # on the devices
   validation: parallel.Arrays
   images: tuple[int, int]  # training, validation
   clock: Clock
+
+  @property
+  def learning_rates(self) -> tuple[float, ...]:
+    """Of each trial."""
+    return tuple(t.learning_rate for t in self.trials)
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """Of each trial."""
+    return tuple(t.seed for t in self.trials)
+
+  @property
+  def epochs(self) -> int:
+    """That the trials train."""
+    return self.trials[0].epochs
 
 
 class Running(NamedTuple):
@@ -38,7 +54,7 @@ class Running(NamedTuple):
 
 
 def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
-  """Puts the data on the devices and builds the trial that all trials are."""
+  """Puts the data on the devices and builds the trial that all trials are; none is planned yet."""
   steps_per_epoch = len(data.train.labels) // config.batch_size
   mean = {
     'image': data.mean,
@@ -47,14 +63,25 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
   }[config.input.subtract]
   return Sweep(
     config,
-    tuple(rate for rate in config.learning_rates for _ in config.seeds),
-    tuple(config.seeds) * len(config.learning_rates),
+    '',
+    (),
     steps_per_epoch,
     make_trial(config, len(data.classes), steps_per_epoch),
     parallel.share(parallel.Arrays(*data.train, mean), config.parallel),
     parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
     (len(data.train.labels), len(data.validation.labels)),
     Clock(),
+  )
+
+
+def in_setting(sweep: Sweep, config: ConfigDict, label: str, classes: int) -> Sweep:
+  """The same images for trials of another config, which differs in batch size or schedule."""
+  steps_per_epoch = sweep.images[0] // config.batch_size
+  return sweep._replace(
+    config=config,
+    label=label,
+    steps_per_epoch=steps_per_epoch,
+    trial=make_trial(config, classes, steps_per_epoch),
   )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from lr_study import formats
 from lr_study.history import History
+from lr_study.rounds import Planned
 
 CONVERGED, NOT_LEARNING, DIVERGED = 'converged', 'not_learning', 'diverged'
 
@@ -26,6 +27,8 @@ class Result:
 
   learning_rate: float
   seed: int
+  batch_size: int
+  schedule: str
   status: str
   evidence: str
   first_bad_step: int | None
@@ -62,43 +65,44 @@ def entropy(labels: np.ndarray) -> float:
   return float(-np.sum(shares * np.log(shares)))
 
 
-def first_bad_step(history: History, trial: int) -> int | None:
+def first_bad_step(history: History, trial: int, steps: int) -> int | None:
   """The first step, from 1, whose loss or gradient is not finite; None if there is none.
 
   A last update that breaks the weights shows in the evaluation only: then it is that step.
+
+  Args:
+    history: has the trial's curves.
+    trial: its column.
+    steps: that it was to train, to the end of an epoch.
   """
-  finite = np.isfinite(history.steps['loss'][:, trial])
-  finite &= np.isfinite(history.steps['gradient_norm'][:, trial])
+  finite = np.isfinite(history.steps['loss'][:steps, trial])
+  finite &= np.isfinite(history.steps['gradient_norm'][:steps, trial])
   if not finite.all():
     return int(np.argmin(finite)) + 1
-  last = [history.epochs[name][-1, trial] for name in ('train_loss', 'validation_loss')]
-  return None if np.isfinite(last).all() else len(finite)
+  epoch = steps // history.steps_per_epoch - 1
+  last = [history.epochs[name][epoch, trial] for name in ('train_loss', 'validation_loss')]
+  return None if np.isfinite(last).all() else steps
 
 
 def results(
-  history: History,
-  learning_rates: Sequence[float],
-  seeds: Sequence[int],
-  guessing_loss: float,
-  steps: Sequence[int],
+  history: History, trials: Sequence[Planned], guessing_loss: float, steps: Sequence[int]
 ) -> list[Result]:
-  """Judges each trial of a finished study, which trained for `steps` steps.
+  """Judges each trial of a finished wave, which trained for `steps` steps.
 
   diverged: a training loss or gradient, or the last evaluation, was infinite or NaN.
   not_learning: the training loss at the end is not below `GUESSING_SHARE` of guessing's.
   converged: any other.
   """
-  trials = enumerate(zip(learning_rates, seeds, steps, strict=True))
-  return [_result(history, trial, *of_trial, guessing_loss) for trial, of_trial in trials]
+  columns = enumerate(zip(trials, steps, strict=True))
+  return [_result(history, column, *of_trial, guessing_loss) for column, of_trial in columns]
 
 
 def _result(
-  history: History, trial: int, rate: float, seed: int, steps: int, guessing_loss: float
+  history: History, column: int, trial: Planned, steps: int, guessing_loss: float
 ) -> Result:
-  losses = history.steps['loss'][:, trial]
-  per_epoch = len(losses) // len(history.epochs['train_loss'])
-  bad = first_bad_step(history, trial)
-  last = {name: float(curve[-1, trial]) for name, curve in history.epochs.items()}
+  losses, per_epoch = history.steps['loss'][:, column], history.steps_per_epoch
+  bad = first_bad_step(history, column, trial.epochs * per_epoch)
+  last = {name: float(curve[trial.epochs - 1, column]) for name, curve in history.epochs.items()}
   if bad is not None:
     finite = losses[:bad][np.isfinite(losses[:bad])]
     last_loss = float(finite[-1]) if len(finite) else None
@@ -113,7 +117,19 @@ def _result(
       f'training loss {formats.loss(last["train_loss"])} at the end; '
       f'guessing costs {formats.loss(guessing_loss)}'
     )
-  return Result(rate, seed, status, evidence, bad, last_loss, steps, steps // per_epoch, **last)
+  return Result(
+    trial.learning_rate,
+    trial.seed,
+    trial.batch_size,
+    trial.schedule,
+    status,
+    evidence,
+    bad,
+    last_loss,
+    steps,
+    steps // per_epoch,
+    **last,
+  )
 
 
 def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:

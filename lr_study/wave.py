@@ -5,15 +5,18 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from lr_study import parallel, plan, progress, verdict, workdir
+from lr_study import parallel, plan, progress, rounds, verdict, workdir
 from lr_study.checkpoint import Checkpoints
 from lr_study.events import Events
 from lr_study.history import History
 from lr_study.interrupt import Interrupt, Stopped
+from lr_study.rounds import Plan
 from lr_study.schedule import make_schedule
 from lr_study.training import Running, Sweep, evaluate, keep, run_together, train_steps
+from lr_study.trial import Trial
 
 FINISHED = 'finished'  # a file beside the curves of trials that have ended
 
@@ -26,57 +29,113 @@ class Files(NamedTuple):
   checkpoints: Checkpoints
 
 
-def curves(sweep: Sweep, folder: Path, wave: int, waves: np.ndarray) -> History:
-  """The history of a wave; where it is the only one, that of the study."""
-  steps, trials = sweep.config.epochs * sweep.steps_per_epoch, int((waves == wave).sum())
-  return History(workdir.place(folder / 'history', wave, waves), steps, sweep.config.epochs, trials)
+def curves(folder: Path, planned: Plan, number: int, steps_per_epoch: int) -> History:
+  """The curves of wave `number` of the study in `folder`."""
+  trials = planned.of_wave(number)
+  epochs = trials[0].epochs
+  return History(place(folder / 'history', number), epochs * steps_per_epoch, epochs, len(trials))
 
 
-def train(sweep: Sweep, folder: Path, wave: int, waves: np.ndarray, count: int) -> None:
-  """Trains the trials of a wave from the newest checkpoint, or from the start, to the last epoch.
+def place(folder: Path, number: int) -> Path:
+  """Where in `folder`, history/ or checkpoints/, the part of wave `number` lies."""
+  return folder / f'wave_{number}'
+
+
+def is_finished(folder: Path, number: int) -> bool:
+  """True if wave `number` of the study in `folder` was trained to its end."""
+  return (place(folder / 'history', number) / FINISHED).exists()
+
+
+def restore(
+  folder: Path, planned: Plan, number: int, one: Trial, steps_per_epoch: int
+) -> tuple[np.ndarray, Any]:
+  """The state at the end of a finished wave.
+
+  Returns:
+    The columns of the trials that did not diverge, and their state, a tree of host arrays
+    (columns, ...); None for a state that is lost.
+  """
+  history = curves(folder, planned, number, steps_per_epoch)
+  total = len(history.steps['loss'])
+  columns = history.running(total)
+  with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
+    done, state = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
+  return columns, state if done == total else None
+
+
+def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, count: int) -> None:
+  """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
+
+  Those that an earlier round has trained go on from where they were then.
 
   Args:
     sweep: of these trials.
     folder: the study's.
-    wave: which.
-    waves: of all trials of the study.
-    count: how many waves this process trains.
+    planned: the study's trials.
+    number: of the wave.
+    title: what people are told it is.
+    count: how many waves this process trains in this round.
   """
-  config, total = sweep.config, sweep.config.epochs * sweep.steps_per_epoch
+  if is_finished(folder, number):
+    return
+  config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
   schedule = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)
-  history = curves(sweep, folder, wave, waves)
-  events = Events(
-    folder / 'tensorboard', sweep.learning_rates, sweep.seeds, schedule, config.log_every_steps
-  )
-  title = f'wave {wave + 1} of {max(waves) + 1}' if waves.any() else 'training'
+  history = curves(folder, planned, number, sweep.steps_per_epoch)
+  runs = folder / 'tensorboard' / sweep.label
+  events = Events(runs, sweep.trials, schedule, config.log_every_steps)
 
   def like(done: int) -> Any:
     return parallel.state_of(sweep.trial, len(history.running(_chunk_start(done, sweep))))
 
-  with contextlib.closing(
-    Checkpoints(workdir.place(folder / 'checkpoints', wave, waves))
-  ) as checkpoints:
+  with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
     done, state = checkpoints.newest(like)
+    if not done:
+      done, state = _earlier(sweep, folder, planned, number, history)
     if done:
-      progress.note(f'Going on from step {done}' + (f' of {title}' if waves.any() else ''))
+      progress.note(f'Going on from step {done} of {title}')
     _replay(events, history, done, sweep)
     columns = history.running(_chunk_start(done, sweep))
     if done < total and len(columns):
       running, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
-      view = progress.TrainingView(sweep.learning_rates, sweep.seeds, total, config.epochs, title)
+      view = progress.TrainingView(sweep.learning_rates, sweep.seeds, total, sweep.epochs, title)
       with Interrupt() as interrupt, view:
         _train_steps(sweep, files, view, interrupt, running, state_T, done)
-  trials = range(len(sweep.seeds))
-  events.close([verdict.first_bad_step(history, trial) is not None for trial in trials])
-  workdir.write_text(workdir.place(folder / 'history', wave, waves) / FINISHED, '')
+  bad = [verdict.first_bad_step(history, trial, total) for trial in range(len(sweep.trials))]
+  events.close([step is not None for step in bad])
+  workdir.write_text(place(folder / 'history', number) / FINISHED, '')
+
+
+def _earlier(
+  sweep: Sweep, folder: Path, planned: Plan, number: int, history: History
+) -> tuple[int, Any]:
+  """Steps done and state of trials that an earlier round trained; 0 and None if none did."""
+  states, found = [], {}
+  for column, trial in enumerate(planned.of_wave(number)):
+    earlier = rounds.before(planned, trial)
+    if earlier is None:
+      return 0, None
+    if earlier.wave not in found:
+      found[earlier.wave] = (
+        curves(folder, planned, earlier.wave, sweep.steps_per_epoch),
+        *restore(folder, planned, earlier.wave, sweep.trial, sweep.steps_per_epoch),
+      )
+    curve, columns, state = found[earlier.wave]
+    if state is None:
+      progress.note(f'Round {earlier.round + 1} has lost its weights; its trials start anew')
+      return 0, None
+    old = planned.column(earlier)
+    place_in_state = int(np.flatnonzero(columns == old)[0])
+    states.append(jax.tree.map(lambda x, at=place_in_state: x[at], state))
+    history.copy(curve, old, column)
+  return earlier.epochs * sweep.steps_per_epoch, jax.tree.map(lambda *x: np.stack(x), *states)
 
 
 def _start(
   sweep: Sweep, columns: np.ndarray, done: int, state: Any, waves: int
 ) -> tuple[Running, Any]:
   """The trials of a wave as they were at step `done`, and at the start if that is 0."""
-  total = sweep.config.epochs * sweep.steps_per_epoch
+  total = sweep.epochs * sweep.steps_per_epoch
   running = run_together(sweep, columns)
   with sweep.clock('start'):
     progress.note(sweep.trial.computed)
@@ -103,21 +162,21 @@ def _train_steps(
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
   history, events, checkpoints = files
-  total, saved, saved_at = config.epochs * per_epoch, done, time.monotonic()
+  total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(done)
   while done < total:
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
     with clock('steps'):
-      state_T, curves = train_steps(
+      state_T, metrics = train_steps(
         sweep, running, state_T, epoch, done - start, stop - start, interrupt
       )
-    history.write_steps(done, curves, running.columns)
-    done += len(curves['loss'])
+    history.write_steps(done, metrics, running.columns)
+    done += len(metrics['loss'])
     if done == stop:
       with clock('curves'):
         events.write_steps(history, chunk, done, running.columns)
-        view.steps(done, epoch + 1, running.columns, curves)
+        view.steps(done, epoch + 1, running.columns, metrics)
       good = history.unbroken(chunk, done)[running.columns]
       if not good.any():
         return
@@ -158,7 +217,7 @@ def chunk_end(step: int, sweep: Sweep) -> int:
 
 def _replay(events: Events, history: History, done: int, sweep: Sweep) -> None:
   """Writes the events of the first `done` steps again."""
-  columns, first = np.arange(len(sweep.seeds)), 0
+  columns, first = np.arange(len(sweep.trials)), 0
   while first < done and (stop := chunk_end(first + 1, sweep)) <= done:
     events.write_steps(history, first, stop, columns)
     columns = columns[history.unbroken(first, stop)[columns]]

@@ -15,8 +15,6 @@ try:
 except ImportError:  # Windows has no such lock
   fcntl = None
 
-import numpy as np
-
 from lr_study import errors
 from lr_study.config import flatten
 from lr_study.errors import StudyError
@@ -102,11 +100,6 @@ def wait_until_planned(workdir: Path, process: Process) -> None:
     if not held:
       raise StudyError('process 0 has ended before it planned the study; its message says why')
     time.sleep(0.1)
-
-
-def place(folder: Path, wave: int, waves: np.ndarray) -> Path:
-  """Where in `folder` a wave's part lies; `waves` is the wave of each trial, (trials,)."""
-  return folder / f'wave_{wave}' if waves.any() else folder
 
 
 def _lock_of(workdir: Path, index: int) -> Path:

@@ -71,9 +71,12 @@ def sweep(config_file, *arguments, devices=1):
   )
 
 
-def steps_saved(checkpoints):
-  """Of the newest checkpoint in the folder that is whole; 0 if there is none."""
-  return max((int(path.name) for path in checkpoints.glob('*') if path.name.isdigit()), default=0)
+def steps_saved(checkpoints, wave=0):
+  """Of the newest checkpoint of a wave that is whole; 0 if there is none."""
+  return max(
+    (int(path.name) for path in checkpoints.glob(f'wave_{wave}/*') if path.name.isdigit()),
+    default=0,
+  )
 
 
 @pytest.fixture(scope='module')

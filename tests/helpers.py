@@ -7,6 +7,15 @@ import numpy as np
 
 from lr_study import data, parallel, trial
 from lr_study.config import check
+from lr_study.rounds import Planned
+
+
+def planned(rates, seeds, epochs):
+  """Trials of one round and one wave."""
+  return [
+    Planned(rate, seed, 1, 'constant', epochs, 0, 0)
+    for rate, seed in zip(rates, seeds, strict=True)
+  ]
 
 
 def load(config):

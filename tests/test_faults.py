@@ -37,7 +37,7 @@ def test_fifty_kills_change_nothing(config_file):
 
 
 def newest(folder):
-  return folder / 'checkpoints' / str(steps_saved(folder / 'checkpoints'))
+  return folder / 'checkpoints' / 'wave_0' / str(steps_saved(folder / 'checkpoints'))
 
 
 def largest_file(folder):

@@ -1,20 +1,25 @@
 """What a study leaves on disk and shows: history, TensorBoard, tables, figures, the folder."""
 
 import csv
+import io
 import json
 
 import numpy as np
 import pytest
+from helpers import planned
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from lr_study import figures, formats, progress, report, verdict, workdir
+from lr_study.axes import Answer
 from lr_study.errors import StudyError
 from lr_study.events import Events, write_experiment
 from lr_study.history import EPOCH_CURVES, History, join, window_means
+from lr_study.rounds import Setting
 
 RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
+TRIALS = planned(RATES, SEEDS, epochs=2)
 
 
 def height(step):
@@ -35,7 +40,7 @@ def history(tmp_path):
 
 @pytest.fixture
 def finished(history):
-  results = verdict.results(history, RATES, SEEDS, GUESS, [60] * 3)
+  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
   return results, verdict.judge(results, np.arange(200) % 10)
 
 
@@ -54,9 +59,12 @@ def test_histories_of_waves_are_joined(tmp_path):
   parts[0].write_steps(0, {'loss': np.full((4, 2), [1, 3])})
   parts[1].write_steps(0, {'loss': np.full((4, 1), 2)})
   parts[1].write_epoch(1, {'train_loss': [5]})
-  whole = join(tmp_path, parts, waves)
+  whole = join(tmp_path, [(parts[0], 0), (parts[1], 0), (parts[0], 1)], 4, 2)
   assert whole.steps['loss'].tolist() == [[1, 2, 3]] * 4
   np.testing.assert_array_equal(whole.epochs['train_loss'], [[np.nan] * 3, [np.nan, 5, np.nan]])
+  longer = join(tmp_path / 'longer', [(parts[0], 0), (History(tmp_path / 'l', 6, 3, 1), 0)], 6, 3)
+  assert np.isnan(longer.steps['loss'][4:, 0]).all()
+  assert longer.steps_per_epoch == 2
   assert np.load(tmp_path / 'step_loss.npy').tolist() == [[1, 2, 3]] * 4
 
 
@@ -91,7 +99,7 @@ def scalars(folder, tag):
 
 def write_events(history, folder):
   write_experiment(folder, len(RATES))
-  events = Events(folder, RATES, SEEDS, height, 10)
+  events = Events(folder, TRIALS, height, 10)
   for epoch in range(2):
     for first in range(0, 30, 10):
       start = 30 * epoch + first
@@ -139,7 +147,7 @@ def test_tensorboard_hparams(history, tmp_path):
     start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
     end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
     assert start.hparams['log10_learning_rate'].number_value == pytest.approx(np.log10(rate))
-    assert start.group_name == formats.rate(rate)
+    assert start.group_name == f'{formats.rate(rate)} batch 1 constant'
     assert end.status == status
 
 
@@ -165,7 +173,7 @@ STUDY = {
 
 def test_report(finished, tmp_path):
   results, answer = finished
-  report.write(tmp_path, STUDY, results, answer)
+  report.write(tmp_path, STUDY, results, Answer(answer, {Setting(1, 'constant'): answer}, (), ()))
   content = json.loads((tmp_path / 'results.json').read_text())
   assert content['verdict']['learning_rate'] == 1e-3
   assert content['trials'][0]['status'] == 'diverged'
@@ -187,7 +195,7 @@ def test_report(finished, tmp_path):
 
 def test_figures_are_drawn(history, finished, tmp_path):
   folder = tmp_path / 'figures'
-  figures.draw(folder, history, *finished, height, GUESS)
+  figures.draw(folder, figures.build(history, *finished, height, GUESS))
   names = sorted(file.name for file in folder.iterdir())
   assert names == sorted(
     [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
@@ -200,12 +208,18 @@ def test_figures_are_drawn(history, finished, tmp_path):
   assert (crosses == [255, 0, 0]).all(1).sum() > 20  # the diverged rate's
 
 
+def test_a_figure_goes_into_a_page(history, finished):
+  drawn = figures.build(history, *finished, height, GUESS)
+  stream = io.StringIO()
+  figures.save(drawn['accuracy_by_rate'], stream, 'svg')
+  assert '<svg' in stream.getvalue()
+
+
 def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
-  results = verdict.results(history, RATES, SEEDS, GUESS, [60] * 3)
-  figures.draw(
-    tmp_path / 'f', history, results, verdict.judge(results, np.arange(9)), height, GUESS
-  )
+  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
+  answer = verdict.judge(results, np.arange(9))
+  figures.draw(tmp_path / 'f', figures.build(history, results, answer, height, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
 
 

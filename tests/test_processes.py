@@ -81,7 +81,7 @@ def test_a_process_that_dies_takes_nobody_with_it(config_file, finished, tmp_pat
   folder = tmp_path / 'killed'
   processes = start(config_file, folder, by_flags())
   deadline = time.monotonic() + 120
-  while not steps_saved(folder / 'checkpoints' / 'wave_1') and time.monotonic() < deadline:
+  while not steps_saved(folder / 'checkpoints', wave=1) and time.monotonic() < deadline:
     time.sleep(0.01)
   processes[1].kill()
   _, err = processes[0].communicate(timeout=200)

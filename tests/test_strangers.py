@@ -85,7 +85,7 @@ def test_a_spreadsheet_evaluates_no_cell(study):
     rows = list(csv.reader(stream))
   results, _ = report.read(study)
   assert [float(row[0]) for row in rows[1:]] == [r.learning_rate for r in results]
-  assert [row[3] for row in rows[1:]] == [r.evidence for r in results]
+  assert [row[5] for row in rows[1:]] == [r.evidence for r in results]
   assert not [cell for row in rows for cell in row if cell.startswith(('=', '+', '-', '@', '\t'))]
 
 

@@ -110,7 +110,7 @@ def test_a_finished_study_is_read_not_trained(config_file, finished):
 
 def test_a_killed_study_goes_on_and_ends_the_same(config_file, finished, tmp_path):
   folder = tmp_path / 'killed'
-  kill_at('[0-9]*[0-9]', config_file, folder)
+  kill_at('wave_0/[0-9]*[0-9]', config_file, folder)
   done = sweep(config_file, f'--workdir={folder}')
   assert done.returncode == 0, done.stderr
   assert 'Going on from step' in done.stdout
@@ -192,8 +192,8 @@ def test_more_trials_than_memory_run_in_waves(config_file, tmp_path):
   assert results(folder)['trials'] == results(whole)['trials']
   for file in sorted((whole / 'history').glob('*.npy')):
     assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
-  columns = json.loads((folder / 'history' / 'trials.json').read_text())
-  assert [column['wave'] for column in columns] == [0, 1, 0]
+  trials = json.loads((folder / 'history' / 'trials.json').read_text())['trials']
+  assert [trial['wave'] for trial in trials] == [0, 1, 0]
   for run in ('lr_1e-04_seed_0', 'lr_1e-05_seed_0'):
     points = events.read(folder / 'tensorboard' / run)['epoch/train_loss']
     assert [step for step, _ in points] == [90, 180, 270, 360]

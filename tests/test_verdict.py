@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import planned
 
 from lr_study import verdict
 from lr_study.history import History
@@ -28,7 +29,7 @@ def history(tmp_path):
 
 
 def judge_all(history):
-  return verdict.results(history, [1e-3, 1e-4, 1e-5], [0, 0, 0], GUESS, [6, 6, 3])
+  return verdict.results(history, planned([1e-3, 1e-4, 1e-5], [0, 0, 0], 2), GUESS, [6, 6, 3])
 
 
 def test_statuses(history):
@@ -85,7 +86,7 @@ def result(rate, accuracy=None, status='converged', seed=0, loss=1.0):
   bad = status == 'diverged'
   figures = [None] * 4 if bad else [loss, accuracy, loss, accuracy]
   return verdict.Result(
-    rate, seed, status, '', 3 if bad else None, 1.0 if bad else None, 10, 1, *figures
+    rate, seed, 1, 'constant', status, '', 3 if bad else None, 1.0 if bad else None, 10, 1, *figures
   )
 
 
