@@ -70,7 +70,7 @@ def answer(
   if len(verdicts) == 1:
     return Answer(*verdicts.values(), verdicts, (), ())
   accuracies = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
-  best = max(verdicts, key=lambda s: np.mean(accuracies[s]) if accuracies[s] else -math.inf)
+  best = max(verdicts, key=lambda s: float(np.mean(list(accuracies[s].values()) or [-1.0])))
   growth = _growth(of_setting, verdicts, measure)
   gains = _gains(accuracies, len(labels))
   sentences = (
@@ -87,9 +87,10 @@ def answer(
 def _of_best(results: Sequence[Result], verdict: Verdict, measure: str) -> dict[int, float]:
   """Seed -> accuracy of the rate that the verdict names; empty if it names none."""
   return {
-    result.seed: getattr(result, measure)
+    result.seed: accuracy
     for result in results
     if result.learning_rate == verdict.learning_rate
+    and (accuracy := getattr(result, measure)) is not None
   }
 
 
@@ -141,7 +142,7 @@ def _gains(accuracies: dict[Setting, dict[int, float]], images: int) -> tuple[Ga
     base = accuracies[Setting(size, first)]
     for name in others:
       new = accuracies[Setting(size, name)]
-      seeds = [seed for seed in new if None not in (new[seed], base.get(seed))]
+      seeds = [seed for seed in new if seed in base]
       if seeds:
         found.append(Gain(size, name, first, *_difference(new, base, seeds, images)))
   return tuple(found)

@@ -63,7 +63,7 @@ def store(url: str, name: str, trials: Sequence[dict[str, Any]]) -> int:
     )
   except Exception as error:  # SQLAlchemy and the databases behind it raise many kinds
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise StudyError(f'--storage {url}: {why}') from error
+    raise StudyError(f'--storage cannot be opened: {why}') from error
   known = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
   rates = [trial[_NAME] for trial in trials]
   space = _space(optuna, min(rates), max(rates))

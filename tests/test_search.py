@@ -6,7 +6,7 @@ import math
 import pytest
 from conftest import make_tiny
 
-from lr_study import search
+from lr_study import optuna_search, search
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.search import Ask, Told
@@ -138,6 +138,23 @@ def test_optuna_is_asked_and_told():
   near = [abs(math.log10(rate / 1e-6)) < 1 for rates in rounds for rate in rates]
   assert sum(near[-20:]) >= 10
   assert sum(near[:7]) <= 2
+
+
+def test_trials_go_into_an_optuna_database_once(tmp_path):
+  optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
+  trials = [
+    {'learning_rate': 1e-3, 'seed': 0, 'status': 'converged', 'validation_accuracy': 0.5},
+    {'learning_rate': 1e-1, 'seed': 0, 'status': 'diverged', 'validation_accuracy': None},
+  ]
+  url = f'sqlite:///{tmp_path}/lr.db'
+  assert optuna_search.store(url, 'letters', trials) == 2
+  assert optuna_search.store(url, 'letters', trials) == 0
+  study = optuna.load_study(study_name='letters', storage=url)
+  assert study.best_params == {'learning_rate': 1e-3}
+  assert [trial.state.name for trial in study.trials] == ['COMPLETE', 'FAIL']
+  assert study.trials[1].user_attrs['status'] == 'diverged'
+  with pytest.raises(StudyError, match='--storage cannot be opened'):
+    optuna_search.store(f'sqlite:///{tmp_path}/none/lr.db', 'letters', trials)
 
 
 def test_optuna_that_is_not_installed_is_named(monkeypatch):
