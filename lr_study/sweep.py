@@ -108,7 +108,7 @@ def _waves(sweep: Sweep, folder: Path, process: Process) -> np.ndarray:
       progress.note(f'Compiling for {count} trials on {provenance.device()}')
       trials = run_together(sweep, np.arange(count)).trials
       limit = sweep.config.memory_gb * 1e9
-      waves = np.asarray(plan.waves(trials, sweep.train, count, process.count, limit))
+      waves = np.asarray(plan.waves(trials, sweep.mean, count, process.count, limit))
     write_trials(folder / 'history', sweep.learning_rates, sweep.seeds, waves.tolist())
   if not process.index:
     write_experiment(folder / 'tensorboard', len(waves))
