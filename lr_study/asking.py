@@ -74,4 +74,4 @@ def _waves(sweep: Sweep, processes: int) -> list[int]:
     progress.note(f'Compiling for {count} trials on {provenance.device()}')
     trials = run_together(sweep, np.arange(count)).trials
     limit = sweep.config.memory_gb * 1e9
-    return plan.waves(trials, sweep.train, count, processes, limit)
+    return plan.waves(trials, sweep.mean, count, processes, limit)

@@ -1,6 +1,5 @@
-"""From one trial to many: vmap on one device, pmap of vmap over several. Only here."""
+"""From one trial to many: which of them a call trains, and on which device."""
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,23 +11,24 @@ import numpy as np
 import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lr_study.programs import HOW, Arrays, compiled_programs, devices_of
 from lr_study.trial import Batch, Trial
 
-HOW = ('vmap', 'pmap')
+__all__ = [
+  'HOW',
+  'Arrays',
+  'Memory',
+  'Trials',
+  'free_memory',
+  'keep_compiled_programs',
+  'make_trials',
+  'share',
+  'state_of',
+]
+
 # A CPU trains so many trials in one call as have parameters of this many bytes together: with
 # more, what one operation leaves is out of the cache when the next one reads it.
 _CALL_BYTES = 64 * 2**20
-
-
-class Arrays(NamedTuple):
-  """Images uint8 (images, size, size, 3), labels int32 (images,), mean float32 (size, size, 3).
-
-  On the devices; with pmap each has one more leading axis, a copy for each device.
-  """
-
-  images: jax.Array
-  labels: jax.Array
-  mean: jax.Array
 
 
 class Memory(NamedTuple):
@@ -46,27 +46,42 @@ class Trials(NamedTuple):
   program, with leading axes (trials a call,) with vmap and (devices, trials a device) with
   pmap; filled up with copies of the last trial, so that all calls run one program.
 
+  What ends in _S hangs on the seed alone: a list, one tree for each group of calls whose trials
+  have the same seeds. Its leading axes are those above, without that of the trials where those
+  that a device trains in a call share a seed: then it is made, and held, once for all of them.
+
     to_devices(tree_T) -> tree_T: from host arrays (trials, ...).
     to_host(tree_T) -> tree of numpy arrays (trials, ...), without the filling.
     init(seed_T) -> state_T
-    order(seed_T, epoch, arrays) -> order_T: a permutation of the images for an epoch.
-    train_step(state_T, rate_T, seed_T, arrays, order_T, start) -> state_T, metrics_T: a step
-      on the images order[start : start + batch size]. The given state_T is donated.
+    order(seed_T, epoch, images) -> order_S: a permutation of so many images for an epoch.
+    gather(arrays, order_S, start) -> batch_S: the images order[start : start + batch size].
+    batch_to_devices(batch_S) -> batch_S: from a tree of host arrays (groups, ...).
+    train_step(state_T, rate_T, seed_T, batch_S, mean, step) -> state_T, metrics_T: the step
+      after `step` steps. The given state_T is donated.
     fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
       The given state_T is donated.
-    eval_step(state_T, arrays, start) -> totals_T: images start to start + eval_batch.
-    memory(arrays) -> Memory: what these need; compiles them.
+    window(arrays, start) -> batch, weight: images start to start + eval_batch; weight is 0
+      where that is beyond the last one.
+    eval_step(state_T, batch, weight, mean) -> totals_T
+    memory(mean) -> Memory: what these need; compiles them.
+
+  `mean` and the batch of an evaluation are on every device, as `share` puts them there.
   """
 
   to_devices: Callable[[Any], Any]
   to_host: Callable[[Any], Any]
   init: Callable[[Any], Any]
-  order: Callable[[Any, int, Arrays], Any]
+  order: Callable[[Any, int, int], Any]
+  gather: Callable[[Arrays, Any, int], Any]
+  batch_to_devices: Callable[[Any], Any]
   train_step: Callable[..., tuple[Any, Any]]
   fold: Callable[[Any], Any]
-  eval_step: Callable[[Any, Arrays, int], Any]
-  memory: Callable[[Arrays], Memory]
+  window: Callable[[Arrays, int], tuple[Batch, jax.Array]]
+  eval_step: Callable[..., Any]
+  memory: Callable[[jax.Array], Memory]
   fold_every: int
+  batch_size: int
+  eval_batch: int
 
 
 def make_trials(
@@ -81,15 +96,14 @@ def make_trials(
 
   Args:
     trial: the functions of one trial.
-    seeds: the seed of each trial; where those that a device trains in a call share one, they
-      share the batch too, which is then gathered and prepared once for all.
+    seeds: the seed of each trial.
     how: 'vmap', on the first local device, or 'pmap', spread over all local devices.
     batch_size: images in a training step.
     eval_batch: images in an evaluation step.
     trials_per_call: that a device trains in one call of the compiled program, at most; 0 for
       as many as are fastest.
   """
-  devices = _devices(how)
+  devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
   calls = -(-each // (trials_per_call or _fastest(trial, each)))
   each = -(-each // calls)
@@ -99,9 +113,15 @@ def make_trials(
   rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
   seed_of = np.asarray(seeds)[rows]
   one_seed = bool((seed_of == seed_of[..., :1]).all())
-  init, order, gradient, update, fold, eval_step = _programs(
-    trial, how, batch_size, eval_batch, one_seed
+  programs = compiled_programs(trial, how, batch_size, eval_batch, one_seed)
+  place = devices[0] if how == 'vmap' else _one_each()
+  # Calls whose trials have the same seeds: the first one of each group, and the group of each.
+  _, leaders, group_of = np.unique(
+    seed_of.reshape(calls, -1), axis=0, return_index=True, return_inverse=True
   )
+
+  def of_groups(seed_T):
+    return [seed_T[call] for call in leaders]
 
   def by_call(function):
     # One after the other: a CPU would begin several, each with temporaries as large as a state.
@@ -109,48 +129,55 @@ def make_trials(
       jax.block_until_ready(function(tree, *shared)) for tree in tree_T
     ]
 
-  def train_step(state_T, rate_T, seed_T, arrays, order_T, start):
+  def train_step(state_T, rate_T, seed_T, batch_S, mean, step):
+    inputs_S = [
+      programs.prepare(batch.images, mean, seed, step)
+      for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
+    ]
     new_T, metrics_T = [], []
-    for state, rate, seed, order in zip(state_T, rate_T, seed_T, order_T, strict=True):
-      of_params, metrics = gradient(state, seed, arrays, order, start)
-      new_T.append(update(state, of_params, rate))
+    for state, rate, seed, group in zip(state_T, rate_T, seed_T, group_of, strict=True):
+      labels = batch_S[group].labels
+      of_params, metrics = programs.gradient(state, seed, inputs_S[group], labels, step)
+      new_T.append(programs.update(state, of_params, rate, step))
       metrics_T.append(metrics)
     return new_T, metrics_T
 
-  def memory(arrays):
-    place = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
+  def memory(mean):
+    device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
 
     def form(function, *arguments):
       # With the device, as the arguments of a call are: then a call finds what is compiled here.
       return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
         jax.eval_shape(function, *arguments),
       )
 
+    def batch(*axes):
+      pixels = (trial.image_size, trial.image_size, 3)
+      return Batch(jnp.zeros((*axes, *pixels), jnp.uint8), jnp.zeros(axes, jnp.int32))
+
     seed, rate = form(lambda: (jnp.zeros(shape, jnp.uint32), jnp.zeros(shape, jnp.float32)))
-    state, orders = form(init, seed), form(order, seed, 0, arrays)
-    of_params, _ = form(gradient, state, seed, arrays, orders, 0)
-    programs = (
-      init.lower(seed),
-      gradient.lower(state, seed, arrays, orders, 0),
-      update.lower(state, of_params, rate),
-      fold.lower(state),
-      eval_step.lower(state, arrays, 0),
+    on_each = () if how == 'vmap' else (len(devices),)
+    train_batch = form(lambda: batch(*(on_each if one_seed else shape), batch_size))
+    eval_arguments = form(lambda: (batch(*on_each, eval_batch), jnp.zeros((*on_each, eval_batch))))
+    state, inputs = form(programs.init, seed), form(programs.prepare, train_batch[0], mean, seed, 0)
+    of_params, _ = form(programs.gradient, state, seed, inputs, train_batch.labels, 0)
+    lowered = (
+      programs.init.lower(seed),
+      programs.prepare.lower(train_batch.images, mean, seed, 0),
+      programs.gradient.lower(state, seed, inputs, train_batch.labels, 0),
+      programs.update.lower(state, of_params, rate, 0),
+      programs.fold.lower(state),
+      programs.eval_step.lower(state, *eval_arguments, mean),
     )
-    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in programs)
+    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
+    kept = len(leaders) * _bytes((train_batch, inputs)) + _bytes(of_params)
     # On a CPU a checkpoint is copied, and written in the background, beside the state.
     copies = 2 if jax.default_backend() == 'cpu' else 1
-    return Memory(
-      copies * _bytes(state) // width, temporary + _bytes(of_params) // len(devices), len(devices)
-    )
+    return Memory(copies * _bytes(state) // width, temporary + kept // len(devices), len(devices))
 
-  def to_devices(tree_T):
-    place = devices[0] if how == 'vmap' else _one_each()
-
-    def of_call(trials):
-      return jax.device_put(jax.tree.map(lambda x: x[trials], tree_T), place)
-
-    return [of_call(trials) for trials in rows]
+  def put(tree, index):
+    return jax.device_put(jax.tree.map(lambda x: x[index], tree), place)
 
   def to_host(tree_T):
     def join(*parts):
@@ -159,72 +186,20 @@ def make_trials(
     return jax.tree.map(join, *jax.device_get(tree_T))
 
   return Trials(
-    to_devices=to_devices,
+    to_devices=lambda tree_T: [put(tree_T, trials) for trials in rows],
     to_host=to_host,
-    init=by_call(init),
-    order=by_call(order),
+    init=by_call(programs.init),
+    order=lambda seed_T, *of: [programs.order(seed, *of) for seed in of_groups(seed_T)],
+    gather=lambda arrays, order_S, start: [programs.gather(arrays, o, start) for o in order_S],
+    batch_to_devices=lambda batch_S: [put(batch_S, k) for k in range(len(leaders))],
     train_step=train_step,
-    fold=by_call(fold),
-    eval_step=by_call(eval_step),
+    fold=by_call(programs.fold),
+    window=programs.window,
+    eval_step=by_call(programs.eval_step),
     memory=memory,
     fold_every=trial.fold_every,
-  )
-
-
-@functools.lru_cache(maxsize=8)
-def _programs(
-  trial: Trial, how: str, batch_size: int, eval_batch: int, one_seed: bool
-) -> tuple[Callable[..., Any], ...]:
-  """The compiled functions, for any number of trials: those that stay when some leave find them.
-
-  Returns:
-    init, order, gradient, update, fold, eval_step, on one call's trials.
-  """
-
-  def init(seed_T):
-    return jax.vmap(lambda seed: trial.init(_keys(seed)[0]))(seed_T)
-
-  def order(seed_T, epoch, arrays):
-    def permutation(seed):
-      return jax.random.permutation(jax.random.fold_in(_keys(seed)[1], epoch), len(arrays.labels))
-
-    return jax.vmap(permutation)(seed_T)
-
-  def gradient(state_T, seed_T, arrays, order_T, start):
-    def of_trial(state, seed, order):
-      index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-      batch = Batch(arrays.images[index], arrays.labels[index])
-      return trial.gradient(state, batch, arrays.mean, _keys(seed)[2])
-
-    if one_seed:
-      return jax.vmap(of_trial, in_axes=(0, None, None))(state_T, seed_T[0], order_T[0])
-    return jax.vmap(of_trial)(state_T, seed_T, order_T)
-
-  def eval_step(state_T, arrays, start):
-    # The last batch may hang over the end: those indices are clipped and weigh nothing.
-    index = start + jnp.arange(eval_batch)
-    batch = Batch(
-      jnp.take(arrays.images, index, axis=0, mode='clip'),
-      jnp.take(arrays.labels, index, mode='clip'),
-    )
-    weight = index < len(arrays.labels)
-    return jax.vmap(lambda state: trial.eval_step(state, batch, arrays.mean, weight))(state_T)
-
-  def compiled(function, in_axes, donates=False, options=None):
-    donated = 0 if donates else ()
-    if how == 'vmap':
-      return jax.jit(function, donate_argnums=donated, compiler_options=options)
-    return jax.pmap(function, in_axes=in_axes, devices=_devices(how), donate_argnums=donated)
-
-  quick = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
-  return (
-    # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
-    compiled(init, (0,), options=quick),
-    compiled(order, (0, None, 0), options=quick),
-    compiled(gradient, (0, 0, 0, 0, None)),
-    compiled(jax.vmap(trial.update), (0, 0, 0), donates=True),
-    compiled(jax.vmap(trial.fold), (0,), donates=True),
-    compiled(eval_step, (0, 0, None)),
+    batch_size=batch_size,
+    eval_batch=eval_batch,
   )
 
 
@@ -262,15 +237,6 @@ def share(tree: Any, how: str) -> Any:
   devices = len(jax.local_devices())
   copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
   return jax.device_put(copies, _one_each())
-
-
-def _devices(how: str) -> list[jax.Device]:
-  return jax.local_devices() if how == 'pmap' else jax.local_devices()[:1]
-
-
-def _keys(seed: jax.Array) -> jax.Array:
-  """Three keys of a seed: for the initial weights, the order of the images, the steps."""
-  return jax.random.split(jax.random.key(seed), 3)
 
 
 def _fastest(trial: Trial, count: int) -> int:

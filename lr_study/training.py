@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from lr_study import data as datasets
 from lr_study import parallel
 from lr_study.clock import Clock
+from lr_study.feed import Resident
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
 from lr_study.rounds import Planned
@@ -23,9 +24,9 @@ class Sweep(NamedTuple):
   trials: tuple[Planned, ...]
   steps_per_epoch: int
   trial: Trial  # what all of them are
-  train: parallel.Arrays  # on the devices
-  validation: parallel.Arrays
-  images: tuple[int, int]  # training, validation
+  train: Resident
+  validation: Resident
+  mean: jax.Array  # that is subtracted from the images; on the devices
   clock: Clock
 
   @property
@@ -67,16 +68,16 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
     (),
     steps_per_epoch,
     make_trial(config, len(data.classes), steps_per_epoch),
-    parallel.share(parallel.Arrays(*data.train, mean), config.parallel),
-    parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
-    (len(data.train.labels), len(data.validation.labels)),
+    Resident(data.train, config.parallel),
+    Resident(data.validation, config.parallel),
+    parallel.share(mean, config.parallel),
     Clock(),
   )
 
 
 def in_setting(sweep: Sweep, config: ConfigDict, label: str, classes: int) -> Sweep:
   """The same images for trials of another config, which differs in batch size or schedule."""
-  steps_per_epoch = sweep.images[0] // config.batch_size
+  steps_per_epoch = sweep.train.images // config.batch_size
   return sweep._replace(
     config=config,
     label=label,
@@ -118,10 +119,12 @@ def train_steps(
 ) -> tuple[Any, dict[str, np.ndarray]]:
   """Steps `first` to `last` of an epoch, fewer after a signal; the curves are (steps, trials)."""
   config, trials, metrics = sweep.config, running.trials, []
-  order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
-  for step in range(first, last):
+  order_S = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train.images)
+  batches = sweep.train.batches(trials, order_S, first, last)
+  for step, batch_S in zip(range(first, last), batches, strict=True):
+    done = epoch * sweep.steps_per_epoch + step
     state_T, metrics_T = trials.train_step(
-      state_T, running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size
+      state_T, running.rate_T, running.seed_T, batch_S, sweep.mean, done
     )
     metrics.append(metrics_T)
     if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
@@ -134,12 +137,11 @@ def train_steps(
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
   """Loss and accuracy over every validation image, (trials,)."""
-  images = sweep.images[1]
+  trials, images = running.trials, sweep.validation.images
   totals = [
-    running.trials.eval_step(state_T, sweep.validation, start)
-    for start in range(0, images, sweep.config.eval_batch_size)
+    trials.eval_step(state_T, *window, sweep.mean) for window in sweep.validation.windows(trials)
   ]
-  totals = [running.trials.to_host(total) for total in totals]
+  totals = [trials.to_host(total) for total in totals]
   return {
     # In float64: float32 sums over many images would round.
     'validation_loss': np.sum([t.loss for t in totals], 0, np.float64) / images,

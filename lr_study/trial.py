@@ -1,4 +1,4 @@
-"""One trial: pure functions of (state, learning rate, batch, key). The trial axis is not here."""
+"""One trial: pure functions of (state, learning rate, batch, key, step), without a trial axis."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,6 @@ class State(NamedTuple):
   params: models.Params
   opt_state: optax.OptState
   factors: dict[str, factored.Factors]
-  step: jax.Array  # steps taken, int32
 
 
 class Batch(NamedTuple):
@@ -58,22 +57,29 @@ class Trial(NamedTuple):
   """The functions that make one trial; see `make_trial` for what they take and give."""
 
   init: Callable[[jax.Array], State]
-  gradient: Callable[[State, Batch, jax.Array, jax.Array], tuple[Gradient, StepMetrics]]
-  update: Callable[[State, Gradient, jax.Array], State]
+  prepare: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+  gradient: Callable[..., tuple[Gradient, StepMetrics]]
+  update: Callable[[State, Gradient, jax.Array, jax.Array], State]
   fold: Callable[[State], State]
   eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
   fold_every: int
+  image_size: int  # of the stored images, in pixels
   computed: str  # how, for people
 
 
 def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   """Builds a trial's functions; nothing in them depends on its learning rate or its seed.
 
+  `step`, int32, counts the steps taken before this one. It is an argument and no part of the
+  state: trials that train together share it, and with it what hangs on nothing else.
+
   init(key) -> state
-  gradient(state, batch, mean, key) -> gradient, metrics: of the loss of one batch. The key
-    is the trial's own; dropout and augmentation of step t draw from fold_in(key, t).
-  update(state, gradient, learning_rate) -> state: one step. A function of its own, because in
-    one program with `gradient` XLA copies what the one reads and the other writes.
+  prepare(images, mean, key, step) -> inputs: the network's, augmented. It hangs on no state, so
+    trials of a seed share it.
+  gradient(state, inputs, labels, key, step) -> gradient, metrics: of the loss of one batch. The
+    key is the seed's; dropout and augmentation of step t draw from fold_in(key, t).
+  update(state, gradient, learning_rate, step) -> state: one step. A function of its own, because
+    in one program with `gradient` XLA copies what the one reads and the other writes.
   fold(state) -> state: due after every `fold_every` steps of the study, and before an
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
@@ -99,37 +105,39 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def init(key):
     params = models.init_params(model, key, *shape)
     params, factors = factored.split(params, layers, rows)
-    return State(params, optimizer.init(params), factors, jnp.zeros([], jnp.int32))
+    return State(params, optimizer.init(params), factors)
 
   def loss_of(params, taps, factors, inputs, labels, key):
     logits, layer_inputs = models.apply_factored(model, params, factors, taps, inputs, key)
     return cross_entropy(logits, labels).mean(), (logits, layer_inputs)
 
-  def gradient(state, batch, mean, key):
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inputs = preprocess(batch.images, mean, augment_key)
+  def keys(key, step):
+    """Of a step: for augmentation, and for dropout."""
+    return jax.random.split(jax.random.fold_in(key, step))
+
+  def prepare(images, mean, key, step):
+    return preprocess(images, mean, keys(key, step)[0])
+
+  def gradient(state, inputs, labels, key, step):
     taps = {n: jnp.zeros((len(inputs), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-      state.params, taps, state.factors, inputs, batch.labels, dropout_key
+      state.params, taps, state.factors, inputs, labels, keys(key, step)[1]
     )
     of_params = factored.without_kernels(of_params, state.factors)
-    accuracy = jnp.mean(correct(logits, batch.labels))
+    accuracy = jnp.mean(correct(logits, labels))
     metrics = StepMetrics(loss, accuracy, factored.norm(of_params, x, g))
     return Gradient(of_params, x, g), metrics
 
-  def update(state, gradient, learning_rate):
+  def update(state, gradient, learning_rate, step):
     of_params, x, g = gradient
-    of_params, factors = factored.push(of_params, state.factors, x, g, state.step)
+    of_params, factors = factored.push(of_params, state.factors, x, g, step)
     updates, opt_state = optimizer.update(
       of_params, state.opt_state, state.params, learning_rate=learning_rate
     )
-    return State(optax.apply_updates(state.params, updates), opt_state, factors, state.step + 1)
+    return State(optax.apply_updates(state.params, updates), opt_state, factors)
 
   def fold(state):
-    params, opt_state, factors = factored.fold(
-      optimizer, state.params, state.opt_state, state.factors
-    )
-    return State(params, opt_state, factors, state.step)
+    return State(*factored.fold(optimizer, state.params, state.opt_state, state.factors))
 
   def eval_step(state, batch, mean, weight):
     params = factored.merge(state.params, state.factors)
@@ -139,7 +147,9 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
     return Totals(jnp.sum(loss), jnp.sum(hits))
 
-  return Trial(init, gradient, update, fold, eval_step, fold_every, computed)
+  return Trial(
+    init, prepare, gradient, update, fold, eval_step, fold_every, config.image_size, computed
+  )
 
 
 def _factored_layers(

@@ -140,7 +140,7 @@ def _start(
   with sweep.clock('start'):
     progress.note(sweep.trial.computed)
     epochs = (total * waves - done) / sweep.steps_per_epoch
-    plan.announce(sweep.config, *running[1:], sweep.train, sweep.images, epochs)
+    plan.announce(sweep, running, epochs)
     if done:
       return running, running.trials.to_devices(state)
     return running, running.trials.init(running.seed_T)

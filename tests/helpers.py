@@ -37,8 +37,9 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   )
   rate_T = trials.to_devices(np.asarray(rates, np.float32))
   seed_T = trials.to_devices(np.asarray(seeds, np.uint32))
-  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), how)
-  orders = [trials.order(seed_T, epoch, arrays) for epoch in range(-(-steps // per_epoch))]
+  arrays, mean = parallel.share((parallel.Arrays(*data_set.train), data_set.mean), how)
+  images = len(data_set.train.labels)
+  orders = [trials.order(seed_T, epoch, images) for epoch in range(-(-steps // per_epoch))]
   state_T, rows = trials.init(seed_T), []
   # The weights and the order are drawn in float32 either way: float64 draws would be others.
   with jax.enable_x64(True) if exact else contextlib.nullcontext():
@@ -46,8 +47,8 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
       state_T = jax.tree.map(lambda x: x.astype(_DOUBLE.get(x.dtype, x.dtype)), state_T)
     for step in range(steps):
       epoch, position = divmod(step, per_epoch)
-      start = position * config.batch_size
-      state_T, metrics_T = trials.train_step(state_T, rate_T, seed_T, arrays, orders[epoch], start)
+      batch_S = trials.gather(arrays, orders[epoch], position * config.batch_size)
+      state_T, metrics_T = trials.train_step(state_T, rate_T, seed_T, batch_S, mean, step)
       rows.append(metrics_T)
       if (position + 1) % trials.fold_every == 0 or position + 1 == per_epoch:
         state_T = trials.fold(state_T)

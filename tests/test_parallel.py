@@ -6,7 +6,7 @@ import pytest
 from conftest import make_tiny
 from helpers import load, train
 
-from lr_study import parallel, trial
+from lr_study import feed, parallel, trial
 
 RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
 # Sooner or later rounding makes a maximum of a pooling change place, and a loss jumps by 1e-3.
@@ -79,9 +79,8 @@ def test_an_epoch_sees_every_image_once(tiny):
   images = len(data_set.train.labels)
   one = trial.make_trial(config, 10, images)
   trials = parallel.make_trials(one, [0], 'vmap', 1, 8)
-  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
   seed_T = trials.to_devices(np.zeros(1, np.uint32))
-  first, second = (np.asarray(trials.order(seed_T, epoch, arrays)[0][0]) for epoch in (0, 1))
+  first, second = (np.asarray(trials.order(seed_T, epoch, images)[0]) for epoch in (0, 1))
   assert sorted(first) == sorted(second) == list(range(images))
   assert (first != second).any()
 
@@ -93,10 +92,11 @@ def test_evaluation_counts_every_image_once(tiny):
   for eval_batch in (images, 7):
     one = trial.make_trial(config, 10, images)
     trials = parallel.make_trials(one, [0, 0], 'vmap', 1, eval_batch)
-    arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
+    part = feed.Resident(data_set.train, 'vmap')
     state_T = trials.init(trials.to_devices(np.zeros(2, np.uint32)))
     found = [
-      trials.to_host(trials.eval_step(state_T, arrays, i)) for i in range(0, images, eval_batch)
+      trials.to_host(trials.eval_step(state_T, *window, data_set.mean))
+      for window in part.windows(trials)
     ]
     totals[eval_batch] = jax.tree.map(lambda *x: np.sum(x, 0), *found)
   np.testing.assert_allclose(totals[7].loss, totals[images].loss, rtol=1e-5)
@@ -108,8 +108,8 @@ def test_no_rate_compiles_twice(tiny):
   config, data_set = load(tiny)
   _, _, trials = train(config, data_set, [1e-3, 1e-4], [0, 0], 2)
   seed_T = trials.to_devices(np.zeros(2, np.uint32))
-  arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
-  order_T, compiled = trials.order(seed_T, 0, arrays), []
+  arrays, mean = parallel.share((parallel.Arrays(*data_set.train), data_set.mean), 'vmap')
+  order_S, compiled = trials.order(seed_T, 0, len(data_set.train.labels)), []
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: compiled.append(event) if 'backend_compile' in event else None
   )
@@ -117,7 +117,8 @@ def test_no_rate_compiles_twice(tiny):
     for rates in ((0.1, 0.2), (1e-5, 3e-7)):
       state_T = trials.init(seed_T)
       rate_T = trials.to_devices(np.asarray(rates, np.float32))
-      trials.train_step(state_T, rate_T, seed_T, arrays, order_T, 1)
+      batch_S = trials.gather(arrays, order_S, 1)
+      trials.train_step(state_T, rate_T, seed_T, batch_S, mean, 1)
     assert not compiled
     jax.jit(lambda x: x * 3 + len(compiled))(np.ones(3))
     assert compiled  # the listener does hear of compilations
@@ -156,10 +157,9 @@ def test_memory_grows_with_the_network(tiny):
     config.model.width = width
     one = trial.make_trial(config, 10, 60)
     trials = parallel.make_trials(one, [0, 0, 0], 'vmap', 1, 8)
-    arrays = parallel.share(parallel.Arrays(*data_set.train, data_set.mean), 'vmap')
     state = trials.to_host(trials.init(trials.to_devices(np.zeros(3, np.uint32))))
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / 3
-    found.append(trials.memory(arrays))
+    found.append(trials.memory(data_set.mean))
     assert found[-1].trial == 2 * size  # and a checkpoint's copy
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
   assert found[1].call > found[0].call
@@ -173,9 +173,10 @@ def test_a_step_lowers_for_cuda(tiny, convolution):
   one = trial.make_trial(config, 10, 60)
 
   def step(state, rate, seed, images, labels, mean):
-    batch = trial.Batch(images, labels)
-    gradient, metrics = one.gradient(state, batch, mean, jax.random.key(seed))
-    return one.fold(one.update(state, gradient, rate)), metrics
+    key = jax.random.key(seed)
+    inputs = one.prepare(images, mean, key, 3)
+    gradient, metrics = one.gradient(state, inputs, labels, key, 3)
+    return one.fold(one.update(state, gradient, rate, 3)), metrics
 
   state_T = jax.eval_shape(jax.vmap(lambda s: one.init(jax.random.key(s))), np.zeros(7, np.uint32))
   many = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None, None, None)))

@@ -26,7 +26,7 @@ class LrStudy:
     self.trials = options['trials']
     self._study = training.prepare(config, _data(*data_of(options, config.image_size)))
     self._running = training.run_together(self._study, np.arange(self.trials))
-    self._memory = self._running.trials.memory(self._study.train)
+    self._memory = self._running.trials.memory(self._study.mean)
     self._state_T = self._running.trials.init(self._running.seed_T)
     self._done = 0
 

@@ -1,0 +1,129 @@
+"""One trial's functions, compiled for many: vmap on one device, pmap of vmap over several."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lr_study.trial import Batch, Trial
+
+HOW = ('vmap', 'pmap')
+
+
+class Arrays(NamedTuple):
+  """Images uint8 (images, size, size, 3) and labels int32 (images,).
+
+  On the devices; with pmap each has one more leading axis, a copy for each device.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+
+
+class Programs(NamedTuple):
+  """The compiled functions of one call's trials."""
+
+  init: Callable[..., Any]
+  order: Callable[..., Any]
+  gather: Callable[..., Any]
+  prepare: Callable[..., Any]
+  gradient: Callable[..., Any]
+  update: Callable[..., Any]
+  fold: Callable[..., Any]
+  window: Callable[..., Any]
+  eval_step: Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_programs(
+  trial: Trial, how: str, batch_size: int, eval_batch: int, one_seed: bool
+) -> Programs:
+  """For any number of trials: those that stay when some leave find what was compiled."""
+
+  def by_seed(function, in_axes):
+    """`function` of each trial's seed, or once where they share it; axes as in vmap."""
+    return function if one_seed else jax.vmap(function, in_axes)
+
+  def of_seed(seed_T):
+    return seed_T[0] if one_seed else seed_T
+
+  def init(seed_T):
+    return jax.vmap(lambda seed: trial.init(keys_of(seed)[0]))(seed_T)
+
+  def order(seed_T, epoch, images):
+    def permutation(seed):
+      return jax.random.permutation(jax.random.fold_in(keys_of(seed)[1], epoch), images)
+
+    return by_seed(permutation, 0)(of_seed(seed_T))
+
+  def gather(arrays, order_S, start):
+    def batch(order):
+      index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
+      return Batch(arrays.images[index], arrays.labels[index])
+
+    return by_seed(batch, 0)(order_S)
+
+  def prepare(images_S, mean, seed_T, step):
+    def inputs(images, seed):
+      return trial.prepare(images, mean, keys_of(seed)[2], step)
+
+    return by_seed(inputs, 0)(images_S, of_seed(seed_T))
+
+  def gradient(state_T, seed_T, inputs_S, labels_S, step):
+    def of_trial(state, seed, inputs, labels):
+      return trial.gradient(state, inputs, labels, keys_of(seed)[2], step)
+
+    axes = (0, None, None, None) if one_seed else 0
+    return jax.vmap(of_trial, axes)(state_T, of_seed(seed_T), inputs_S, labels_S)
+
+  def window(arrays, start):
+    # The last one may hang over the end: those indices are clipped and weigh nothing.
+    index = start + jnp.arange(eval_batch)
+    batch = Batch(
+      jnp.take(arrays.images, index, axis=0, mode='clip'),
+      jnp.take(arrays.labels, index, mode='clip'),
+    )
+    return batch, (index < len(arrays.labels)).astype(jnp.float32)
+
+  def eval_step(state_T, batch, weight, mean):
+    return jax.vmap(lambda state: trial.eval_step(state, batch, mean, weight))(state_T)
+
+  def compiled(function, in_axes, donates=False, options=None, static=()):
+    donated = 0 if donates else ()
+    if how == 'vmap':
+      return jax.jit(
+        function, donate_argnums=donated, static_argnums=static, compiler_options=options
+      )
+    return jax.pmap(
+      function,
+      in_axes=in_axes,
+      devices=devices_of(how),
+      donate_argnums=donated,
+      static_broadcasted_argnums=static,
+    )
+
+  quick = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
+  return Programs(
+    # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
+    init=compiled(init, (0,), options=quick),
+    order=compiled(order, (0, None, None), options=quick, static=2),
+    gather=compiled(gather, (0, 0, None)),
+    prepare=compiled(prepare, (0, 0, 0, None)),
+    gradient=compiled(gradient, (0, 0, 0, 0, None)),
+    update=compiled(jax.vmap(trial.update, (0, 0, 0, None)), (0, 0, 0, None), donates=True),
+    fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
+    window=compiled(window, (0, None)),
+    eval_step=compiled(eval_step, (0, 0, 0, 0)),
+  )
+
+
+def devices_of(how: str) -> list[jax.Device]:
+  """The local devices that trials train on."""
+  return jax.local_devices() if how == 'pmap' else jax.local_devices()[:1]
+
+
+def keys_of(seed: jax.Array) -> jax.Array:
+  """Three keys of a seed: for the initial weights, the order of the images, the steps."""
+  return jax.random.split(jax.random.key(seed), 3)
