@@ -66,7 +66,7 @@ def answer(
   of_setting: dict[Setting, list[Result]] = {}
   for result in results:
     of_setting.setdefault(Setting(result.batch_size, result.schedule), []).append(result)
-  verdicts = {s: judge(found, labels) for s, found in of_setting.items()}
+  verdicts = {s: judge(found, labels, measure) for s, found in of_setting.items()}
   if len(verdicts) == 1:
     return Answer(*verdicts.values(), verdicts, (), ())
   accuracies = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}

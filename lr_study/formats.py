@@ -8,9 +8,9 @@ def rate(learning_rate: float) -> str:
   return np.format_float_scientific(float(f'{learning_rate:.6g}'), trim='-', exp_digits=2)
 
 
-def percent(fraction: float | None) -> str:
-  """A fraction as a percentage with one decimal; an en dash where there is none."""
-  return '–' if fraction is None else f'{100 * fraction:.1f} %'
+def percent(fraction: float | None, decimals: int = 1) -> str:
+  """A fraction as a percentage; an en dash where there is none."""
+  return '–' if fraction is None else f'{100 * fraction:.{decimals}f} %'
 
 
 def loss(value: float | None) -> str:

@@ -1,16 +1,16 @@
 """From the curves to the answer: each trial's status, the best rate, and what the others did."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from lr_study import formats
+from lr_study import confidence, formats
 from lr_study.history import History
 from lr_study.rounds import Planned
 
 CONVERGED, NOT_LEARNING, DIVERGED = 'converged', 'not_learning', 'diverged'
+ENDED_EARLY = 'ended_early'  # of a rate in the sentence; no trial's own status
 
 # A trial whose training loss ends above this share of the loss of guessing has learned nothing.
 # Guessing the classes' frequencies costs their entropy; a network that sits on that plateau
@@ -45,15 +45,18 @@ class Result:
 class Verdict:
   """The answer to "which learning rate?".
 
-  `indistinguishable`: the rates whose validation accuracy is within the sampling error of the
-  best one's (see `judge`), the best first. `probability_best`: None, since one seed a rate
-  cannot tell. `largest_stable`: the largest rate with no diverged trial at it or below.
+  `indistinguishable`: the rates that may be the best, the recommended one first; confidence.py
+  says how they are found, and `probability_best`: of each rate, 0 where it cannot be (see
+  `judge`), None with one seed, which cannot tell. `intervals`: of each rate's accuracy, None
+  where a trial diverged. `largest_stable`: the largest rate with no diverged trial at it or
+  below. Keys are rates as in `formats.rate`.
   """
 
   learning_rate: float | None
   sentence: str
   indistinguishable: tuple[float, ...]
   probability_best: dict[str, float] | None
+  intervals: dict[str, tuple[float, float] | None]
   largest_stable: float | None
   edge_of_ladder: bool
 
@@ -132,47 +135,64 @@ def _result(
   )
 
 
-def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:
-  """Names the best rate: highest mean validation accuracy over its seeds, then lowest loss.
+def judge(
+  trials: Sequence[Result],
+  validation_labels: np.ndarray,
+  measure: str = 'validation_accuracy',
+) -> Verdict:
+  """Names the best rate: highest mean accuracy over its seeds, then lowest validation loss.
 
-  A rate that diverged or did not learn with any seed cannot be the best. An accuracy p of n
-  images and s seeds is known to +- 1.96 sqrt(q (1 - q) / (n + 4) + v / s): the error of counting
-  (Agresti and Coull, 1998: q is p with two right and two wrong images added) and, with several
-  seeds, that of their mean, v being their variance. Two rates cannot be told apart if they
-  differ by less than the root of the sum of both errors squared. What another seed would change
-  one seed cannot tell.
+  A rate that diverged, did not learn or was ended early with any seed cannot be the best: who
+  follows the advice trains once. What makes the others differ is judged in confidence.py.
+
+  Args:
+    trials: of one batch size and one schedule; the same seeds at each rate.
+    validation_labels: (images,).
+    measure: the accuracy that leads, a field of Result.
   """
-  images = len(validation_labels)
-  chance = np.bincount(validation_labels).max() / images
-  by_rate = {}
-  for trial in trials:
+  images, chance = _counted(validation_labels, measure)
+  longest = max((t.epochs for t in trials if t.status != DIVERGED), default=0)
+  by_rate, did = {}, {}
+  for trial in sorted(trials, key=lambda t: (t.learning_rate, t.seed)):
     by_rate.setdefault(trial.learning_rate, []).append(trial)
-  rates = sorted(by_rate)
-  status = {rate: _worst([t.status for t in by_rate[rate]]) for rate in rates}
-  learned = [rate for rate in rates if status[rate] == CONVERGED]
-  diverged = [rate for rate in rates if status[rate] == DIVERGED]
+  for rate, found in by_rate.items():
+    did[rate] = [_did(trial, longest) for trial in found]
+  rates = list(by_rate)
+  learned = [rate for rate in rates if _worst(did[rate]) == CONVERGED]
+  diverged = [rate for rate in rates if _worst(did[rate]) == DIVERGED]
   stable = [rate for rate in rates if not diverged or rate < diverged[0]]
   largest_stable = stable[-1] if stable else None
+  values = {
+    rate: np.asarray([getattr(trial, measure) for trial in by_rate[rate]])
+    for rate in rates
+    if rate not in diverged
+  }
+  intervals = {
+    formats.rate(rate): confidence.interval(values[rate], images) if rate in values else None
+    for rate in rates
+  }
+  seeds = max(map(len, by_rate.values()))
   if not learned:
-    return Verdict(None, _nothing_learned(by_rate), (), None, largest_stable, True)
+    sentence = _nothing_learned(did)
+    return Verdict(None, sentence, (), None, intervals, largest_stable, True)
 
-  def values(rate, name):
-    return [getattr(trial, name) for trial in by_rate[rate]]
-
-  accuracy = {rate: float(np.mean(values(rate, 'validation_accuracy'))) for rate in learned}
-  error = {rate: _error(values(rate, 'validation_accuracy'), images) for rate in learned}
-  best = min(learned, key=lambda r: (-accuracy[r], float(np.mean(values(r, 'validation_loss')))))
-  alike = [r for r in learned if accuracy[best] - accuracy[r] <= math.hypot(error[best], error[r])]
-  alike.sort(key=lambda rate: -accuracy[rate])
+  loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in learned}
+  best, *_ = ranked = sorted(learned, key=lambda rate: (-values[rate].mean(), loss[rate]))
+  sure, alike = confidence.compare(np.stack([values[rate] for rate in ranked], 1), images)
+  alike = tuple(rate for rate, is_alike in zip(ranked, alike, strict=True) if is_alike)
+  probability = dict.fromkeys(map(formats.rate, rates), 0.0)
+  probability |= {formats.rate(rate): float(p) for rate, p in zip(ranked, sure, strict=True)}
   edge = len(rates) > 1 and best in (rates[0], rates[-1])
-  seeds = len(by_rate[best])
-  others = {rate: found for rate, found in by_rate.items() if rate not in alike}
+  others = {rate: found for rate, found in did.items() if rate not in alike}
+  counted = f'{len(validation_labels)} images'
+  low, high = intervals[formats.rate(best)]
   parts = [
-    f'Use {formats.rate(best)}: validation accuracy {formats.percent(accuracy[best])} '
-    f'(± {100 * error[best]:.1f} from counting {images} images'
-    + (f' and from {seeds} seeds).' if seeds > 1 else ').'),
-    _chance(accuracy[best] - error[best], chance),
-    _alike(best, alike),
+    f'Use {formats.rate(best)}: {measure.replace("_", " ")} {formats.percent(values[best].mean())} '
+    f'({formats.percent(confidence.LEVEL, 0)} interval {100 * low:.1f} to {100 * high:.1f} %, '
+    f'from {f"{seeds} seeds and " if seeds > 1 else "counting "}{counted}).',
+    _how_sure(float(sure[0]), len(learned), seeds),
+    _chance(low, chance),
+    _alike(best, alike, seeds),
     _side({r: found for r, found in others.items() if r > best}, 'up', 'did worse'),
     _side(
       {r: found for r, found in others.items() if r < best}, 'down', 'had not finished learning'
@@ -180,19 +200,39 @@ def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:
     _edge(best, rates) if edge else '',
   ]
   sentence = ' '.join(part for part in parts if part)
-  return Verdict(best, sentence, tuple(alike), None, largest_stable, edge)
+  return Verdict(
+    best, sentence, alike, probability if seeds > 1 else None, intervals, largest_stable, edge
+  )
 
 
-def _error(accuracies: Sequence[float], images: int) -> float:
-  q = (np.mean(accuracies) * images + 2) / (images + 4)
-  variance = q * (1 - q) / (images + 4)
-  if len(accuracies) > 1:
-    variance += np.var(accuracies, ddof=1) / len(accuracies)
-  return float(1.96 * np.sqrt(variance))
+def _counted(labels: np.ndarray, measure: str) -> tuple[float, float]:
+  """The images that an accuracy of so much noise was counted on, and the accuracy of guessing.
+
+  A balanced accuracy is the mean over k classes of shares of n_1, ..., n_k images; at the same
+  share its variance is that of k^2 / (1 / n_1 + ... + 1 / n_k) images.
+  """
+  counts = np.bincount(labels)
+  counts = counts[counts > 0]
+  if measure == 'validation_balanced_accuracy':
+    return len(counts) ** 2 / float(np.sum(1 / counts)), 1 / len(counts)
+  return len(labels), counts.max() / len(labels)
 
 
-def _worst(statuses: Sequence[str]) -> str:
-  return max(statuses, key=(CONVERGED, NOT_LEARNING, DIVERGED).index)
+def _did(trial: Result, longest: int) -> str:
+  """Its status, but `ENDED_EARLY` where others that did not diverge went on to `longest` epochs."""
+  return ENDED_EARLY if trial.status != DIVERGED and trial.epochs < longest else trial.status
+
+
+def _worst(did: Sequence[str]) -> str:
+  return max(did, key=(CONVERGED, NOT_LEARNING, ENDED_EARLY, DIVERGED).index)
+
+
+def _how_sure(probability: float, learned: int, seeds: int) -> str:
+  if seeds == 1:
+    return 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
+  if learned == 1:
+    return ''
+  return f'It is the best with a probability of {formats.percent(probability, 0)}.'
 
 
 def _chance(at_least: float, chance: float) -> str:
@@ -204,35 +244,39 @@ def _chance(at_least: float, chance: float) -> str:
   )
 
 
-def _alike(best: float, alike: Sequence[float]) -> str:
-  others = [formats.rate(rate) for rate in sorted(alike, reverse=True) if rate != best]
-  return f'Not told apart from it by these images: {", ".join(others)}.' if others else ''
+def _alike(best: float, alike: Sequence[float], seeds: int) -> str:
+  others = ', '.join(formats.rate(rate) for rate in sorted(alike, reverse=True) if rate != best)
+  by = 'seeds and images' if seeds > 1 else 'images'
+  return f'Not told apart from it by these {by}: {others}.' if others else ''
 
 
-def _side(by_rate: dict[float, list[Result]], way: str, worse: str) -> str:
+def _side(did: dict[float, list[str]], way: str, worse: str) -> str:
   """What the rates on one side of the best did; `way` is 'up' or 'down', away from it."""
-  did = {DIVERGED: 'diverged', CONVERGED: worse, NOT_LEARNING: 'ended no better than guessing'}
+  verbs = {
+    DIVERGED: 'diverged',
+    CONVERGED: worse,
+    NOT_LEARNING: 'ended no better than guessing',
+    ENDED_EARLY: 'ended early',
+  }
   clauses = []
-  for status, verb in did.items():
-    rates = [r for r, found in by_rate.items() if _worst([t.status for t in found]) == status]
+  for status, verb in verbs.items():
+    rates = [rate for rate, found in did.items() if _worst(found) == status]
     if rates:
-      clauses.append(f'{_names(rates, status, by_rate, way)} {verb}.')
+      clauses.append(f'{_names(rates, status, did, way)} {verb}.')
   return ' '.join(clauses)
 
 
-def _names(
-  rates: Sequence[float], status: str, by_rate: dict[float, list[Result]], way: str
-) -> str:
+def _names(rates: Sequence[float], status: str, did: dict[float, list[str]], way: str) -> str:
   """'Rates from 1e-02 up' if these are all from there on, with every seed; else each by name."""
   inner, *_ = sorted(rates, reverse=way == 'down')
-  beyond = {rate for rate in by_rate if (rate >= inner) == (way == 'up') or rate == inner}
-  whole = all(trial.status == status for rate in rates for trial in by_rate[rate])
+  beyond = {rate for rate in did if (rate >= inner) == (way == 'up') or rate == inner}
+  whole = all(found == status for rate in rates for found in did[rate])
   if len(rates) > 1 and whole and beyond == set(rates):
     return f'Rates from {formats.rate(inner)} {way}'
   names = []
   for rate in sorted(rates, reverse=True):
-    count = sum(trial.status == status for trial in by_rate[rate])
-    part = f' ({count} of {len(by_rate[rate])} seeds)' if count < len(by_rate[rate]) else ''
+    count = did[rate].count(status)
+    part = f' ({count} of {len(did[rate])} seeds)' if count < len(did[rate]) else ''
     names.append(formats.rate(rate) + part)
   return ', '.join(names)
 
@@ -243,14 +287,14 @@ def _edge(best: float, rates: Sequence[float]) -> str:
   return f'It is the smallest rate tried: add smaller ones, such as {formats.rate(best / 10)}.'
 
 
-def _nothing_learned(by_rate: dict[float, list[Result]]) -> str:
-  statuses = {trial.status for found in by_rate.values() for trial in found}
-  smaller, larger = formats.rate(min(by_rate) / 10), formats.rate(max(by_rate) * 10)
+def _nothing_learned(did: dict[float, list[str]]) -> str:
+  statuses = {status for found in did.values() for status in found}
+  smaller, larger = formats.rate(min(did) / 10), formats.rate(max(did) * 10)
   if statuses == {DIVERGED}:
     return f'No rate works: all diverged. Add smaller ones, such as {smaller}.'
   advice = f'or add larger rates, such as {larger}'
   if DIVERGED in statuses:
     advice = 'or add rates between those that diverged and those that did not'
-  found = _side(by_rate, 'up', 'learned with some seeds only')
-  every = ' with every seed' if max(map(len, by_rate.values())) > 1 else ''
+  found = _side(did, 'up', 'learned with some seeds only')
+  every = ' with every seed' if max(map(len, did.values())) > 1 else ''
   return f'No rate learned{every}. {found} Train for more epochs, {advice}.'

@@ -1,10 +1,12 @@
 """Statuses, the best rate, and the sentence, from curves made for the purpose."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import planned
 
-from lr_study import verdict
+from lr_study import confidence, verdict
 from lr_study.history import History
 
 GUESS = float(np.log(10))
@@ -110,9 +112,10 @@ def test_the_sentence_of_a_ladder(order):
   assert not answer.edge_of_ladder
   assert answer.probability_best is None
   assert answer.sentence == (
-    'Use 1e-04: validation accuracy 91.0 % (± 1.8 from counting 1000 images). Not told apart '
-    'from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended no better than '
-    'guessing. 1e-06 had not finished learning. 1e-07 ended no better than guessing.'
+    'Use 1e-04: validation accuracy 91.0 % (90 % interval 89.5 to 92.5 %, from counting 1000 '
+    'images). One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three. Not told '
+    'apart from it by these images: 1e-05. Rates from 1e-02 up diverged. 1e-03 ended no better '
+    'than guessing. 1e-06 had not finished learning. 1e-07 ended no better than guessing.'
   )
 
 
@@ -173,9 +176,10 @@ def test_a_single_rate_has_no_edge():
 
 
 def test_few_images_say_little_even_if_all_are_right():
-  """Plus four: 2 of 2 right counts as 4 of 6."""
+  """Plus four: 2 of 2 right counts as 4 of 6. 1.645 leaves 5 % on either side."""
+  low = 100 - 164.5 * np.sqrt(2 / 3 * 1 / 3 / 6)
   sentence = verdict.judge([result(1e-3, 1.0)], np.array([0, 1])).sentence
-  assert f'± {196 * np.sqrt(2 / 3 * 1 / 3 / 6):.1f} from counting 2 images' in sentence
+  assert f'interval {low:.1f} to 100.0 %, from counting 2 images' in sentence
 
 
 def test_what_lies_on_either_side_is_named_for_what_it_did():
@@ -194,16 +198,84 @@ def test_what_lies_on_either_side_is_named_for_what_it_did():
   )
 
 
-def test_seeds_that_differ_widen_the_error():
-  trials = [result(1e-3, a, seed=k) for k, a in enumerate((0.99, 0.55, 0.99))]
-  trials += [result(1e-4, 0.7, seed=k) for k in range(3)]
-  answer = verdict.judge(trials, images(100))
+def with_seeds(**accuracies):
+  """Trials of the rates 1e-2, 1e-3, ... whose seeds ended with these accuracies."""
+  return [
+    result(rate, a, 'diverged' if a is None else 'converged', seed)
+    for rate, of_seeds in zip((1e-2, 1e-3, 1e-4, 1e-5), accuracies.values(), strict=False)
+    for seed, a in enumerate(of_seeds)
+  ]
+
+
+def test_several_seeds_say_how_sure_they_are():
+  answer = verdict.judge(
+    with_seeds(a=(0.70, 0.74, 0.71), b=(0.80, 0.84, 0.82), c=(0.79, 0.84, 0.81)), images(2000)
+  )
+  assert answer.learning_rate == 1e-3
   assert answer.indistinguishable == (1e-3, 1e-4)
-  assert 'and from 3 seeds' in answer.sentence
-  trials = [result(1e-2, 0.9), result(1e-2, status='diverged', seed=1)]
-  trials += [result(1e-3, 0.9, seed=k) for k in range(2)]
-  assert '1e-02 (1 of 2 seeds) diverged.' in verdict.judge(trials, images(100)).sentence
+  assert answer.sentence.startswith('Use 1e-03: validation accuracy 82.0 % (90 % interval 79.')
+  assert 'from 3 seeds and 2000 images)' in answer.sentence
+  assert 'Not told apart from it by these seeds and images: 1e-04.' in answer.sentence
+  sure = answer.probability_best
+  assert list(sure) == ['1e-04', '1e-03', '1e-02']
+  assert sum(sure.values()) == pytest.approx(1)
+  assert f'with a probability of {100 * sure["1e-03"]:.0f} %' in answer.sentence
+  low, high = answer.intervals['1e-03']
+  assert low < 0.80
+  assert high > 0.84
+
+
+def test_seeds_are_compared_in_pairs():
+  """Seeds that differ by ten times as much as the rates do, but are the same for all rates."""
+  paired = with_seeds(a=(0.50, 0.70, 0.90), b=(0.52, 0.72, 0.92), c=(0.50, 0.70, 0.90))
+  mixed = with_seeds(a=(0.50, 0.70, 0.90), b=(0.92, 0.52, 0.72), c=(0.70, 0.90, 0.50))
+  assert verdict.judge(paired, images(100_000)).indistinguishable == (1e-3,)
+  assert len(verdict.judge(mixed, images(100_000)).indistinguishable) == 3
+
+
+def test_the_same_draws_every_time():
+  trials = with_seeds(a=(0.70, 0.74, 0.71), b=(0.72, 0.73, 0.75))
+  assert verdict.judge(trials, images(200)) == verdict.judge(trials[::-1], images(200))
+
+
+def test_a_rate_that_failed_with_one_seed_is_no_answer_and_the_share_is_said():
+  trials = with_seeds(a=(0.9, None), b=(0.9, 0.9))
+  answer = verdict.judge(trials, images(100))
+  assert answer.learning_rate == 1e-3
+  assert '1e-02 (1 of 2 seeds) diverged.' in answer.sentence
+  assert answer.probability_best == {'1e-03': 1.0, '1e-02': 0.0}
+  assert answer.intervals['1e-02'] is None
+  assert 'probability' not in answer.sentence  # that of one rate among one
   assert 'No rate learned with every seed' in verdict.judge(trials[:2], images(100)).sentence
+
+
+def test_a_trial_that_was_ended_early_is_not_the_best():
+  trials = with_seeds(a=(0.9, 0.9), b=(0.8, 0.8), c=(0.7, 0.7))
+  trials = [dataclasses.replace(t, epochs=1 + (t.learning_rate < 1e-2)) for t in trials]
+  answer = verdict.judge(trials, images(1000))
+  assert answer.learning_rate == 1e-3
+  assert '1e-02 ended early.' in answer.sentence
+  assert answer.probability_best['1e-02'] == 0
+  trials[-2:] = [result(1e-4, status='diverged', seed=seed) for seed in range(2)]
+  assert '1e-04 diverged.' in verdict.judge(trials, images(1000)).sentence
+
+
+def test_another_measure_leads():
+  @dataclasses.dataclass(frozen=True)
+  class Balanced(verdict.Result):
+    validation_balanced_accuracy: float | None = None
+
+  trials = [
+    Balanced(**dataclasses.asdict(trial), validation_balanced_accuracy=balanced)
+    for trial, balanced in zip(with_seeds(a=(0.9,), b=(0.8,)), (0.5, 0.7), strict=True)
+  ]
+  labels = np.repeat([0, 1], [180, 20])
+  answer = verdict.judge(trials, labels, 'validation_balanced_accuracy')
+  assert answer.learning_rate == 1e-3
+  assert 'validation balanced accuracy 70.0 %' in answer.sentence
+  assert 'most frequent class' not in answer.sentence  # which has half of a balanced accuracy
+  # The 20 images of the second class decide half of it: it is as uncertain as of 72 images.
+  assert answer.intervals['1e-03'] == pytest.approx(confidence.interval([0.7], 72))
 
 
 def test_suggested_rates_are_round():
@@ -216,4 +288,4 @@ def test_chance_is_no_answer():
   assert 'cannot tell that from naming the most frequent class (75.0 %)' in (
     verdict.judge([result(1e-3, 0.75)], labels).sentence
   )
-  assert 'cannot tell' not in verdict.judge([result(1e-3, 0.9)], labels).sentence
+  assert 'cannot tell that' not in verdict.judge([result(1e-3, 0.9)], labels).sentence
