@@ -11,7 +11,13 @@ from lr_study.errors import StudyError
 from lr_study.workdir import write_text
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
-EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
+EPOCH_CURVES = (
+  'train_loss',
+  'train_accuracy',
+  'validation_loss',
+  'validation_accuracy',
+  'validation_balanced_accuracy',  # the mean of the classes' shares of correct images
+)
 
 
 class History:

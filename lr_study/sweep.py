@@ -41,7 +41,10 @@ def run(
   with workdir.held(folder, process):
     if process.index:
       leave()  # together with process 0, which has built the data then
-    data = datasets.load(config.data, config.image_size)
+    room = parallel.room_for_images(config.parallel)
+    data = datasets.load(config.data, config.image_size, room)
+    for finding in data.checks.values():
+      progress.note(f'Check: {finding.line}')
     leave()
     if config.batch_size > len(data.train.labels):
       raise StudyError(
