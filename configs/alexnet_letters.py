@@ -59,6 +59,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.data.reshuffle = True  # a new order each epoch, as DIGITS's TensorFlow back end; the
   # images left over by batch_size sit out, so without it they would always be the same ones
   config.data.skip_unreadable = False  # leave broken files out, and list them
+  config.data.resident = True  # in memory, if they fit; False: read from their files step by step
   config.data.cache_dir = ''  # where data sets are built; TFDS's own folder if empty
 
   config.input = ConfigDict()

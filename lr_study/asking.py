@@ -15,6 +15,7 @@ def next_round(
   planned: Plan,
   results: Mapping[Planned, Result],
   labels: np.ndarray,
+  measure: str,
   processes: int,
 ) -> Plan:
   """Asks the search for one more round, setting by setting.
@@ -24,6 +25,7 @@ def next_round(
     planned: the rounds that were trained.
     results: of all their trials.
     labels: of the validation images, (images,).
+    measure: the field of a result that leads.
     processes: that train the trials.
 
   Returns:
@@ -32,7 +34,7 @@ def next_round(
   trials, waves = list(planned.trials), planned.waves
   number = 1 + max((trial.round for trial in trials), default=-1)
   for setting, sweep in sweeps.items():
-    told = tell({t: results[t] for t in planned.trials if t.setting == setting}, labels)
+    told = tell({t: results[t] for t in planned.trials if t.setting == setting}, labels, measure)
     asked = search.ask(sweep.config, told)
     for epochs in dict.fromkeys(ask.epochs for ask in asked):
       new = tuple(
@@ -47,12 +49,13 @@ def next_round(
   return Plan(tuple(trials), ended=len(trials) == len(planned.trials))
 
 
-def tell(results: Mapping[Planned, Result], labels: np.ndarray) -> list[search.Told]:
+def tell(results: Mapping[Planned, Result], labels: np.ndarray, measure: str) -> list[search.Told]:
   """What a search is told of the trials of one setting: a line for each rate and its epochs."""
   if not results:
     return []
   longest = max(trial.epochs for trial in results)
-  alike = judge([r for t, r in results.items() if t.epochs == longest], labels).indistinguishable
+  furthest = [result for trial, result in results.items() if trial.epochs == longest]
+  alike = judge(furthest, labels, measure).indistinguishable
   of_rate = {}
   for trial, result in results.items():
     of_rate.setdefault((trial.learning_rate, trial.epochs), []).append(result)
@@ -60,7 +63,7 @@ def tell(results: Mapping[Planned, Result], labels: np.ndarray) -> list[search.T
   for (rate, epochs), found in of_rate.items():
     statuses = {result.status for result in found}
     diverged = DIVERGED in statuses
-    accuracy = np.nan if diverged else float(np.mean([r.validation_accuracy for r in found]))
+    accuracy = np.nan if diverged else float(np.mean([getattr(r, measure) for r in found]))
     told.append(
       search.Told(rate, epochs, diverged, statuses == {CONVERGED}, accuracy, rate in alike)
     )

@@ -53,9 +53,7 @@ class Answer:
   gains: tuple[Gain, ...]
 
 
-def answer(
-  results: Sequence[Result], labels: np.ndarray, measure: str = 'validation_accuracy'
-) -> Answer:
+def answer(results: Sequence[Result], labels: np.ndarray, measure: str) -> Answer:
   """The answer of a study, from every trial.
 
   Args:

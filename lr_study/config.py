@@ -98,6 +98,7 @@ FIELDS: dict[str, Check] = {
   'data.seed': _COUNT_OR_0,
   'data.resize': _one_of(RESIZE_MODES),
   'data.reshuffle': _SWITCH,
+  'data.resident': _SWITCH,
   'data.skip_unreadable': _SWITCH,
   'data.cache_dir': _PATH,
   'input.subtract': _one_of(('image', 'pixel', 'none')),

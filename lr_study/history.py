@@ -9,7 +9,13 @@ import numpy as np
 from lr_study.errors import StudyError
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
-EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
+EPOCH_CURVES = (
+  'train_loss',
+  'train_accuracy',
+  'validation_loss',
+  'validation_accuracy',
+  'validation_balanced_accuracy',  # the mean of the classes' shares of correct images
+)
 
 
 class History:

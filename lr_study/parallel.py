@@ -22,6 +22,7 @@ __all__ = [
   'free_memory',
   'keep_compiled_programs',
   'make_trials',
+  'room_for_images',
   'share',
   'state_of',
 ]
@@ -214,6 +215,17 @@ def free_memory() -> int:
   if limit.exists() and limit.read_text().strip() != 'max':
     free = min(free, int(limit.read_text()) - int(used.read_text()))
   return free
+
+
+def room_for_images(how: str) -> int:
+  """Bytes that images may take on each device: half of what is free, trials need the rest.
+
+  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
+  of a GPU machine what was read.
+  """
+  if jax.default_backend() == 'cpu':
+    return free_memory() // (2 * (1 + len(devices_of(how))))
+  return min(free_memory(), psutil.virtual_memory().available) // 2
 
 
 def keep_compiled_programs() -> None:

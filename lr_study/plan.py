@@ -60,7 +60,7 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   """
   (_, trials, rate_T, seed_T), train, mean = running, sweep.train, sweep.mean
   state_T = trials.init(seed_T)
-  order_S = trials.order(seed_T, 0, train.images)
+  order_S = trials.order(seed_T, 0, len(train.labels))
   step_seconds = np.inf
   for _ in range(3):  # the first round compiles, the second warms up
     count = int(np.clip(2 / step_seconds, 1, trials.fold_every))  # about two seconds
@@ -75,7 +75,7 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
     clock.append(time.monotonic())
     step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
   step_seconds += fold_seconds / trials.fold_every
-  windows = -(-sweep.validation.images // trials.eval_batch)
+  windows = -(-len(sweep.validation.labels) // trials.eval_batch)
   seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
   note(
     f'{sweep.epochs} epochs of {sweep.steps_per_epoch} steps, '

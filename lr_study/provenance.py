@@ -19,6 +19,7 @@ _PACKAGES = (
   'flax',
   'optax',
   'tensorflow-datasets',
+  'grain',
   'orbax-checkpoint',
   'numpy',
   'pillow',
@@ -40,6 +41,7 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
       'validation': len(data.validation.labels),
       'test': data.test,
       'left_out': list(data.left_out),
+      'checks': {name: finding._asdict() for name, finding in data.checks.items()},
     },
   }
 

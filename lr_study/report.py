@@ -96,6 +96,10 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '![All trials](figures/all_rates.png)',
     '',
   ]
+  found = [check['line'] for check in data['checks'].values() if check['count']]
+  if found:
+    lines += ['Before training, checks of the data found:', '']
+    lines += [f'    {formats.printable(line)}' for line in found] + ['']
   if data['left_out']:
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
     lines += [f'    {" ".join(name.splitlines())}' for name in data['left_out']] + ['']

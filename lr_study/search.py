@@ -24,8 +24,8 @@ class Ask(NamedTuple):
 class Told(NamedTuple):
   """How a rate had done at the end of epoch `epochs`, over all its seeds.
 
-  diverged: with any seed. learned: with every seed. accuracy: the mean of the validation
-  accuracy, NaN where it diverged. alike: it cannot be told apart from the best so far.
+  diverged: with any seed. learned: with every seed. accuracy: on the validation images, the mean
+  over seeds, NaN where it diverged. alike: it cannot be told apart from the best so far.
   """
 
   learning_rate: float

@@ -24,6 +24,7 @@ from lr_study import (
 from lr_study import data as datasets
 from lr_study.asking import next_round
 from lr_study.config import check
+from lr_study.data.checks import leading_measure
 from lr_study.errors import StudyError
 from lr_study.events import write_experiment
 from lr_study.history import History, join
@@ -57,7 +58,10 @@ def run(
   with workdir.held(folder, process):
     if process.index:
       leave()  # together with process 0, which has built the data then
-    data = datasets.load(config.data, config.image_size)
+    room = parallel.room_for_images(config.parallel)
+    data = datasets.load(config.data, config.image_size, room)
+    for finding in data.checks.values():
+      progress.note(f'Check: {finding.line}')
     leave()
     largest = max(setting.batch_size for setting in settings)
     if largest > len(data.train.labels):
@@ -101,13 +105,15 @@ def _train(
   def judged(planned: Plan) -> dict[Planned, verdict.Result]:
     return _judged(sweeps, planned, folder, guessing_loss)
 
-  planned = _run_rounds(sweeps, folder, process, judged, data.validation.labels)
+  labels = data.validation.labels
+  measure = leading_measure(labels)
+  planned = _run_rounds(sweeps, folder, process, judged, labels, measure)
   if process.index:
     return None
   by_trial = judged(planned)
   last = rounds.last(planned, settings)
   results = [by_trial[trial] for trial in last]
-  answer = axes.answer(results, data.validation.labels)
+  answer = axes.answer(results, labels, measure)
   with shared.clock('figures'):
     for setting, sweep in sweeps.items():
       trials = [trial for trial in last if trial.setting == setting]
@@ -137,7 +143,8 @@ def _run_rounds(
   folder: Path,
   process: Process,
   judged: Callable[[Plan], dict[Planned, verdict.Result]],
-  validation_labels: np.ndarray,
+  labels: np.ndarray,
+  measure: str,
 ) -> Plan:
   """Trains round after round until the search ends; the plan then has all trials."""
   for number in itertools.count():
@@ -146,7 +153,7 @@ def _run_rounds(
       if process.index:
         planned = _wait_for_round(folder, number)
       else:
-        planned = next_round(sweeps, planned, judged(planned), validation_labels, process.count)
+        planned = next_round(sweeps, planned, judged(planned), labels, measure, process.count)
         rounds.write(folder / 'history', planned)
     if not number and not process.index:
       write_experiment(folder / 'tensorboard', len(planned.trials))

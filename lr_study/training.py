@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from lr_study import data as datasets
 from lr_study import parallel
 from lr_study.clock import Clock
-from lr_study.feed import Resident
+from lr_study.feed import Feed, make_feed
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
 from lr_study.rounds import Planned
@@ -24,8 +24,8 @@ class Sweep(NamedTuple):
   trials: tuple[Planned, ...]
   steps_per_epoch: int
   trial: Trial  # what all of them are
-  train: Resident
-  validation: Resident
+  train: Feed
+  validation: Feed
   mean: jax.Array  # that is subtracted from the images; on the devices
   clock: Clock
 
@@ -68,8 +68,8 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
     (),
     steps_per_epoch,
     make_trial(config, len(data.classes), steps_per_epoch),
-    Resident(data.train, config.parallel),
-    Resident(data.validation, config.parallel),
+    make_feed(data.train, config.parallel),
+    make_feed(data.validation, config.parallel),
     parallel.share(mean, config.parallel),
     Clock(),
   )
@@ -77,7 +77,7 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
 
 def in_setting(sweep: Sweep, config: ConfigDict, label: str, classes: int) -> Sweep:
   """The same images for trials of another config, which differs in batch size or schedule."""
-  steps_per_epoch = sweep.train.images // config.batch_size
+  steps_per_epoch = len(sweep.train.labels) // config.batch_size
   return sweep._replace(
     config=config,
     label=label,
@@ -119,7 +119,9 @@ def train_steps(
 ) -> tuple[Any, dict[str, np.ndarray]]:
   """Steps `first` to `last` of an epoch, fewer after a signal; the curves are (steps, trials)."""
   config, trials, metrics = sweep.config, running.trials, []
-  order_S = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train.images)
+  order_S = trials.order(
+    running.seed_T, epoch if config.data.reshuffle else 0, len(sweep.train.labels)
+  )
   batches = sweep.train.batches(trials, order_S, first, last)
   for step, batch_S in zip(range(first, last), batches, strict=True):
     done = epoch * sweep.steps_per_epoch + step
@@ -136,14 +138,19 @@ def train_steps(
 
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
-  """Loss and accuracy over every validation image, (trials,)."""
-  trials, images = running.trials, sweep.validation.images
+  """Loss, accuracy and balanced accuracy over every validation image, (trials,)."""
+  trials, labels = running.trials, sweep.validation.labels
   totals = [
     trials.eval_step(state_T, *window, sweep.mean) for window in sweep.validation.windows(trials)
   ]
   totals = [trials.to_host(total) for total in totals]
+  # In float64: float32 sums over many images would round.
+  loss, correct = (
+    np.sum([getattr(t, n) for t in totals], 0, np.float64) for n in totals[0]._fields
+  )
+  counts = np.bincount(labels, minlength=correct.shape[1])
   return {
-    # In float64: float32 sums over many images would round.
-    'validation_loss': np.sum([t.loss for t in totals], 0, np.float64) / images,
-    'validation_accuracy': np.sum([t.correct for t in totals], 0, np.float64) / images,
+    'validation_loss': loss / len(labels),
+    'validation_accuracy': correct.sum(1) / len(labels),
+    'validation_balanced_accuracy': (correct[:, counts > 0] / counts[counts > 0]).mean(1),
   }

@@ -47,7 +47,7 @@ class StepMetrics(NamedTuple):
 
 
 class Totals(NamedTuple):
-  """Sums over images: of the loss (nats), and of the correct ones."""
+  """Sums over images: of the loss (nats), and of the correct ones of each class, (classes,)."""
 
   loss: jax.Array
   correct: jax.Array
@@ -145,7 +145,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     # where, not a product: 0 x NaN would be NaN.
     loss = jnp.where(weight > 0, cross_entropy(logits, batch.labels), 0)
     hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
-    return Totals(jnp.sum(loss), jnp.sum(hits))
+    return Totals(jnp.sum(loss), hits @ jax.nn.one_hot(batch.labels, classes))
 
   return Trial(
     init, prepare, gradient, update, fold, eval_step, fold_every, config.image_size, computed

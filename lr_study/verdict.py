@@ -39,6 +39,7 @@ class Result:
   train_accuracy: float | None
   validation_loss: float | None
   validation_accuracy: float | None
+  validation_balanced_accuracy: float | None
 
 
 @dataclasses.dataclass(frozen=True)

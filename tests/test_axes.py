@@ -6,14 +6,13 @@ import pytest
 from lr_study import axes
 from lr_study.verdict import Result
 
-LABELS = np.arange(1000) % 10
 RATES = tuple(10.0 ** (-k / 2) for k in range(2, 11))  # 0.1 to 1e-5
 
 
 def result(rate, accuracy, size=1, schedule='constant', seed=0):
   if accuracy is None:
-    return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, 10, 0, *[None] * 4)
-  figures = (1.0, accuracy, 1.0, accuracy)
+    return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, 10, 0, *[None] * 5)
+  figures = (1.0, accuracy, 1.0, accuracy, accuracy)
   return Result(rate, seed, size, schedule, 'converged', '', None, None, 10, 2, *figures)
 
 
@@ -24,8 +23,12 @@ def ladder(peak, size, schedule='constant', height=0.9, seed=0):
   ]
 
 
+def answer_of(results):
+  return axes.answer(results, np.arange(1000) % 10, 'validation_accuracy')
+
+
 def test_one_setting_has_its_own_verdict():
-  answer = axes.answer(ladder(1e-3, 1), LABELS)
+  answer = answer_of(ladder(1e-3, 1))
   assert answer.verdict.learning_rate == pytest.approx(1e-3)
   assert answer.growth == answer.gains == ()
   assert list(answer.of_setting.values()) == [answer.verdict]
@@ -34,7 +37,7 @@ def test_one_setting_has_its_own_verdict():
 def test_the_best_rate_grows_with_the_batch_size():
   """Peaks at 2e-4 sqrt(b), which lie between the rates of the ladder."""
   results = [r for b in (1, 4, 16, 64) for r in ladder(2e-4 * b**0.5, b, height=0.8 + b / 1000)]
-  answer = axes.answer(results, LABELS)
+  answer = answer_of(results)
   [growth] = answer.growth
   assert growth.batch_sizes == (1, 4, 16, 64)
   # The curves are parabolas, so three points of each give the peak itself.
@@ -46,7 +49,7 @@ def test_the_best_rate_grows_with_the_batch_size():
 
 
 def test_two_batch_sizes_leave_no_interval():
-  [growth] = axes.answer(ladder(1e-3, 1) + ladder(1e-2, 10), LABELS).growth
+  [growth] = answer_of(ladder(1e-3, 1) + ladder(1e-2, 10)).growth
   assert growth.exponent == pytest.approx(1.0)
   assert growth.error is None
 
@@ -54,7 +57,7 @@ def test_two_batch_sizes_leave_no_interval():
 def test_a_peak_beside_a_diverged_rate_is_the_rate_itself():
   results = [r if r.learning_rate <= 1e-3 else result(r.learning_rate, None)
              for r in ladder(1e-2, 1)]  # fmt: skip
-  [growth] = axes.answer(results + ladder(1e-2, 2), LABELS).growth
+  [growth] = answer_of(results + ladder(1e-2, 2)).growth
   assert growth.best_rates[0] == pytest.approx(1e-3)
 
 
@@ -65,7 +68,7 @@ def test_what_decay_gains():
     for r in ladder(1e-3, 1, 'constant', 0.8 + luck, seed)
     + ladder(1e-2, 1, 'step_decay', 0.9 + luck, seed)
   ]
-  answer = axes.answer(results, LABELS)
+  answer = answer_of(results)
   [gain] = answer.gains
   assert (gain.schedule, gain.over) == ('step_decay', 'constant')
   assert gain.gain == pytest.approx(0.1)
@@ -76,13 +79,13 @@ def test_what_decay_gains():
 
 def test_what_is_not_told_apart_is_not_claimed():
   results = ladder(1e-3, 1) + ladder(1e-3, 1, 'step_decay', 0.905)
-  assert 'step_decay is not told apart: +0.5 ± ' in axes.answer(results, LABELS).verdict.sentence
+  assert 'step_decay is not told apart: +0.5 ± ' in answer_of(results).verdict.sentence
 
 
 def test_a_setting_where_all_diverged():
   results = ladder(1e-3, 1) + [result(rate, None, 2) for rate in RATES]
-  answer = axes.answer(results, LABELS)
+  answer = answer_of(results)
   assert answer.verdict.learning_rate == pytest.approx(1e-3)
   assert answer.growth == ()
-  nothing = axes.answer([result(r, None, b) for b in (1, 2) for r in RATES], LABELS)
+  nothing = answer_of([result(r, None, b) for b in (1, 2) for r in RATES])
   assert nothing.verdict.learning_rate is None

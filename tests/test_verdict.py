@@ -86,7 +86,7 @@ def images(count):
 
 def result(rate, accuracy=None, status='converged', seed=0, loss=1.0):
   bad = status == 'diverged'
-  figures = [None] * 4 if bad else [loss, accuracy, loss, accuracy]
+  figures = [None] * 5 if bad else [loss, accuracy, loss, accuracy, accuracy]
   return verdict.Result(
     rate, seed, 1, 'constant', status, '', 3 if bad else None, 1.0 if bad else None, 10, 1, *figures
   )
@@ -261,12 +261,8 @@ def test_a_trial_that_was_ended_early_is_not_the_best():
 
 
 def test_another_measure_leads():
-  @dataclasses.dataclass(frozen=True)
-  class Balanced(verdict.Result):
-    validation_balanced_accuracy: float | None = None
-
   trials = [
-    Balanced(**dataclasses.asdict(trial), validation_balanced_accuracy=balanced)
+    dataclasses.replace(trial, validation_balanced_accuracy=balanced)
     for trial, balanced in zip(with_seeds(a=(0.9,), b=(0.8,)), (0.5, 0.7), strict=True)
   ]
   labels = np.repeat([0, 1], [180, 20])

@@ -138,7 +138,7 @@ class Ladder:
 
 def _data(images: np.ndarray, labels: np.ndarray, mean: np.ndarray) -> Dataset:
   part = Part(images, labels)
-  return Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, 0, '', ())
+  return Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, 0, '', (), {})
 
 
 class Floor:

@@ -1,6 +1,7 @@
 """From image files on disk to the uint8 arrays that a study trains on."""
 
 import hashlib
+import math
 import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.data import builders, folder, images, lists, named
+from lr_study.data import builders, checks, folder, lists, named, stream
 from lr_study.data.images import RESIZE_MODES
 from lr_study.data.letters import render
 from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
+from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
@@ -21,9 +23,9 @@ SPLITS = ('random', 'unseen')
 
 
 class Part(NamedTuple):
-  """images: uint8 (images, size, size, 3). labels: int32 (images,)."""
+  """images: uint8 (images, size, size, 3), in memory or in files. labels: int32 (images,)."""
 
-  images: np.ndarray
+  images: np.ndarray | Stored
   labels: np.ndarray
 
 
@@ -38,36 +40,50 @@ class Dataset(NamedTuple):
   test: int  # images that are kept out of both; `load_test` reads them
   fingerprint: str  # of every pixel and label of both parts, and of the classes
   left_out: tuple[str, ...]  # files that could not be read
+  checks: dict[str, checks.Finding]
 
 
-def load(config: ConfigDict, image_size: int) -> Dataset:
-  """Opens, builds if need be, splits, decodes and resizes the data set of a config.
+def load(config: ConfigDict, image_size: int, room: float = math.inf) -> Dataset:
+  """Opens, builds if need be, splits, decodes, resizes and checks the data set of a config.
 
   Args:
     config: the `data` part of a study's config.
     image_size: height and width of the images in pixels.
+    room: bytes that the images may take; if they are more they stay in their files.
 
   Raises:
     StudyError: for anything the user can mend in the config or in the files.
   """
   source, (train, validation, test) = _open(config, image_size)
-  parts = [_read(source, indices, image_size, config.resize) for indices in (train, validation)]
-  mean = parts[0].images.mean(axis=0, dtype=np.float64).astype(np.float32)
+  stored = [Stored(source, of, image_size, config.resize) for of in (train, validation)]
+  size = sum(math.prod(pixels.shape) for pixels in stored)
+  resident = config.resident and size <= room
+  if not resident:
+    wanted = f'{room / 1e9:.2g} GB may hold them' if config.resident else 'data.resident is False'
+    note(f'Images of {size / 1e9:.2g} GB stay in their files and stream: {wanted}')
+  labels = [source.labels[of] for of in (train, validation)]
+  parts = [
+    Part(pixels.load() if resident else pixels, of)
+    for pixels, of in zip(stored, labels, strict=True)
+  ]
+  fingerprint, mean, traits = _survey(source.classes, parts)
+  names = [_Names(source.names, of) for of in (train, validation)]
   return Dataset(
     config.name,
     source.classes,
     *parts,
     mean,
     len(test),
-    _fingerprint(source.classes, *parts),
+    fingerprint,
     source.left_out,
+    checks.check(traits, labels, names, source.classes),
   )
 
 
 def load_test(config: ConfigDict, image_size: int) -> Part:
   """The test part, which no sweep reads: what `load` leaves out, with the same arguments."""
   source, (*_, test) = _open(config, image_size)
-  return _read(source, test, image_size, config.resize)
+  return Part(Stored(source, test, image_size, config.resize).load(), source.labels[test])
 
 
 def split(
@@ -143,20 +159,6 @@ def _open(
   return source, parts
 
 
-def _read(source: Source, indices: np.ndarray, image_size: int, mode: str) -> Part:
-  array = np.empty((len(indices), image_size, image_size, 3), np.uint8)
-
-  def read(k):
-    encoded = source.items[int(indices[k])]['image']
-    try:
-      array[k] = images.resize(images.decode(encoded), image_size, mode)
-    except ValueError as error:  # of a set by its name: files of folders were tried before
-      raise StudyError(f'{source.names[int(indices[k])]} cannot be read: {error}') from error
-
-  images.in_threads(read, range(len(indices)))
-  return Part(array, source.labels[indices])
-
-
 def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
   smallest, largest = render.SIZES
   if not smallest <= image_size <= largest:
@@ -213,10 +215,34 @@ SOURCES: dict[str, Callable[[ConfigDict, int], Source]] = {
 }
 
 
-def _fingerprint(classes: Sequence[str], *parts: Part) -> str:
+class _Names(Sequence):
+  """Those of some of a source's items."""
+
+  def __init__(self, names: Sequence[str], indices: np.ndarray):
+    self._names, self._indices = names, indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, i: int) -> str:
+    return self._names[int(self._indices[i])]
+
+
+def _survey(
+  classes: Sequence[str], parts: Sequence[Part]
+) -> tuple[str, np.ndarray, list[checks.Traits]]:
+  """The fingerprint, the training part's mean image, and each part's traits, in one pass."""
   digest = hashlib.sha256(repr(tuple(classes)).encode('utf-8', 'surrogateescape'))
+  sums, traits = [], []
   for part in parts:
     digest.update(repr(part.images.shape).encode())
-    digest.update(part.images)
+    total, found = np.zeros(part.images.shape[1:], np.float64), []
+    for block in stream.blocks(part.images):
+      digest.update(block)
+      total += block.sum(0, dtype=np.uint32)  # exact: blocks of any size give the same
+      found.append(checks.traits(block))
     digest.update(part.labels)
-  return digest.hexdigest()[:16]
+    sums.append(total)
+    traits.append(checks.join(found))
+  mean = (sums[0] / len(parts[0].labels)).astype(np.float32)
+  return digest.hexdigest()[:16], mean, traits

@@ -1,0 +1,140 @@
+"""What is found out about a data set before a study trains on it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from helpers import load
+from PIL import Image
+
+from configs import alexnet_letters
+from lr_study import data, provenance
+from lr_study.data import checks
+
+
+def save(folder, name, image, **options):
+  folder.mkdir(parents=True, exist_ok=True)
+  image.save(folder / name, **options)
+
+
+def scene(seed, size=60):
+  """Blurred noise: a picture of its own for each seed."""
+  coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+  return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def findings(train, validation, labels, names=None, classes=('a', 'b')):
+  images = [np.stack([np.asarray(image) for image in of]) for of in (train, validation)]
+  labels = [np.asarray(of) for of in labels]
+  names = names or [[f'{part} {i}' for i in range(3000)] for part in ('train', 'val')]
+  return checks.check([checks.traits(of) for of in images], labels, names, classes)
+
+
+def test_copies_across_the_split_are_found():
+  """A copy, and what a mail or a phone makes of one; scenes of their own are left in peace."""
+  train = [scene(seed) for seed in range(20)]
+  saved = io.BytesIO()
+  train[7].save(saved, 'JPEG', quality=40)
+  small = train[3].resize((25, 25), Image.Resampling.BILINEAR).resize((60, 60))
+  dark = train[4].point(lambda value: 0.6 * value + 10)
+  validation = [scene(50), train[5], Image.open(saved), small, dark, scene(51)]
+  found = findings(train, validation, ([0, 1] * 10, [0, 1] * 3))
+  assert found['identical_across_split'] == (
+    1,
+    '1 of 6 validation images are training images too: val 1 is train 5',
+  )
+  near = found['near_across_split']
+  assert near.count == 3
+  assert 'val 2 is like train 7, val 3 is like train 3, val 4 is like train 4' in near.line
+
+
+def test_flat_images_are_no_copies_of_each_other():
+  """Nor is one that a hash says nothing of."""
+  flat = [Image.new('RGB', (60, 60), colour) for colour in ('black', 'white', (0, 70, 0), 'red')]
+  found = findings([*flat[:2], scene(1)], [*flat[2:], scene(2)], ([0, 1, 1], [0, 1, 1]))
+  assert found['constant'] == (
+    4,
+    '4 images are of one colour, 1 of them black: train 0, train 1, val 0',
+  )
+  assert found['near_across_split'].count == found['identical_across_split'].count == 0
+  split = np.zeros((60, 60, 3), np.uint8)
+  split[:30, :, 0], split[30:, :, 2] = 114, 255 - 0  # two colours of the same brightness
+  split[:30, :, 0] = round(255 * 0.114 / 0.299)
+  assert not checks.traits(split[None]).flat[0]
+
+
+def test_copies_with_other_labels_are_found():
+  train = [scene(0), scene(1), scene(0), scene(2), scene(2)]
+  found = findings(train, [scene(9)], ([0, 1, 1, 0, 0], [0]))
+  assert found['contradictory_labels'].count == 2
+  assert 'train 0, train 2' in found['contradictory_labels'].line
+
+
+@pytest.mark.parametrize(
+  ('counts', 'difference', 'leads'),
+  [
+    ((50, 50), 0.0, checks.PLAIN),
+    ((54, 46), 0.04, checks.PLAIN),
+    ((56, 44), 0.06, checks.BALANCED),
+    ((90, 5, 5), 0.9 - 1 / 3, checks.BALANCED),
+  ],
+)
+def test_balanced_accuracy_leads_where_it_may_differ(counts, difference, leads):
+  labels = np.repeat(np.arange(len(counts)), counts)
+  assert checks.imbalance(labels) == pytest.approx(difference)
+  assert checks.leading_measure(labels) == leads
+  found = findings(
+    [scene(0)], [scene(1)] * len(labels), ([0], labels), classes='abc'[: len(counts)]
+  )
+  assert found['class_imbalance'].count == (leads == checks.BALANCED)
+
+
+def test_imbalance_bounds_how_far_the_accuracies_differ():
+  """By the worst case: all of some classes are right, and none of the others."""
+  labels = np.repeat(np.arange(4), (40, 30, 20, 10))
+  worst = 0.0
+  for right in range(16):
+    recall = np.asarray([right >> k & 1 for k in range(4)])
+    worst = max(worst, abs(recall[labels].mean() - recall.mean()))
+  assert checks.imbalance(labels) == pytest.approx(worst)
+
+
+def test_rendered_letters_pass(tiny):
+  """No two of 400 are taken for copies, alike as letters of a typeface are."""
+  tiny.data.per_class = 40
+  _, found = load(tiny)
+  assert [finding.count for finding in found.checks.values()] == [0] * 5
+
+
+def test_many_copies_cost_no_more_than_few():
+  """Copies of one image make 180,000 pairs: each validation image has one neighbour named."""
+  copies = [scene(0)] * 600
+  found = findings(copies, copies[:300], ([0, 1] * 300, [0, 1] * 150))
+  assert found['identical_across_split'].count == 300
+  assert found['contradictory_labels'].count == 900
+  assert len(found['identical_across_split'].line) < 200
+
+
+def test_a_study_tells_its_findings(tmp_path):
+  """They are in results.json; a name that steers a terminal does not."""
+  root = tmp_path / 'photos'
+  for label, name in enumerate(('ant', 'bee')):
+    for i in range(4):
+      save(root / name, f'{i}.png', scene(10 * label + i))
+  save(root / 'ant', '\x1b[2J.png', scene(3))
+  config = alexnet_letters.get_config()
+  config.data.name, config.data.dir = 'image_folder', str(root)
+  config.data.cache_dir = str(tmp_path / 'cache')
+  found = data.load(config.data, 60)
+  study = json.loads(json.dumps(provenance.describe(config, found)))
+  told = study['data']['checks']
+  assert list(told) == [
+    'identical_across_split',
+    'near_across_split',
+    'contradictory_labels',
+    'constant',
+    'class_imbalance',
+  ]
+  everything = ' '.join(check['line'] for check in told.values())
+  assert '\x1b' not in everything
