@@ -1,7 +1,8 @@
-"""The pictures of a study, as PNG files."""
+"""The pictures of a study: built once, then saved as files or into a page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 import numpy as np
@@ -25,29 +26,45 @@ _STYLE = {
 }
 
 
-def draw(
-  folder: Path,
+def build(
   history: History,
   results: Sequence[Result],
   verdict: Verdict,
   schedule: Schedule,
   guessing_loss: float,
-) -> None:
-  """Draws every figure of a finished study into `folder`.
+) -> dict[str, Figure]:
+  """Every figure of a finished study, by its name; `save` turns one into a file.
 
-  lr_1e-04_seed_0.png, ...: a trial's training loss and accuracy over the epochs.
-  all_rates.png: loss and validation accuracy of all trials.
-  accuracy_by_rate.png: final accuracy against the rate, diverged rates as crosses.
-  schedule.png: each rate over the epochs.
+  lr_1e-04_seed_0, ...: a trial's training loss and accuracy over the epochs.
+  all_rates: loss and validation accuracy of all trials.
+  accuracy_by_rate: final accuracy against the rate, diverged rates as crosses.
+  schedule: each rate over the epochs.
   """
-  folder.mkdir(exist_ok=True)
   with matplotlib.rc_context(_STYLE):
-    for trial, result in enumerate(results):
-      name = f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}.png'
-      _trial(history, trial, result, guessing_loss).savefig(folder / name)
-    _all_rates(history, results, guessing_loss).savefig(folder / 'all_rates.png')
-    _accuracy_by_rate(results, verdict).savefig(folder / 'accuracy_by_rate.png')
-    _schedule(results, schedule, history).savefig(folder / 'schedule.png')
+    figures = {
+      f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}': _trial(
+        history, trial, result, guessing_loss
+      )
+      for trial, result in enumerate(results)
+    }
+    return figures | {
+      'all_rates': _all_rates(history, results, guessing_loss),
+      'accuracy_by_rate': _accuracy_by_rate(results, verdict),
+      'schedule': _schedule(results, schedule, history),
+    }
+
+
+def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
+  """Writes a figure to a file or a stream, as 'png', 'svg', ..."""
+  with matplotlib.rc_context(_STYLE):  # matplotlib makes ticks, and reads sizes, when it draws
+    figure.savefig(target, format=image_format)
+
+
+def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
+  """Saves every figure into `folder` as its name with `.png`."""
+  folder.mkdir(exist_ok=True)
+  for name, figure in figures.items():
+    save(figure, folder / f'{name}.png')
 
 
 def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:

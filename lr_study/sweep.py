@@ -89,7 +89,8 @@ def _train(
   results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss, run)
   answer = verdict.judge(results, data.validation.labels)
   with sweep.clock('figures'):
-    figures.draw(folder / 'figures', history, results, answer, schedule, guessing_loss)
+    drawn = figures.build(history, results, answer, schedule, guessing_loss)
+    figures.draw(folder / 'figures', drawn)
   study = study | {
     'seconds': round(time.monotonic() - started, 1),
     'seconds_of': {phase: round(seconds, 1) for phase, seconds in sweep.clock.seconds.items()},

@@ -1,6 +1,7 @@
 """What a study leaves on disk and shows: history, TensorBoard, tables, figures, the folder."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_report(finished, tmp_path):
 
 def test_figures_are_drawn(history, finished, tmp_path):
   folder = tmp_path / 'figures'
-  figures.draw(folder, history, *finished, height, GUESS)
+  figures.draw(folder, figures.build(history, *finished, height, GUESS))
   names = sorted(file.name for file in folder.iterdir())
   assert names == sorted(
     [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
@@ -200,12 +201,18 @@ def test_figures_are_drawn(history, finished, tmp_path):
   assert (crosses == [255, 0, 0]).all(1).sum() > 20  # the diverged rate's
 
 
+def test_a_figure_goes_into_a_page(history, finished):
+  drawn = figures.build(history, *finished, height, GUESS)
+  stream = io.StringIO()
+  figures.save(drawn['accuracy_by_rate'], stream, 'svg')
+  assert '<svg' in stream.getvalue()
+
+
 def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
   results = verdict.results(history, RATES, SEEDS, GUESS, [60] * 3)
-  figures.draw(
-    tmp_path / 'f', history, results, verdict.judge(results, np.arange(9)), height, GUESS
-  )
+  answer = verdict.judge(results, np.arange(9))
+  figures.draw(tmp_path / 'f', figures.build(history, results, answer, height, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
 
 
