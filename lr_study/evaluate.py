@@ -20,9 +20,9 @@ from lr_study.config import check
 from lr_study.data import folder, images
 from lr_study.errors import StudyError
 from lr_study.history import History, read_waves
-from lr_study.preprocess import make_preprocess
+from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.trial import make_trial
-from lr_study.verdict import Result
+from lr_study.verdict import Result, Verdict
 from lr_study.workdir import place
 
 
@@ -70,11 +70,11 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
-  config, study, results, best = _read(workdir)
-  result, column = _choose(results, best if learning_rate is None else learning_rate, seed, workdir)
+  config, study, results, verdict = read_study(workdir)
+  rate = verdict.learning_rate if learning_rate is None else learning_rate
+  result, column = choose(results, rate, seed, workdir)
+  params = restore(workdir, config, study['data'], column)
   classes = tuple(study['data']['classes'])
-  state = _restore(workdir, config, study['data'], column)
-  params = factored.merge(state.params, state.factors)
   return Trained(config, classes, result, params, _mean(config, study['data'], workdir))
 
 
@@ -111,7 +111,9 @@ def read_images(root: Path, trained: Trained) -> datasets.Part:
 
 def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
   """Logits, float32 (images, classes), of uint8 images (images, size, size, 3)."""
-  config = trained.config
+  config = trained.config.copy_and_resolve_references()
+  with config.unlocked():  # one trial alone: as plain convolutions it compiles ten times faster
+    config.model.convolution = 'grouped'
   model = models.make_model(config.model, len(trained.classes))
   preprocess = make_preprocess(config.input)
 
@@ -130,9 +132,14 @@ def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 def score(trained: Trained, part: datasets.Part) -> Score:
   """Takes each image for the class of its largest logit, and counts."""
-  confusion = np.zeros((len(trained.classes),) * 2, int)
-  np.add.at(confusion, (part.labels, predict(trained, part.images).argmax(1)), 1)
-  return Score(trained.classes, confusion)
+  return count(trained.classes, part.labels, predict(trained, part.images).argmax(1))
+
+
+def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -> Score:
+  """The score of what images were taken for; both int (images,)."""
+  confusion = np.zeros((len(classes),) * 2, int)
+  np.add.at(confusion, (labels, predicted), 1)
+  return Score(classes, confusion)
 
 
 def table(found: Score) -> str:
@@ -168,7 +175,12 @@ def as_json(trained: Trained, found: Score, root: Path) -> str:
   return json.dumps(content, indent=1, allow_nan=False) + '\n'
 
 
-def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], float | None]:
+def read_study(workdir: Path) -> tuple[ConfigDict, dict[str, Any], list[Result], Verdict]:
+  """The config of a finished study, what results.json has under "study", its results and answer.
+
+  Raises:
+    StudyError: if there is none, or it is damaged.
+  """
   if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
@@ -179,11 +191,11 @@ def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], 
     )
   results, verdict = finished
   try:
-    study = json.loads((workdir / 'results.json').read_text())['study']
+    study = report.read_content(workdir)['study']
     config = ConfigDict(_tuples(study['config']))
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
-  return check(config), study, results, verdict.learning_rate
+  return check(config), study, results, verdict
 
 
 def _tuples(value: Any) -> Any:
@@ -193,10 +205,14 @@ def _tuples(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def _choose(
+def choose(
   results: Sequence[Result], rate: float | None, seed: int | None, workdir: Path
 ) -> tuple[Result, int]:
-  """A trial and its column in the history."""
+  """The trial of this rate and seed, by default the best of its rate; its column in the history.
+
+  Raises:
+    StudyError: if there is none, or it diverged.
+  """
   if rate is None:
     raise StudyError(f'{workdir}: no rate learned, so there is no best trial; give --learning_rate')
   of_rate = [i for i, r in enumerate(results) if np.isclose(r.learning_rate, rate, rtol=1e-5)]
@@ -214,8 +230,18 @@ def _choose(
   return results[column], column
 
 
-def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: int) -> Any:
-  """The state of the trial of a column, without the trial axis."""
+def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: int) -> models.Params:
+  """The weights of the trial of a column of the history, from its last checkpoint.
+
+  Args:
+    workdir: the study's.
+    config: the study's.
+    data: what is under "data" in results.json.
+    column: the trial's in the history.
+
+  Raises:
+    StudyError: if they are lost.
+  """
   per_epoch = data['train'] // config.batch_size
   total = config.epochs * per_epoch
   waves = read_waves(workdir / 'history')
@@ -229,7 +255,8 @@ def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: in
     done, state_T = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
   if done != total:
     raise StudyError(f'{saved} has lost the weights of the end; run the study again')
-  return jax.tree.map(lambda x: x[columns.index(column)], state_T)
+  state = jax.tree.map(lambda x: x[columns.index(column)], state_T)
+  return factored.merge(state.params, state.factors)
 
 
 def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray:
@@ -242,4 +269,4 @@ def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray
       f'the images that {workdir} was trained on have changed, so the mean image that it '
       'subtracts is lost; run the study again'
     )
-  return found.mean if config.input.subtract == 'image' else found.mean.mean((0, 1))
+  return subtracted(config.input, found.mean)
