@@ -15,7 +15,11 @@ from lr_study.workdir import write_text
 
 
 def write(
-  workdir: Path, study: dict[str, Any], results: Sequence[Result], verdict: Verdict
+  workdir: Path,
+  study: dict[str, Any],
+  results: Sequence[Result],
+  verdict: Verdict,
+  best_trial: dict[str, Any] | None,
 ) -> None:
   """Writes the three files; results.json last, since it marks a study as finished.
 
@@ -24,6 +28,7 @@ def write(
     study: what goes under "study" in results.json: config, commit, versions, data, ...
     results: one a trial.
     verdict: the answer.
+    best_trial: what best.py found out about it.
   """
   trials = [dataclasses.asdict(result) for result in results]
   table = io.StringIO()
@@ -33,6 +38,7 @@ def write(
   write_text(workdir / 'results.csv', table.getvalue())
   write_text(workdir / 'summary.md', _summary(study, results, verdict))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(verdict)}
+  content['best_trial'] = best_trial
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
   write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
 
@@ -43,12 +49,17 @@ def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
   if not file.exists():
     return None
   try:
-    content = json.loads(file.read_text())
+    content = read_content(workdir)
     return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
     ) from error
+
+
+def read_content(workdir: Path) -> dict[str, Any]:
+  """results.json as it is; ValueError or OSError if it cannot be read."""
+  return json.loads((workdir / 'results.json').read_text())
 
 
 def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:

@@ -7,8 +7,21 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import (
+  best,
+  figures,
+  matrices,
+  page,
+  parallel,
+  plan,
+  progress,
+  provenance,
+  report,
+  verdict,
+  wave,
+  workdir,
+)
 from lr_study import data as datasets
-from lr_study import figures, parallel, plan, progress, provenance, report, verdict, wave, workdir
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.events import write_experiment
@@ -53,13 +66,15 @@ def run(
       workdir.wait_until_planned(folder, process)
     workdir.claim(folder, study, overwrite and not process.index)
     finished = report.read(folder) or _train(config, data, folder, study, process)
+    if finished and not process.index and not (folder / page.NAME).exists():
+      page.write(folder)  # from what the folder holds: a kill since then costs no training
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
   results, answer = finished
   progress.print_answer(results, answer.sentence)
   progress.note(
-    f'{folder}: summary.md, figures/, results.json; tensorboard --logdir {folder}/tensorboard'
+    f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
   return answer
 
@@ -88,15 +103,19 @@ def _train(
   run = [steps if bad is None else wave.chunk_end(bad, sweep) for bad in diverged]
   results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing_loss, run)
   answer = verdict.judge(results, data.validation.labels)
+  with sweep.clock('best trial'):
+    best_trial = best.examine(folder, config, data, results, answer)
   with sweep.clock('figures'):
     drawn = figures.build(history, results, answer, schedule, guessing_loss)
+    drawn |= matrices.build(results, data.classes, best_trial)
     figures.draw(folder / 'figures', drawn)
   study = study | {
     'seconds': round(time.monotonic() - started, 1),
     'seconds_of': {phase: round(seconds, 1) for phase, seconds in sweep.clock.seconds.items()},
     'trial_steps': {'planned': steps * len(results), 'run': sum(run)},
+    'guessing_loss': guessing_loss,
   }
-  report.write(folder, study, results, answer)
+  report.write(folder, study, results, answer, best_trial)
   return results, answer
 
 

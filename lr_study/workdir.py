@@ -33,6 +33,7 @@ CONTENT = (
   'results.json',
   'results.csv',
   'summary.md',
+  'report.html',
   'config.json',
 )
 
