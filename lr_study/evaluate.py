@@ -17,9 +17,9 @@ from lr_study import model as models
 from lr_study.config import check
 from lr_study.data import folder, images
 from lr_study.errors import StudyError
-from lr_study.preprocess import make_preprocess
+from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.trial import make_trial
-from lr_study.verdict import Result
+from lr_study.verdict import Result, Verdict
 
 
 class Trained(NamedTuple):
@@ -66,11 +66,10 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
-  config, study, results, best = _read(workdir)
-  result, column = _choose(results, best if learning_rate is None else learning_rate, seed, workdir)
+  config, study, results, verdict = read_study(workdir)
+  result, place = choose(results, verdict, learning_rate, seed, workdir)
+  params = restore(workdir, config, study['data'], place)
   classes = tuple(study['data']['classes'])
-  state = _restore(workdir, config, study['data'], column)
-  params = factored.merge(state.params, state.factors)
   return Trained(config, classes, result, params, _mean(config, study['data'], workdir))
 
 
@@ -107,7 +106,9 @@ def read_images(root: Path, trained: Trained) -> datasets.Part:
 
 def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
   """Logits, float32 (images, classes), of uint8 images (images, size, size, 3)."""
-  config = trained.config
+  config = trained.config.copy_and_resolve_references()
+  with config.unlocked():  # one trial alone: as plain convolutions it compiles ten times faster
+    config.model.convolution = 'grouped'
   model = models.make_model(config.model, len(trained.classes))
   preprocess = make_preprocess(config.input)
 
@@ -117,18 +118,22 @@ def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
   batch_size, found = config.eval_batch_size, []
   for start in range(0, len(pixels), batch_size):
-    batch = pixels[start : start + batch_size]
     # Filled up with copies of the last one, so that all batches run one program.
-    index = np.minimum(np.arange(batch_size), len(batch) - 1)
-    found.append(np.asarray(logits(trained.params, trained.mean, batch[index]))[: len(batch)])
-  return np.concatenate(found)
+    index = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
+    found.append(np.asarray(logits(trained.params, trained.mean, pixels[index])))
+  return np.concatenate(found)[: len(pixels)]
 
 
 def score(trained: Trained, part: datasets.Part) -> Score:
   """Takes each image for the class of its largest logit, and counts."""
-  confusion = np.zeros((len(trained.classes),) * 2, int)
-  np.add.at(confusion, (part.labels, predict(trained, part.images).argmax(1)), 1)
-  return Score(trained.classes, confusion)
+  return count(trained.classes, part.labels, predict(trained, part.images).argmax(1))
+
+
+def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -> Score:
+  """The score of what images were taken for; both int (images,)."""
+  confusion = np.zeros((len(classes),) * 2, int)
+  np.add.at(confusion, (labels, predicted), 1)
+  return Score(classes, confusion)
 
 
 def table(found: Score) -> str:
@@ -164,7 +169,12 @@ def as_json(trained: Trained, found: Score, root: Path) -> str:
   return json.dumps(content, indent=1, allow_nan=False) + '\n'
 
 
-def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], float | None]:
+def read_study(workdir: Path) -> tuple[ConfigDict, dict[str, Any], list[Result], Verdict]:
+  """The config of a finished study, what results.json has under "study", its results and answer.
+
+  Raises:
+    StudyError: if there is none, or it is damaged.
+  """
   if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
@@ -175,11 +185,11 @@ def _read(workdir: Path) -> tuple[ConfigDict, dict[str, Any], Sequence[Result], 
     )
   results, verdict = finished
   try:
-    study = json.loads((workdir / 'results.json').read_text())['study']
+    study = report.read_content(workdir)['study']
     config = ConfigDict(_tuples(study['config']))
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
-  return check(config), study, results, verdict.learning_rate
+  return check(config), study, results, verdict
 
 
 def _tuples(value: Any) -> Any:
@@ -189,13 +199,29 @@ def _tuples(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def _choose(
-  results: Sequence[Result], rate: float | None, seed: int | None, workdir: Path
+def choose(
+  results: Sequence[Result],
+  verdict: Verdict,
+  rate: float | None,
+  seed: int | None,
+  workdir: Path,
 ) -> tuple[Result, int]:
-  """A trial and its column in the history."""
+  """The trial of this rate and seed, and its place in results.json.
+
+  By default of the rate that the verdict names, at the batch size and with the schedule that it
+  names; of several seeds, or of several settings, the one with the best validation accuracy.
+
+  Raises:
+    StudyError: if there is none, or it diverged.
+  """
+  of_rate = range(len(results))
+  if rate is None:
+    rate = verdict.learning_rate
+    setting = (verdict.batch_size, verdict.schedule)
+    of_rate = [i for i in of_rate if (results[i].batch_size, results[i].schedule) == setting]
   if rate is None:
     raise StudyError(f'{workdir}: no rate learned, so there is no best trial; give --learning_rate')
-  of_rate = [i for i, r in enumerate(results) if np.isclose(r.learning_rate, rate, rtol=1e-5)]
+  of_rate = [i for i in of_rate if np.isclose(results[i].learning_rate, rate, rtol=1e-5)]
   if not of_rate:
     rates = ', '.join(formats.rate(r) for r in sorted({r.learning_rate for r in results}))
     raise StudyError(f'--learning_rate {formats.rate(rate)} is not in the study, which has {rates}')
@@ -206,12 +232,22 @@ def _choose(
   left = [i for i in found if results[i].validation_accuracy is not None]
   if not left:
     raise StudyError(f'{formats.rate(rate)} diverged in {workdir}; choose another --learning_rate')
-  column = max(left, key=lambda i: results[i].validation_accuracy)
-  return results[column], column
+  place = max(left, key=lambda i: results[i].validation_accuracy)
+  return results[place], place
 
 
-def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> Any:
-  """The state of the trial at this place in results.json, without the trial axis."""
+def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> models.Params:
+  """The weights of a trial, from its last checkpoint.
+
+  Args:
+    workdir: the study's.
+    config: the study's.
+    data: what is under "data" in results.json.
+    place: the trial's in results.json.
+
+  Raises:
+    StudyError: if they are lost.
+  """
   settings, planned = rounds.settings(config), rounds.read(workdir / 'history')
   if not planned.trials or not (workdir / 'checkpoints').is_dir():
     raise StudyError(f'{workdir} has lost its history/ or checkpoints/; run the study again')
@@ -221,7 +257,8 @@ def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int
   columns, state_T = wave.restore(workdir, planned, trial.wave, one, per_epoch)
   if state_T is None:
     raise StudyError(f'{workdir} has lost the weights of the end; run the study again')
-  return jax.tree.map(lambda x: x[columns.tolist().index(planned.column(trial))], state_T)
+  state = jax.tree.map(lambda x: x[columns.tolist().index(planned.column(trial))], state_T)
+  return factored.merge(state.params, state.factors)
 
 
 def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray:
@@ -234,4 +271,4 @@ def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray
       f'the images that {workdir} was trained on have changed, so the mean image that it '
       'subtracts is lost; run the study again'
     )
-  return found.mean if config.input.subtract == 'image' else found.mean.mean((0, 1))
+  return subtracted(config.input, found.mean)

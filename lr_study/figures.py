@@ -1,5 +1,6 @@
 """The pictures of a study: built once, then saved as files or into a page."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -16,7 +17,7 @@ from lr_study.schedule import Schedule
 from lr_study.verdict import DIVERGED, Result, Verdict
 
 _POINTS = 150  # of a training curve: a window's mean each
-_STYLE = {
+STYLE = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.grid': True,
@@ -40,7 +41,7 @@ def build(
   accuracy_by_rate: final accuracy against the rate, diverged rates as crosses.
   schedule: each rate over the epochs.
   """
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figures = {
       f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}': _trial(
         history, trial, result, guessing_loss
@@ -56,8 +57,10 @@ def build(
 
 def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
   """Writes a figure to a file or a stream, as 'png', 'svg', ..."""
-  with matplotlib.rc_context(_STYLE):  # matplotlib makes ticks, and reads sizes, when it draws
-    figure.savefig(target, format=image_format)
+  with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    # Names of classes may be in any script; what the typeface lacks is a box.
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+    figure.savefig(target, format=image_format)  # makes ticks, and reads sizes, only now
 
 
 def draw(folder: Path, figures: Mapping[str, Figure]) -> None:

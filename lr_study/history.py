@@ -105,6 +105,24 @@ def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epoch
   return History(folder, steps, epochs, len(columns))
 
 
+def open_joined(folder: Path) -> History:
+  """The history that `join` left in `folder`.
+
+  Raises:
+    StudyError: if it is lost or damaged.
+  """
+  shapes = []
+  for name in (f'step_{STEP_CURVES[0]}.npy', f'epoch_{EPOCH_CURVES[0]}.npy'):
+    try:
+      shapes.append(np.load(folder / name, mmap_mode='r').shape)
+    except FileNotFoundError as error:
+      raise StudyError(f'{folder / name} is lost; run the study again') from error
+    except (OSError, ValueError, EOFError) as error:
+      raise _damaged(folder / name, error) from error
+  (steps, trials), (epochs, _) = shapes
+  return History(folder, steps, epochs, trials)
+
+
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
   """Means over windows of steps; the last window may be shorter.
 

@@ -11,11 +11,18 @@ from typing import Any
 from lr_study import formats
 from lr_study.axes import Answer
 from lr_study.errors import StudyError
+from lr_study.rounds import Setting
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
 
 
-def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], answer: Answer) -> None:
+def write(
+  workdir: Path,
+  study: dict[str, Any],
+  results: Sequence[Result],
+  answer: Answer,
+  best_trial: dict[str, Any] | None,
+) -> None:
   """Writes the three files; results.json last, since it marks a study as finished.
 
   Args:
@@ -23,6 +30,7 @@ def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], answe
     study: what goes under "study" in results.json: config, commit, versions, data, ...
     results: one a trial.
     answer: of the study.
+    best_trial: what best.py found out about it.
   """
   trials = [dataclasses.asdict(result) for result in results]
   table = io.StringIO()
@@ -32,13 +40,10 @@ def write(workdir: Path, study: dict[str, Any], results: Sequence[Result], answe
   write_text(workdir / 'results.csv', table.getvalue())
   write_text(workdir / 'summary.md', _summary(study, results, answer.verdict))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
-  if len(answer.of_setting) > 1:
-    content['settings'] = [
-      setting._asdict() | {'verdict': dataclasses.asdict(verdict)}
-      for setting, verdict in answer.of_setting.items()
-    ]
-    for name in ('growth', 'gains'):
-      content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
+  content['settings'] = [dataclasses.asdict(verdict) for verdict in answer.of_setting.values()]
+  for name in ('growth', 'gains'):
+    content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
+  content['best_trial'] = best_trial
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
   write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
 
@@ -49,12 +54,23 @@ def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
   if not file.exists():
     return None
   try:
-    content = json.loads(file.read_text())
+    content = read_content(workdir)
     return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
     ) from error
+
+
+def read_content(workdir: Path) -> dict[str, Any]:
+  """results.json as it is; ValueError or OSError if it cannot be read."""
+  return json.loads((workdir / 'results.json').read_text())
+
+
+def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
+  """The verdict of each setting of a study, from what results.json holds."""
+  verdicts = [Verdict(**verdict) for verdict in content['settings']]
+  return {Setting(verdict.batch_size, verdict.schedule): verdict for verdict in verdicts}
 
 
 def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:

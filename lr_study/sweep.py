@@ -11,8 +11,11 @@ from ml_collections import ConfigDict
 
 from lr_study import (
   axes,
+  best,
   figures,
+  page,
   parallel,
+  pictures,
   progress,
   provenance,
   report,
@@ -27,10 +30,9 @@ from lr_study.config import check
 from lr_study.data.checks import leading_measure
 from lr_study.errors import StudyError
 from lr_study.events import write_experiment
-from lr_study.history import History, join
+from lr_study.history import join
 from lr_study.processes import ALONE, Process, leave
 from lr_study.rounds import Plan, Planned, Setting
-from lr_study.schedule import make_schedule
 from lr_study.training import Sweep, in_setting, prepare
 
 
@@ -74,13 +76,15 @@ def run(
       workdir.wait_until_planned(folder, process)
     workdir.claim(folder, study, overwrite and not process.index)
     finished = report.read(folder) or _train(config, settings, data, folder, study, process)
+    if finished and not process.index and not (folder / page.NAME).exists():
+      page.write(folder)  # from what the folder holds: a kill since then costs no training
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
   results, answer = finished
   progress.print_answer(results, answer.sentence)
   progress.note(
-    f'{folder}: summary.md, figures/, results.json; tensorboard --logdir {folder}/tensorboard'
+    f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
   return answer
 
@@ -114,27 +118,23 @@ def _train(
   last = rounds.last(planned, settings)
   results = [by_trial[trial] for trial in last]
   answer = axes.answer(results, labels, measure)
+  study = study | {'guessing_loss': guessing_loss}
+  with shared.clock('best trial'):
+    best_trial = best.examine(folder, config, data, results, answer.verdict)
   with shared.clock('figures'):
     for setting, sweep in sweeps.items():
-      trials = [trial for trial in last if trial.setting == setting]
-      history = _joined(sweep, planned, trials, folder)
-      schedule = make_schedule(sweep.config.schedule, sweep.steps_per_epoch, sweep.config.epochs)
-      drawn = figures.build(
-        history,
-        [by_trial[trial] for trial in trials],
-        answer.of_setting[setting],
-        schedule,
-        guessing_loss,
-      )
-      figures.draw(folder / 'figures' / sweep.label, drawn)
+      _join(sweep, planned, [trial for trial in last if trial.setting == setting], folder)
+    drawn = pictures.build(folder, config, study, results, answer.of_setting, best_trial)
+    for label, of_setting in drawn.items():
+      figures.draw(folder / 'figures' / label, of_setting)
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
-  study = study | {
+  study |= {
     'seconds': round(time.monotonic() - started, 1),
     'seconds_of': {phase: round(seconds, 1) for phase, seconds in shared.clock.seconds.items()},
     'trial_steps': {'planned': asked, 'run': sum(result.steps for result in results)},
     'rounds': _rates_of_rounds(planned),
   }
-  report.write(folder, study, results, answer)
+  report.write(folder, study, results, answer, best_trial)
   return results, answer.verdict
 
 
@@ -198,15 +198,15 @@ def _judged(
   return found
 
 
-def _joined(sweep: Sweep, planned: Plan, trials: Sequence[Planned], folder: Path) -> History:
-  """The history of the trials of a setting, a column each."""
+def _join(sweep: Sweep, planned: Plan, trials: Sequence[Planned], folder: Path) -> None:
+  """Writes the history of the trials of a setting, a column each."""
   of_waves = {
     number: wave.curves(folder, planned, number, sweep.steps_per_epoch)
     for number in {trial.wave for trial in trials}
   }
   columns = [(of_waves[trial.wave], planned.column(trial)) for trial in trials]
   epochs = max(trial.epochs for trial in trials)
-  return join(folder / 'history' / sweep.label, columns, epochs * sweep.steps_per_epoch, epochs)
+  join(folder / 'history' / sweep.label, columns, epochs * sweep.steps_per_epoch, epochs)
 
 
 def _rates_of_rounds(planned: Plan) -> list[list[float]]:

@@ -44,7 +44,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """The answer to "which learning rate?".
+  """The answer to "which learning rate?", for a batch size and a schedule.
 
   `indistinguishable`: the rates that may be the best, the recommended one first; confidence.py
   says how they are found, and `probability_best`: of each rate, 0 where it cannot be (see
@@ -54,6 +54,8 @@ class Verdict:
   """
 
   learning_rate: float | None
+  batch_size: int
+  schedule: str
   sentence: str
   indistinguishable: tuple[float, ...]
   probability_best: dict[str, float] | None
@@ -172,10 +174,10 @@ def judge(
     formats.rate(rate): confidence.interval(values[rate], images) if rate in values else None
     for rate in rates
   }
-  seeds = max(map(len, by_rate.values()))
+  seeds, setting = max(map(len, by_rate.values())), (trials[0].batch_size, trials[0].schedule)
   if not learned:
     sentence = _nothing_learned(did)
-    return Verdict(None, sentence, (), None, intervals, largest_stable, True)
+    return Verdict(None, *setting, sentence, (), None, intervals, largest_stable, True)
 
   loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in learned}
   best, *_ = ranked = sorted(learned, key=lambda rate: (-values[rate].mean(), loss[rate]))
@@ -202,7 +204,14 @@ def judge(
   ]
   sentence = ' '.join(part for part in parts if part)
   return Verdict(
-    best, sentence, alike, probability if seeds > 1 else None, intervals, largest_stable, edge
+    best,
+    *setting,
+    sentence,
+    alike,
+    probability if seeds > 1 else None,
+    intervals,
+    largest_stable,
+    edge,
   )
 
 

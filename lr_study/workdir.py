@@ -31,6 +31,7 @@ CONTENT = (
   'results.json',
   'results.csv',
   'summary.md',
+  'report.html',
   'config.json',
 )
 

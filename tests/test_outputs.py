@@ -176,12 +176,19 @@ STUDY = {
 
 def test_report(finished, tmp_path):
   results, answer = finished
-  report.write(tmp_path, STUDY, results, Answer(answer, {Setting(1, 'constant'): answer}, (), ()))
+  report.write(
+    tmp_path,
+    STUDY,
+    results,
+    Answer(answer, {Setting(1, 'constant'): answer}, (), ()),
+    {'confusion': [[1]]},
+  )
   content = json.loads((tmp_path / 'results.json').read_text())
   assert content['verdict']['learning_rate'] == 1e-3
   assert content['trials'][0]['status'] == 'diverged'
   assert content['trials'][0]['train_loss'] is None
   assert content['trials'][0]['first_bad_step'] == 11
+  assert content['best_trial'] == {'confusion': [[1]]}
   rows = list(csv.DictReader((tmp_path / 'results.csv').read_text().splitlines()))
   assert [float(row['learning_rate']) for row in rows] == RATES
   assert rows[1]['validation_accuracy'] == '0.5'

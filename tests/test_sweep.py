@@ -83,9 +83,37 @@ def test_a_study_from_letters_to_verdict(finished):
   names = {path.name for path in folder.iterdir()}
   assert names == {
     'config.json', 'checkpoints', 'tensorboard', 'history', 'figures', 'results.json',
-    'results.csv', 'summary.md',
+    'results.csv', 'summary.md', 'report.html',
   }  # fmt: skip
-  assert len(list((folder / 'figures').glob('*.png'))) == 6
+  assert len(list((folder / 'figures').glob('*.png'))) == 7
+
+
+def test_the_best_trial_is_looked_at(finished):
+  """Its confusion matrix and its mistakes are those of the weights that were judged."""
+  content = results(finished[0])
+  rate, best = content['verdict']['learning_rate'], content['best_trial']
+  (judged,) = (trial for trial in content['trials'] if trial['learning_rate'] == rate)
+  assert (best['learning_rate'], best['seed']) == (rate, 0)
+  confusion = np.asarray(best['confusion'])
+  assert confusion.sum(1).tolist() == [3] * 10
+  assert np.trace(confusion) / 30 == pytest.approx(judged['validation_accuracy'])
+  np.testing.assert_allclose(best['recall'], np.diag(confusion) / 3)
+  classes = content['study']['data']['classes']
+  assert len(best['mistakes']) == min(24, 30 - np.trace(confusion))
+  for mistake in best['mistakes']:
+    assert mistake['true'] != mistake['predicted']
+    assert confusion[classes.index(mistake['true']), classes.index(mistake['predicted'])]
+    assert 0.1 <= mistake['probability'] <= 1
+    assert (finished[0] / mistake['file']).is_file()
+
+
+def test_a_page_that_is_missing_is_written_again(config_file, finished, tmp_path):
+  folder = tmp_path / finished[0].name  # which is in its title
+  shutil.copytree(finished[0], folder)
+  (folder / 'report.html').unlink()
+  done = sweep(config_file, f'--workdir={folder}')
+  assert done.returncode == 0, done.stderr
+  assert (folder / 'report.html').read_bytes() == (finished[0] / 'report.html').read_bytes()
 
 
 def test_the_curves_are_whole(finished):

@@ -1,0 +1,275 @@
+"""A study's page: report.html, one file that opens from disk and fetches nothing."""
+
+import base64
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from lr_study import best, evaluate, formats, pictures, report, rounds, svg
+from lr_study.config import flatten
+from lr_study.errors import StudyError
+from lr_study.evaluate import Score
+from lr_study.verdict import Result, Verdict
+from lr_study.workdir import write_text
+
+NAME = 'report.html'
+_TEMPLATES = Path(__file__).with_name('templates')
+_MOST_ROWS = 50  # of the table of classes
+
+# What figures of the whole study are to a reader who does not see them.
+_OF_STUDY = {
+  'confusion': 'Confusion matrix of the best trial, its main points in the table below',
+  'batch_sizes': 'Validation accuracy at each learning rate and batch size',
+}
+
+# The columns of the table of trials: field of a result, head, how it is written.
+_COLUMNS = (
+  ('learning_rate', 'rate', formats.rate),
+  ('batch_size', 'batch size', str),
+  ('schedule', 'schedule', str),
+  ('seed', 'seed', str),
+  ('train_loss', 'training loss', formats.loss),
+  ('train_accuracy', 'training accuracy', formats.percent),
+  ('validation_loss', 'validation loss', formats.loss),
+  ('validation_accuracy', 'validation accuracy', formats.percent),
+  ('status', 'status', lambda status: status.replace('_', ' ')),
+  ('evidence', 'evidence', str),
+)
+_WHERE_SEVERAL = ('batch_size', 'schedule')  # columns that are there only if the study varies them
+
+
+def write(workdir: Path, out: Path | None = None) -> None:
+  """Writes the page of a finished study from what its folder holds.
+
+  Args:
+    workdir: the study's.
+    out: the file; by default report.html in the folder.
+
+  Raises:
+    StudyError: if the study is not finished, or has lost what the page shows.
+  """
+  config, study, results, verdict = evaluate.read_study(workdir)
+  content = report.read_content(workdir)
+  try:
+    examined, guessing_loss = content['best_trial'], study['guessing_loss']
+  except KeyError as error:
+    raise StudyError(
+      f'{workdir / "results.json"} was written before studies kept {error}; delete it, and the '
+      'same command of scripts/sweep.py writes it again'
+    ) from error
+  verdicts = report.of_settings(content)
+  drawn = pictures.build(workdir, config, study, results, verdicts, examined)
+  text = render(
+    'report.html',
+    name=workdir.resolve().name,
+    verdict=verdict,
+    about=_about(study),
+    facts=_facts(verdict),
+    **_table(results, verdict, examined),
+    settings=[
+      _of_setting(label, drawn[label], verdict, results)
+      for setting, verdict in verdicts.items()
+      for label in [rounds.label(setting, verdicts)]
+    ],
+    of_study={
+      name: svg.inline(figure, name, _OF_STUDY[name])
+      for name, figure in drawn[''].items()
+      if name in _OF_STUDY
+    },
+    several_seeds=len({result.seed for result in results}) > 1,
+    guessing=formats.loss(guessing_loss),
+    best=_best(workdir, study['data']['classes'], examined),
+    run=_run(study),
+    left_out=study['data']['left_out'],
+    config=sorted((name, repr(value)) for name, value in flatten(config).items()),
+  )
+  save(out or workdir / NAME, text)
+
+
+def render(template: str, **content: Any) -> str:
+  """A page from a file of templates/; text is made printable and escaped, unless it is Markup."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=True,
+    finalize=lambda x: formats.printable(x) if type(x) is str else x,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['unbroken'] = _unbroken
+  script = (_TEMPLATES / 'sort.js').read_text()
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  return environment.get_template(template).render(
+    content, paper=svg.PAPER, ink=svg.INK, script=Markup(script), script_hash=f'sha256-{digest}'
+  )
+
+
+def save(file: Path, text: str) -> None:
+  """Writes a page; StudyError if the file cannot be written."""
+  try:
+    write_text(file, text)
+  except OSError as error:
+    raise StudyError(
+      f'cannot write {file}: {error.strerror or error}; name another --out'
+    ) from error
+
+
+def _unbroken(sentence: str) -> Markup:
+  """A sentence in which no line breaks within a figure, as 1e-03 or 81.2 %."""
+  text = str(escape(sentence))
+  return Markup(re.sub(r'[\d.]+(e[+-]\d+| %)', r'<span class="unbroken">\g<0></span>', text))
+
+
+def _about(study: dict[str, Any]) -> str:
+  config, data = study['config'], study['data']
+  return (
+    f'{config["model"]["preset"]}, width {config["model"]["width"]:g}, on {data["train"]} training '
+    f'and {data["validation"]} validation images of {len(data["classes"])} classes of '
+    f'{data["name"]}, {config["image_size"]} px; {config["epochs"]} epochs, schedule '
+    f'{config["schedule"]["name"]}; {formats.duration(study["seconds"])} on {study["device"]}.'
+  )
+
+
+def _facts(verdict: Verdict) -> list[tuple[str, str]]:
+  facts = []
+  if verdict.learning_rate is not None:
+    others = [formats.rate(r) for r in verdict.indistinguishable if r != verdict.learning_rate]
+    facts += [
+      ('Rate to use', formats.rate(verdict.learning_rate)),
+      ('Not told apart from it', ', '.join(others) or 'none'),
+    ]
+  stable = verdict.largest_stable
+  facts.append(('Largest stable rate', 'none tried' if stable is None else formats.rate(stable)))
+  if verdict.probability_best:
+    chances = sorted(verdict.probability_best.items(), key=lambda item: -item[1])
+    chances = [f'{formats.rate(float(rate))} {formats.percent(p)}' for rate, p in chances if p]
+    facts.append(('Probability of being the best', ', '.join(chances)))
+  return facts
+
+
+def _table(
+  results: Sequence[Result], verdict: Verdict, examined: dict[str, Any] | None
+) -> dict[str, Any]:
+  """The columns and the rows of the table of trials."""
+  rows = [dataclasses.asdict(result) for result in results]
+  columns = [
+    column
+    for column in _COLUMNS
+    if column[0] not in _WHERE_SEVERAL or len({row.get(column[0]) for row in rows}) > 1
+  ]
+  numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
+  trials = []
+  for row in rows:
+    cells = [
+      {'text': show(row[name]), 'value': row[name], 'numeric': numeric[name], 'kind': name}
+      for name, _, show in columns
+    ]
+    named = all(row[n] == getattr(verdict, n) for n in ('learning_rate', *_WHERE_SEVERAL))
+    trials.append({'cells': cells, 'best': named})
+  heads = [{'name': head, 'numeric': numeric[name]} for name, head, _ in columns]
+  return {'columns': heads, 'trials': trials}
+
+
+def _of_setting(
+  label: str, drawn: Mapping[str, Figure], verdict: Verdict, results: Sequence[Result]
+) -> dict[str, Any]:
+  """The figures of a setting; each with what it is to a reader who does not see it."""
+  own = [r for r in results if (r.batch_size, r.schedule) == (verdict.batch_size, verdict.schedule)]
+  where = f'{label.replace("_", " ")}: ' if label else ''
+  of_trials = [name for name in drawn if name.startswith('lr_')]
+  words = {
+    name: f'Training loss and accuracy over the epochs, learning rate '
+    f'{formats.rate(r.learning_rate)}, seed {r.seed}: {r.status.replace("_", " ")}; {r.evidence}'
+    for name, r in zip(of_trials, own, strict=True)
+  } | {
+    'all_rates': 'Training loss and validation accuracy of all trials over the epochs',
+    'accuracy_by_rate': f'Accuracy at the end against the learning rate. {verdict.sentence}',
+    'schedule': 'The learning rate of each trial over the epochs',
+  }
+  found = {n: svg.inline(drawn[n], f'{label}{n}', where + text) for n, text in words.items()}
+  trials = [
+    {'picture': found[name], 'seed': r.seed} for name, r in zip(of_trials, own, strict=True)
+  ]
+  return {
+    'label': label.replace('_', ' '),
+    'sentence': verdict.sentence,
+    'pictures': found,
+    'trials': trials,
+  }
+
+
+def _best(
+  workdir: Path, classes: Sequence[str], examined: dict[str, Any] | None
+) -> dict[str, Any] | None:
+  if examined is None:
+    return None
+  of_trial = {'rate': formats.rate(examined['learning_rate']), 'seed': examined['seed']}
+  if 'missing' in examined:
+    return of_trial | {'missing': examined['missing']}
+  score = Score(tuple(classes), np.asarray(examined['confusion']))
+  images, right = int(score.confusion.sum()), int(np.trace(score.confusion))
+  rows = [
+    {
+      'name': name,
+      'images': int(score.confusion[label].sum()),
+      'recall': examined['recall'][label],
+      'accuracy': formats.percent(examined['recall'][label]),
+      'mistaken': _mistaken(score, label),
+    }
+    for label, name in enumerate(classes)
+  ]
+  if len(rows) > _MOST_ROWS:
+    rows.sort(key=lambda row: (row['recall'] is None, row['recall']))
+  mistakes = [
+    mistake
+    | {
+      'source': _data_uri(workdir / mistake['file']),
+      'probability': formats.percent(mistake['probability']),
+    }
+    for mistake in examined['mistakes']
+    if (workdir / mistake['file']).is_file()
+  ]
+  return of_trial | {
+    'missing': None,
+    'images': images,
+    'right': right,
+    'wrong': images - right,
+    'classes': rows[:_MOST_ROWS],
+    'hidden': len(rows[_MOST_ROWS:]),
+    'mistakes': mistakes,
+    'folder': str(best.MISTAKES),
+  }
+
+
+def _mistaken(score: Score, label: int) -> str:
+  """The classes that images of one are most often taken for, at most three."""
+  counts = score.confusion[label].copy()
+  counts[label] = 0
+  most = [i for i in np.argsort(-counts, kind='stable')[:3] if counts[i]]
+  return ', '.join(f'{score.classes[i]} ({counts[i]})' for i in most) or '–'
+
+
+def _data_uri(file: Path) -> str:
+  return 'data:image/jpeg;base64,' + base64.b64encode(file.read_bytes()).decode()
+
+
+def _run(study: dict[str, Any]) -> list[tuple[str, str]]:
+  data, steps = study['data'], study['trial_steps']
+  phases = sorted(study['seconds_of'].items(), key=lambda item: -item[1])
+  return [
+    ('Commit', study['commit'] or 'outside a git checkout'),
+    ('Versions', ', '.join(f'{name} {version}' for name, version in study['versions'].items())),
+    ('Device', study['device']),
+    ('Seconds', ', '.join(f'{phase} {seconds:g}' for phase, seconds in phases)),
+    ('Steps of all trials', f'{steps["run"]} of {steps["planned"]}'),
+    ('Images', f'{data["name"]}, fingerprint {data["fingerprint"]}'),
+    ('Classes', ', '.join(data['classes'])),
+  ]

@@ -1,0 +1,438 @@
+"""report.html and the comparison of studies: what is on them, and that nothing else can be."""
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import alexnet_letters
+from lr_study import best, compare, evaluate, matrices, page, report, svg, verdict
+from lr_study.axes import Answer
+from lr_study.config import check
+from lr_study.data import Dataset, Part
+from lr_study.errors import StudyError
+from lr_study.history import EPOCH_CURVES, History
+from lr_study.rounds import Planned, Setting
+
+SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'
+EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))
+HOSTILE = (
+  '<script>alert(1)</script>',
+  '"><img src=x onerror=alert(2)>',
+  '$\\frac{$ & --> ]]> {{ 7 * 7 }}',
+  '字 an\nt \u202e',
+)
+VOID = {'meta', 'img', 'br', 'link'}
+
+
+class Page(HTMLParser):
+  """The elements of a page, [tag, attributes, text within], in the order in which they begin."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.elements, self._open = [], []
+    self.feed(text)
+    assert not self._open
+
+  def handle_starttag(self, tag, attributes):
+    assert len(dict(attributes)) == len(attributes)
+    element = [tag, dict(attributes), '']
+    self.elements.append(element)
+    if tag not in VOID:
+      self._open.append(element)
+
+  def handle_startendtag(self, tag, attributes):
+    self.elements.append([tag, dict(attributes), ''])
+
+  def handle_endtag(self, tag):
+    assert self._open.pop()[0] == tag
+
+  def handle_data(self, data):
+    for element in self._open:
+      element[2] += data
+
+  def all(self, *tags):
+    return [element for element in self.elements if element[0] in tags]
+
+  def attribute(self, name):
+    return [attributes[name] for _, attributes, _ in self.elements if name in attributes]
+
+
+def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examined=True, **changes):
+  """A finished study's folder, as if it had been trained; the trials of `diverged` rates broke."""
+  config = alexnet_letters.get_config('quick')
+  config.learning_rates, config.seeds, config.epochs = tuple(rates), tuple(seeds), EPOCHS
+  config.batch_size = 4
+  for name, value in changes.items():
+    config[name] = value
+  config = check(config)
+  trials = [(rate, seed) for rate in rates for seed in seeds]
+  history = History(folder / 'history', EPOCHS * PER_EPOCH, EPOCHS, len(trials))
+  loss = np.linspace(1.4, 0.3, EPOCHS * PER_EPOCH)[:, None] * np.ones(len(trials))
+  gone = [i for i, (rate, _) in enumerate(trials) if rate in diverged]
+  loss[10:, gone] = np.nan
+  history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 3, 'gradient_norm': loss})
+  ends = np.asarray([0.6 - 0.1 * rates.index(rate) for rate, _ in trials])
+  ends[gone] = np.nan
+  for epoch in range(EPOCHS):
+    history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
+  planned = [
+    Planned(rate, seed, config.batch_size, config.schedule.name, EPOCHS, 0, 0)
+    for rate, seed in trials
+  ]
+  results = verdict.results(history, planned, GUESS, [60] * len(trials))
+  answer = verdict.judge(results, np.arange(40) % 4)
+  found = None
+  if answer.learning_rate is not None and examined:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
+    files = best._draw(folder, pixels)
+    found = {
+      'learning_rate': answer.learning_rate,
+      'seed': seeds[0],
+      'confusion': [[9, 1, 0, 0], [0, 10, 0, 0], [3, 2, 4, 1], [0, 0, 0, 0]],
+      'recall': [0.9, 1.0, 0.4, None],
+      'mistakes': [
+        {'file': file, 'true': HOSTILE[2], 'predicted': HOSTILE[i], 'probability': 0.875}
+        for i, file in enumerate(files)
+      ],
+    }
+  elif answer.learning_rate is not None:
+    found = {'learning_rate': answer.learning_rate, 'seed': 0, 'missing': 'no <b>weights</b>'}
+  study = {
+    'config': config.to_dict(),
+    'commit': None,
+    'versions': {'python': '3.11.0'},
+    'device': 'cpu',
+    'data': {
+      'name': 'image_folder',
+      'fingerprint': 'f00d',
+      'classes': list(HOSTILE),
+      'checks': {},
+      'train': config.batch_size * PER_EPOCH,
+      'validation': 40,
+      'test': 0,
+      'left_out': [f'{HOSTILE[0]}/1.png (cut off)'],
+    },
+    'seconds': 12.0,
+    'seconds_of': {'steps': 11.0, 'evaluation': 0.5},
+    'trial_steps': {'planned': 120, 'run': 100},
+    'guessing_loss': GUESS,
+  }
+  setting = Setting(config.batch_size, config.schedule.name)
+  report.write(folder, study, results, Answer(answer, {setting: answer}, (), ()), found)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+  """Three rates, the largest of which diverges, and two seeds; its folder has a hostile name."""
+  folder = tmp_path_factory.mktemp('pages') / HOSTILE[0].replace('/', '_')
+  make_study(folder, (1e-2, 1e-3, 1e-4), (0, 7))
+  page.write(folder)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def text(study):
+  return (study / page.NAME).read_text()
+
+
+def check_structure(text):
+  """What holds for every page; returns it parsed."""
+  found = Page(text)
+  levels = [int(tag[1]) for tag, *_ in found.all('h1', 'h2', 'h3', 'h4')]
+  assert levels[0] == 1
+  assert levels.count(1) == 1
+  assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+  for _, attributes, _ in found.all('th'):
+    assert attributes['scope'] in ('col', 'row')
+  for _, attributes, _ in found.all('svg'):
+    assert attributes['role'] == 'img'
+    assert attributes['aria-label']
+  for _, attributes, _ in found.all('img'):
+    assert attributes['alt']
+    assert attributes['src'].startswith('data:image/jpeg;base64,')
+  ids = found.attribute('id')
+  assert len(set(ids)) == len(ids)
+  # Nothing from elsewhere: figures refer to themselves, and nothing else refers to anything.
+  assert {href[1:] for href in found.attribute('xlink:href')} <= set(ids)
+  assert all(href.startswith('#') for href in found.attribute('xlink:href'))
+  assert not found.attribute('href')
+  assert set(re.findall(r'url\(#([^)]*)\)', text)) <= set(ids)
+  assert text.count('url(') == text.count('url(#')
+  assert 'http' not in re.sub('http-equiv', '', text)
+  assert '@import' not in text
+  assert not found.all('link', 'iframe', 'object', 'form')
+  for _, attributes, _ in found.elements:
+    assert not any(name.startswith('on') for name in attributes)
+  # One script, the page's own, and the browser is told so.
+  (script,) = found.all('script')
+  digest = base64.b64encode(hashlib.sha256(script[2].encode()).digest()).decode()
+  (policy,) = (a['content'] for _, a, _ in found.all('meta') if 'http-equiv' in a)
+  assert policy.split('; ') == [
+    "default-src 'none'", 'img-src data:', "style-src 'unsafe-inline'",
+    f"script-src 'sha256-{digest}'",
+  ]  # fmt: skip
+  return found
+
+
+def test_a_page_is_whole_and_its_own(text):
+  found = check_structure(text)
+  headings = [text for _, _, text in found.all('h2')]
+  assert headings == [
+    'The trials', 'Accuracy against the rate', 'Curves', 'Schedule', 'The best trial',
+    'How it was run',
+  ]  # fmt: skip
+  (answer,) = (element for element in found.all('p') if element[1].get('class') == 'answer')
+  assert answer[2].startswith('Use 1e-03: validation accuracy 50.0 %')
+  assert found.elements.index(answer) < found.elements.index(found.all('h2')[0])
+  captions = [text for _, _, text in found.all('figcaption')]
+  assert captions.count('Seed 0') == captions.count('Seed 7') == 3
+  assert len(found.all('svg')) == 6 + 3 + 1  # trials; all, by rate, schedule; confusion
+  assert len(text) < 1_500_000
+  assert len(text) / len(found.all('svg')) < 60_000
+
+
+def test_the_table_has_a_row_a_trial(study, text):
+  rows = re.search('<h2>The trials.*?<tbody>(.*?)</tbody>', text, re.S)[1].split('</tr>')[:-1]
+  results, _ = report.read(study)
+  assert len(rows) == len(results) == 6
+  assert sum('class="best"' in row for row in rows) == 2  # both seeds of the recommended rate
+  for row, result in zip(rows, results, strict=True):
+    assert f'data-value="{result.learning_rate}"' in row
+    assert f'data-value="{result.seed}"' in row
+    assert result.evidence in row
+  assert rows[0].count('data-value=""') == 4  # no figures, to be sorted last, of a diverged one
+  assert rows[2].count('data-value="0.5"') == 4  # both losses and accuracies
+
+
+def test_names_are_text(study, text):
+  """Wherever the name of a class, of a file or of the folder is shown, in HTML and in SVG."""
+  found = Page(text)
+  rows = [row for _, a, row in found.all('th') if a.get('class') == 'text']
+  assert rows == [*HOSTILE[:3], '字 an\\nt \\u202e']
+  (title,) = found.all('title')
+  assert title[2].endswith(study.name)
+  assert any(f'{HOSTILE[0]}/1.png' in item for _, _, item in found.all('li'))
+  labels = [label for _, _, label in found.all('text')]
+  assert '<script>alert(1…' in labels
+  assert '$\\frac{$ & --> …' in labels
+  assert '字 an\\nt \\u202e' in labels
+  assert len([a for _, a, _ in found.all('img') if a['alt'].endswith(HOSTILE[2])]) == 2
+
+
+def test_the_best_trial(text):
+  found = Page(text)
+  classes = re.search('<h3>Accuracy of each class.*?<tbody>(.*?)</tbody>', text, re.S)[1]
+  rows = classes.split('</tr>')
+  assert '90.0 %' in rows[0]
+  assert '&#34;&gt;&lt;img' in rows[0]  # taken for once
+  assert 'width:40.0%' in rows[2]
+  assert rows[2].index(' (3), ') < rows[2].index(' (2), ') < rows[2].index(' (1)<')
+  assert '–' in rows[3]  # there are no images of it
+  assert '30 validation images: 23 taken for what they are, 7 not' in text
+  assert '2 of 7: of each class' in text
+  assert len(found.all('img')) == 2
+  assert '87.5 %' in text
+
+
+def test_a_study_where_all_diverged(tmp_path):
+  make_study(tmp_path, diverged=(1e-2, 1e-3))
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  found = check_structure(text)
+  assert 'No rate learned, so there is no best trial, and no confusion matrix.' in text
+  assert 'No rate works: all diverged' in found.all('p')[0][2]
+  assert 'class="best"' not in text
+  assert len(found.all('svg')) == 2 + 3
+
+
+def test_weights_that_are_lost(tmp_path):
+  make_study(tmp_path, examined=False)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  check_structure(text)
+  assert 'There is no confusion matrix: no &lt;b&gt;weights&lt;/b&gt;.' in text
+
+
+def test_pictures_that_are_lost(study, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(study, copy)
+  shutil.rmtree(copy / best.MISTAKES)
+  page.write(copy)
+  text = (copy / page.NAME).read_text()
+  check_structure(text)
+  assert 'Their pictures are no longer in figures/mistakes.' in text
+
+
+def test_many_classes(study, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(study, copy)
+  content = report.read_content(copy)
+  content['study']['data']['classes'] = [f'class {i}' for i in range(60)]
+  content['best_trial'] |= {
+    'confusion': (np.eye(60, dtype=int) * 2).tolist(),
+    'recall': [None, *np.linspace(1, 0.5, 59)],
+    'mistakes': [],
+  }
+  (copy / 'results.json').write_text(json.dumps(content))
+  page.write(copy)
+  text = (copy / page.NAME).read_text()
+  check_structure(text)
+  assert 'The confusion matrix of so many classes is in results.json' in text
+  rows = re.findall('<th scope="row" class="text">(class [0-9]+)</th>', text)
+  assert rows == [f'class {i}' for i in range(59, 9, -1)]  # the worst; the one without images not
+
+
+def test_what_is_not_finished_or_lost(study, tmp_path):
+  with pytest.raises(StudyError, match='holds no finished study'):
+    page.write(tmp_path)
+  copy = tmp_path / 'copy'
+  shutil.copytree(study, copy)
+  with pytest.raises(StudyError, match=r'cannot write .*nowhere'):
+    page.write(copy, tmp_path / 'nowhere' / 'x.html')
+  shutil.rmtree(copy / 'history')
+  with pytest.raises(StudyError, match=r'step_loss\.npy is lost'):
+    page.write(copy)
+  content = report.read_content(copy)
+  del content['best_trial']
+  (copy / 'results.json').write_text(json.dumps(content))
+  with pytest.raises(StudyError, match=r"before studies kept 'best_trial'; delete it"):
+    page.write(copy)
+
+
+def test_mistakes_are_the_surest_of_each_class_in_turn():
+  labels = np.repeat([0, 1, 2], [40, 4, 40])
+  predicted = np.where(np.arange(84) % 2, labels, (labels + 1) % 3)
+  sure = np.random.default_rng(0).permutation(84) / 84
+  chosen = best._choose_mistakes(labels, predicted, sure)
+  assert len(chosen) == best._COUNT
+  assert (predicted[chosen] != labels[chosen]).all()
+  assert np.bincount(labels[chosen]).tolist() == [11, 2, 11]
+  of_first = chosen[labels[chosen] == 0]
+  left = np.setdiff1d(np.arange(0, 40, 2), of_first)
+  assert sure[of_first].min() > sure[left].max()
+  assert best._choose_mistakes(labels, labels, sure).tolist() == []
+
+
+def test_examining_without_weights(study):
+  """The page of a study whose checkpoints are gone says so; one that never learned has none."""
+  config, _, results, answer = evaluate.read_study(study)
+  part = Part(np.zeros((4, 84, 84, 3), np.uint8), np.arange(4, dtype=np.int32))
+  mean = np.zeros((84, 84, 3), np.float32)
+  data = Dataset('x', HOSTILE, part, part, mean, 0, 'f00d', (), {})
+  found = best.examine(study, config, data, results, answer)
+  assert found.keys() == {'learning_rate', 'seed', 'missing'}
+  assert 'has lost its history/ or checkpoints/' in found['missing']
+  nothing = dataclasses.replace(answer, learning_rate=None)
+  assert best.examine(study, config, data, results, nothing) is None
+
+
+def test_batch_sizes():
+  """A cell a rate and batch size, crosses where all diverged, a frame round each row's best."""
+
+  @dataclasses.dataclass
+  class Trial:
+    learning_rate: float
+    batch_size: int
+    status: str
+    validation_accuracy: float | None
+
+  trials = [
+    Trial(1e-2, 1, 'diverged', None),
+    Trial(1e-2, 8, 'converged', 0.8),
+    Trial(1e-2, 8, 'diverged', None),
+    Trial(1e-3, 1, 'converged', 0.75),
+    Trial(1e-3, 8, 'not_learning', 0.25),
+  ]
+  figure = matrices.build(trials, (), None)['batch_sizes']
+  (axes,) = figure.axes
+  places = {text.get_text(): text.get_position() for text in axes.texts}
+  assert places == {'75.0 %': (0, 0), '80.0 %\n1 diverged': (1, 1), '25.0 %': (0, 1)}
+  assert [(*line.get_xdata(), *line.get_ydata()) for line in axes.lines] == [(1, 0)]
+  assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+  assert [t.get_text() for t in axes.get_xticklabels()] == ['1e-03', '1e-02']
+  assert matrices.build(trials[1:3], (), None) == {}
+
+
+def test_colours_stand_out_from_either_paper():
+  colours = [f'#{r:02x}{g:02x}{b:02x}' for r in (0, 99, 255) for g in (0, 150) for b in (50, 255)]
+  for scheme, paper in svg.PAPER.items():
+    for colour in (*colours, '#b0b0b0', '#ffff00'):
+      for contrast in (3.0, 4.5):
+        assert svg.contrast_of(svg.readable(colour, scheme, contrast), paper) >= contrast
+    assert svg.readable('#000000', scheme, 3.0) == svg.INK[scheme]
+    assert svg.readable('#ffffff', scheme, 3.0) == paper
+  assert svg.contrast_of('#ffffff', '#000000') == pytest.approx(21)
+  assert svg.readable('#1f77b4', 'light', 3.0) == '#1f77b4'  # it does already
+
+
+def run(*arguments):
+  command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+  return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_the_same_page_again(study, text, tmp_path):
+  copy = tmp_path / 'study'
+  shutil.copytree(study, copy)
+  ran = run('--workdir', copy)
+  assert ran.returncode == 0, ran.stderr
+  assert ran.stdout == f'{copy / page.NAME}\n'
+  # The folder's name is in the title, and nowhere else is it another.
+  assert (copy / page.NAME).read_text().split('</title>')[1] == text.split('</title>')[1]
+
+
+def test_the_command_compares(study, tmp_path):
+  other, out = make_study(tmp_path / 'b', (1e-3, 1e-4), epochs=2, batch_size=3), tmp_path / 'c.html'
+  ran = run('--workdir', f'{study},{other}', '--out', out)
+  assert ran.returncode == 0, ran.stderr
+  found = check_structure(out.read_text())
+  answers = [text for _, a, text in found.all('p') if 'answer' in a.get('class', '')]
+  assert len(answers) == 2
+  assert all('Use 1e-03' in answer for answer in answers)
+  for arguments, message in (
+    ((), '--workdir'),
+    (('--workdir', study, '--workdir', other), '--out'),
+  ):
+    ran = run(*arguments)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f'error: no {message}')
+    assert ran.stderr.count('\n') == 1
+
+
+def test_what_a_comparison_says(study, tmp_path):
+  other = make_study(tmp_path / 'b', (1e-3, 1e-5), diverged=(1e-3,), batch_size=5)
+  content = report.read_content(other)
+  out = tmp_path / 'c.html'
+  compare.write([study, other], out)
+  text = out.read_text()
+  found = check_structure(text)
+  assert 'All saw the same images (fingerprint f00d)' in text
+  fields = re.findall('<th scope="row"><code>(.*?)</code></th>(.*?)</tr>', text)
+  assert [field for field, _ in fields] == ['batch_size', 'learning_rates', 'seeds']
+  assert re.findall('<code>(.*?)</code>', fields[0][1]) == ['4', '5']
+  rates = re.search('<h2>Accuracy.*?<tbody>(.*?)</tbody>', text, re.S)[1].split('</tr>')[:-1]
+  cells = [re.findall('<t[dh].*?>(.*?)</t[dh]>', row) for row in rates]
+  assert cells == [
+    ['1e-02', 'diverged', '–'],
+    ['1e-03', '50.0 %', 'diverged'],
+    ['1e-04', '40.0 %', '–'],
+    ['1e-05', '–', '50.0 %'],
+  ]
+  assert [label for _, _, label in found.all('text') if label == study.name]
+  content['study']['data']['fingerprint'] = 'beef'
+  (other / 'results.json').write_text(json.dumps(content))
+  compare.write([study, other], out)
+  assert 'They did not all see the same images' in out.read_text()
+  compare.write([study, study], out)
+  assert '<p>Nothing.</p>' in out.read_text()
