@@ -1,0 +1,33 @@
+"""Many small studies whose best rate is known: does the verdict hold it as often as it says?
+
+  python scripts/calibrate.py --config configs/calibration.py --json calibration.json
+
+A small network on 16-pixel letters for three epochs, so that a trial takes a fraction of a second;
+the rates are a factor of 2 apart about the best one, whose neighbours are hard to tell from it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import alexnet_letters
+
+
+def get_config() -> ConfigDict:
+  """The config of each of the studies; their seeds are set by scripts/calibrate.py."""
+  config = alexnet_letters.get_config()
+  config.learning_rates = (4.8e-2, 2.4e-2, 1.2e-2, 6e-3, 3e-3, 1.5e-3)  # the largest two may fail
+  config.epochs = 3
+  config.batch_size = 16
+  config.image_size = 64  # the smallest that letters are rendered at
+  config.eval_batch_size = 200  # the validation images of each study
+  config.data.per_class = 920
+  config.data.train_fraction = 120 / 920  # 8,000 are left to validate: 40 studies' 200
+  config.input.subtract = 'none'  # standardised below
+  config.input.grey = True
+  config.input.size = 16
+  config.input.standardise = True
+  config.model.preset = 'small_cnn'
+  config.model.width = 0.25
+  config.model.dropout = 0.0
+  config.schedule.name = 'constant'
+  config.optimizer.momentum = 0.9
+  return config

@@ -1,0 +1,35 @@
+"""Is the verdict as sure as it says? python scripts/calibrate.py --config configs/calibration.py"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+
+from absl import flags
+
+from lr_study import calibration, cli, parallel
+from lr_study.errors import StudyError
+from lr_study.progress import note
+from lr_study.workdir import write_text
+
+_TRUTH = flags.DEFINE_integer('truth_seeds', 64, 'Of the study that is the truth.', lower_bound=2)
+_STUDIES = flags.DEFINE_integer('studies', 40, 'How many are judged.', lower_bound=2)
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Of each of them.', lower_bound=2)
+_JSON = flags.DEFINE_string('json', None, 'A file for every figure.')
+
+
+def main() -> None:
+  config, _ = cli.study_config()
+  parallel.keep_compiled_programs()
+  found = calibration.calibrate(config, _TRUTH.value, _STUDIES.value, _SEEDS.value, note)
+  print(calibration.table(found))
+  if _JSON.value:
+    try:
+      write_text(Path(_JSON.value), json.dumps(found, indent=1, allow_nan=False) + '\n')
+    except OSError as error:
+      raise StudyError(f'cannot write --json {_JSON.value}: {error.strerror}') from error
+
+
+if __name__ == '__main__':
+  cli.run(main)
