@@ -15,6 +15,7 @@ from lr_study import data as datasets
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.history import History
+from lr_study.rounds import Planned
 from lr_study.training import Sweep
 
 _TOGETHER = 8  # seeds that train in one call of the compiled program
@@ -125,13 +126,13 @@ def _train(
   tell: Callable[[str], None],
 ) -> Trained:
   config, per_epoch = sweep.config, sweep.steps_per_epoch
+  sweep = sweep._replace(trials=_every_trial(config))
   rates, count = len(config.learning_rates), len(config.seeds)
   accuracy = np.full((studies, rates, count), np.nan)
   with tempfile.TemporaryDirectory() as folder:
     history = History(Path(folder), config.epochs * per_epoch, config.epochs, rates * count)
     for first in range(0, count, _TOGETHER):
       chosen = np.arange(first, min(first + _TOGETHER, count))
-      # The sweep has its trials rate by rate, and in each seed by seed.
       columns = (np.arange(rates)[:, None] * count + chosen).ravel()
       running = training.run_together(sweep, columns)
       state_T = running.trials.init(running.seed_T)
@@ -144,22 +145,31 @@ def _train(
       of_studies = range(studies)
       if first >= truth_seeds:
         of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
-      for study in of_studies:
-        start = study * config.eval_batch_size
-        totals_T = running.trials.eval_step(state_T, sweep.validation, start)
-        totals = running.trials.to_host(totals_T)
-        correct = totals.correct.astype(np.float64).reshape(rates, len(chosen))
-        accuracy[study][:, chosen] = correct / config.eval_batch_size
+      for study, window in enumerate(sweep.validation.windows(running.trials)):
+        if study in of_studies:
+          totals = running.trials.to_host(running.trials.eval_step(state_T, *window, sweep.mean))
+          correct = totals.correct.sum(1, dtype=np.float64).reshape(rates, len(chosen))
+          accuracy[study][:, chosen] = correct / config.eval_batch_size
       # Of any of the images: it tells whether the weights are finite.
       loss = totals.loss / config.eval_batch_size
       history.write_epoch(config.epochs - 1, {'validation_loss': loss}, columns)
       tell(f'{chosen[-1] + 1} of {count} seeds')
     guessing = verdict.entropy(data.train.labels)
     steps = [config.epochs * per_epoch] * (rates * count)
-    results = verdict.results(history, sweep.learning_rates, sweep.seeds, guessing, steps)
+    results = verdict.results(history, sweep.trials, guessing, steps)
   own = accuracy[..., truth_seeds:].reshape(studies, rates, studies, seeds)
   of_studies = own[np.arange(studies), :, np.arange(studies)]
   return Trained(results, accuracy[..., :truth_seeds], of_studies)
+
+
+def _every_trial(config: ConfigDict) -> tuple[Planned, ...]:
+  """Rate by rate, and in each seed by seed."""
+  setting = (config.batch_size, config.schedule.name)
+  return tuple(
+    Planned(rate, seed, *setting, config.epochs, 0, 0)
+    for rate in config.learning_rates
+    for seed in config.seeds
+  )
 
 
 def _judge(
