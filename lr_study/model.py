@@ -124,6 +124,7 @@ class AlexNet(nn.Module):
         **_initializers(preset, name, fan_in),
       )(x)
       x = nn.relu(x)
+      self.sow('intermediates', f'{name}_output', x)
       if preset.norm and i < 2:
         x = local_response_norm(x)
       if i in POOL_AFTER:
@@ -139,6 +140,7 @@ class AlexNet(nn.Module):
       x = Dense(scaled(4096, self.width), name=name, **initializers)(x)
       if preset.head_relu:
         x = nn.relu(x)
+      self.sow('intermediates', f'{name}_output', x)
       if not preset.dropout_first:
         x = dropout(x)
     return Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
@@ -175,11 +177,15 @@ class SmallCNN(nn.Module):
         conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
         name=f'conv{i + 1}',
       )(x)
-      x = max_pool(nn.relu(x), ceil=False)
+      x = nn.relu(x)
+      self.sow('intermediates', f'conv{i + 1}_output', x)
+      x = max_pool(x, ceil=False)
     dropout = nn.Dropout(self.dropout, deterministic=not train)
     x = dropout(x.reshape(x.shape[0], -1))
     x = Dense(scaled(256, self.width), kernel_init=he, name='dense1')(x)
-    x = dropout(nn.relu(x))
+    x = nn.relu(x)
+    self.sow('intermediates', 'dense1_output', x)
+    x = dropout(x)
     return Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense2')(x)
 
 
@@ -208,6 +214,18 @@ def apply(
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
   rngs = None if dropout_key is None else {'dropout': dropout_key}
   return model.apply({'params': params}, images, train=dropout_key is not None, rngs=rngs)
+
+
+def outputs(
+  model: Network, params: Params, images: jax.Array
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """What each hidden layer gives after its ReLU (if any), in their order; and the logits.
+
+  A layer's is (batch, height, width, features) or (batch, features).
+  """
+  logits, found = model.apply({'params': params}, images, train=False, mutable='intermediates')
+  by_layer = found['intermediates']
+  return {name.removesuffix('_output'): of for name, (of,) in by_layer.items()}, logits
 
 
 def apply_factored(

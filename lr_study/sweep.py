@@ -95,6 +95,7 @@ def _train(
     'seconds_of': {phase: round(seconds, 1) for phase, seconds in sweep.clock.seconds.items()},
     'trial_steps': {'planned': steps * len(results), 'run': sum(run)},
   }
+  workdir.write_array(folder / workdir.MEAN, data.mean)
   report.write(folder, study, results, answer)
   return results, answer
 

@@ -15,7 +15,11 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 4)
 sys.path.insert(0, str(Path(__file__).parent))
 
+from PIL import Image  # noqa: E402
+
 from configs import alexnet_letters  # noqa: E402
+from lr_study.data.letters import render  # noqa: E402
+from lr_study.sweep import run as run_study  # noqa: E402
 
 
 def make_tiny(cache_dir):
@@ -80,6 +84,41 @@ def steps_saved(checkpoints):
 def config_file(tmp_path_factory, cache_dir):
   """The small study with a checkpoint every 30 steps."""
   return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
+
+
+def make_small(cache_dir):
+  """A study of seconds with the small network, on three letters."""
+  config = alexnet_letters.get_config('quick')
+  config.learning_rates = (1e5, 1e-2, 1e-3)
+  config.epochs, config.batch_size, config.image_size = 6, 8, 64
+  config.data.classes, config.data.per_class = ('O', 'T', 'E'), 32
+  config.data.test_fraction = 0.25
+  config.data.cache_dir = cache_dir
+  config.input.grey = config.input.standardise = config.input.invert = True
+  config.input.size, config.input.rotation, config.input.subtract = 20, 10.0, 'pixel'
+  config.model.preset, config.model.width = 'small_cnn', 0.25
+  config.model.convolution = 'grouped'
+  config.schedule.name = 'constant'
+  return config
+
+
+@pytest.fixture(scope='session')
+def small_finished(tmp_path_factory, cache_dir):
+  """The work directory of `make_small`, finished. Tests leave it as it is."""
+  workdir = tmp_path_factory.mktemp('studies') / 'small'
+  run_study(make_small(cache_dir), workdir)
+  return workdir
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """A folder of letters that `small_finished` has not seen: 6 E, 4 O, 10 T."""
+  for letter, count in (('E', 6), ('O', 4), ('T', 10)):
+    (tmp_path / 'photos' / letter).mkdir(parents=True)
+    for i in range(count):
+      pixels = render.render(9, letter, i, 64)
+      Image.fromarray(pixels).save(tmp_path / 'photos' / letter / f'{i}.png')
+  return tmp_path / 'photos'
 
 
 @pytest.fixture(scope='session', autouse=True)
