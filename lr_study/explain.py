@@ -1,6 +1,7 @@
 """One image on its way through a trial's network: filters and activations, as a picture."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +76,8 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
     raise StudyError(f'{image_folder.printable(files[0].path)}: {pixels}')
   shown, layers, logits = look_inside(trained, pixels)
   folder.mkdir(parents=True, exist_ok=True)
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph')  # a sign that no font has becomes a box
     name = image_folder.printable(files[0].path.name)
     picture(trained, name, pixels, shown, layers, logits).savefig(folder / 'layers.png')
   figures = [layer.figures for layer in (Layer('input', shown), *layers)]

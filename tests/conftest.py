@@ -1,5 +1,6 @@
 """What all tests share: four CPU devices, and the quick study shrunk to seconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -119,6 +120,59 @@ def photos(tmp_path):
       pixels = render.render(9, letter, i, 64)
       Image.fromarray(pixels).save(tmp_path / 'photos' / letter / f'{i}.png')
   return tmp_path / 'photos'
+
+
+# Python's start and the imports take seconds: each command is a child of one server.
+SERVER = """
+import json, os, runpy, sys, traceback
+from lr_study import classify, cli, evaluate, explain, export
+
+for line in sys.stdin:
+  script, arguments, folder, out = json.loads(line)
+  child = os.fork()
+  if not child:
+    os.chdir(folder)
+    sys.argv, status = [script, *arguments], 1
+    for number, name in ((0, os.devnull), (1, out + '.out'), (2, out + '.err')):
+      os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    try:
+      runpy.run_path(script, run_name='__main__')
+      status = 0
+    except SystemExit as end:
+      status = end.code or 0
+    except BaseException:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  _, status = os.waitpid(child, 0)
+  print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory):
+  """A function (script, *arguments, folder) -> status, standard output, errors."""
+  out = str(tmp_path_factory.mktemp('command') / 'of')
+  server = subprocess.Popen(
+    [sys.executable, '-W', 'ignore', '-c', SERVER],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  )
+
+  def run(script, *arguments, folder=ROOT):
+    line = json.dumps([str(ROOT / 'scripts' / script), list(map(str, arguments)), str(folder), out])
+    server.stdin.write(line + '\n')
+    server.stdin.flush()
+    status = int(server.stdout.readline())
+    return status, Path(out + '.out').read_text(), Path(out + '.err').read_text()
+
+  yield run
+  server.stdin.close()
+  server.wait(timeout=10)
+  server.stdout.close()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -165,3 +165,17 @@ def test_adaptive_average_pool_is_its_definition(n):
       columns = slice(j * n // 6, int(np.ceil((j + 1) * n / 6)))
       expected = x[0, rows, columns].mean((0, 1))
       np.testing.assert_allclose(pooled[0, i, j], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('preset', model.NETWORKS)
+def test_outputs_are_those_on_the_way_to_the_logits(preset):
+  network = make(preset, width=1 / 16)
+  params = init(network, 84)
+  images = jax.random.normal(jax.random.key(1), (2, 84, 84, 3))
+  by_layer, logits = model.outputs(network, params, images)
+  assert [*by_layer, max(params)] == sorted(params)  # all but the last, in their order
+  np.testing.assert_array_equal(logits, model.apply(network, params, images))
+  for name, values in by_layer.items():
+    assert values.shape[-1] == len(params[name]['bias'])
+    rectified = name.startswith('conv') or preset in ('digits_caffe', 'torchvision', 'small_cnn')
+    assert (float(values.min()) >= 0) == rectified

@@ -21,7 +21,8 @@ def load(folder: Path = FOLDER) -> Callable[[np.ndarray], np.ndarray]:
   It gives logits, float32 (batch, classes); the first call of each batch size compiles.
   """
   program = export.deserialize(bytearray((folder / 'model.jax').read_bytes()))
-  weights, mean = dict(np.load(folder / 'weights.npz')), np.load(folder / 'mean.npy')
+  with np.load(folder / 'weights.npz') as arrays:
+    weights, mean = dict(arrays), np.load(folder / 'mean.npy')
   return lambda pixels: np.asarray(program.call(weights, mean, pixels))
 
 
