@@ -113,7 +113,7 @@ def answer(trained: Trained, paths: Sequence[str]) -> Answer:
     raise StudyError(
       f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; mend or remove them'
     )
-  score = evaluate.count(trained.classes, labels, seen.logits)
+  score = evaluate.count(trained.classes, labels, seen.logits.argmax(1))
   return scored(trained, score, {'dir': folder.printable(paths[0])})
 
 

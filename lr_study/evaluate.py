@@ -18,7 +18,7 @@ from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.history import History, read_waves
-from lr_study.preprocess import make_preprocess
+from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.trial import make_trial
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import MEAN, place
@@ -79,17 +79,20 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
-  config, record, results, verdict = read(workdir)
+  config, record, results, verdict = read_study(workdir)
   rate = verdict.learning_rate if learning_rate is None else learning_rate
-  result, column = _choose(results, rate, seed, workdir)
+  result, column = choose(results, rate, seed, workdir)
+  params = restore(workdir, config, record['data'], column)
   classes = tuple(record['data']['classes'])
-  state = _restore(workdir, config, record['data'], column)
-  params = factored.merge(state.params, state.factors)
   return Trained(config, classes, result, params, _mean(config, workdir))
 
 
-def read(workdir: Path) -> Study:
-  """Reads a finished study's results. StudyError if it is not finished, or they are damaged."""
+def read_study(workdir: Path) -> Study:
+  """Reads a finished study's results.
+
+  Raises:
+    StudyError: if there are none, or they are damaged.
+  """
   if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
@@ -117,7 +120,7 @@ def read_part(workdir: Path, part: str) -> datasets.Part:
   Raises:
     StudyError: if the study kept no images for a test, or if they are not the same any more.
   """
-  config, record, *_ = read(workdir)
+  config, record, *_ = read_study(workdir)
   if part == 'test' and not record['data'].get('test'):
     raise StudyError(
       f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
@@ -176,13 +179,13 @@ def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 def score(trained: Trained, part: datasets.Part) -> Score:
   """Takes each image for the class of its largest logit, and counts."""
-  return count(trained.classes, part.labels, predict(trained, part.images))
+  return count(trained.classes, part.labels, predict(trained, part.images).argmax(1))
 
 
-def count(classes: tuple[str, ...], labels: np.ndarray, logits: np.ndarray) -> Score:
-  """Counts by labels (images,) and logits (images, classes)."""
+def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -> Score:
+  """The score of what images were taken for; both int (images,)."""
   confusion = np.zeros((len(classes),) * 2, int)
-  np.add.at(confusion, (labels, logits.argmax(1)), 1)
+  np.add.at(confusion, (labels, predicted), 1)
   return Score(classes, confusion)
 
 
@@ -193,10 +196,14 @@ def _tuples(value: Any) -> Any:
   return tuple(value) if isinstance(value, list) else value
 
 
-def _choose(
+def choose(
   results: Sequence[Result], rate: float | None, seed: int | None, workdir: Path
 ) -> tuple[Result, int]:
-  """A trial and its column in the history."""
+  """The trial of this rate and seed, by default the best of its rate; its column in the history.
+
+  Raises:
+    StudyError: if there is none, or it diverged.
+  """
   if rate is None:
     raise StudyError(f'{workdir}: no rate learned, so there is no best trial; give --learning_rate')
   of_rate = [i for i, r in enumerate(results) if np.isclose(r.learning_rate, rate, rtol=1e-5)]
@@ -214,8 +221,18 @@ def _choose(
   return results[column], column
 
 
-def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: int) -> Any:
-  """The state of the trial of a column, without the trial axis."""
+def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: int) -> models.Params:
+  """The weights of the trial of a column of the history, from its last checkpoint.
+
+  Args:
+    workdir: the study's.
+    config: the study's.
+    data: what is under "data" in results.json.
+    column: the trial's in the history.
+
+  Raises:
+    StudyError: if they are lost.
+  """
   per_epoch = data['train'] // config.batch_size
   total = config.epochs * per_epoch
   waves = read_waves(workdir / 'history')
@@ -229,13 +246,12 @@ def _restore(workdir: Path, config: ConfigDict, data: dict[str, Any], column: in
     done, state_T = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
   if done != total:
     raise StudyError(f'{saved} has lost the weights of the end; run the study again')
-  return jax.tree.map(lambda x: x[columns.index(column)], state_T)
+  state = jax.tree.map(lambda x: x[columns.index(column)], state_T)
+  return factored.merge(state.params, state.factors)
 
 
 def _mean(config: ConfigDict, workdir: Path) -> np.ndarray:
   """What the study subtracted from its images."""
-  if config.input.subtract == 'none':
-    return np.zeros(3, np.float32)
   try:
     mean = np.load(workdir / MEAN)
     if mean.shape != (config.image_size, config.image_size, 3):
@@ -244,4 +260,4 @@ def _mean(config: ConfigDict, workdir: Path) -> np.ndarray:
     raise StudyError(
       f'{workdir / MEAN}, the mean image, is lost or damaged ({error}); run the study again'
     ) from error
-  return mean if config.input.subtract == 'image' else mean.mean((0, 1))
+  return subtracted(config.input, mean)

@@ -20,6 +20,18 @@ def input_shape(config: ConfigDict) -> tuple[int, int]:
   return size, 1 if config.input.grey else 3
 
 
+def subtracted(config: ConfigDict, mean: np.ndarray) -> np.ndarray:
+  """What a study subtracts from an image, by the `input` part of its config.
+
+  Args:
+    config: `subtract` names it.
+    mean: the mean image of the training part, float32 (size, size, 3).
+  """
+  if config.subtract == 'none':
+    return np.zeros(3, np.float32)
+  return mean if config.subtract == 'image' else mean.mean((0, 1))
+
+
 def make_preprocess(config: ConfigDict) -> Preprocess:
   """Builds `preprocess(images, mean, key) -> inputs` from the `input` part of a config.
 

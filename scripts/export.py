@@ -26,7 +26,7 @@ def main() -> None:
       raise StudyError(f'no --{flag.name}; try --workdir runs/alexnet_letters_quick --out model')
   workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
   trained = evaluate.load(workdir, _RATE.value, _SEED.value)
-  difference = export.save(evaluate.read(workdir), trained, out)
+  difference = export.save(evaluate.read_study(workdir), trained, out)
   note(
     f'{out}: {classify.describe(trained)}; a process without lr_study found the same logits, to '
     f'{difference:.1e} of the largest. {out}/README.md says how to run it'

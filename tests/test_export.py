@@ -130,7 +130,7 @@ def test_every_way_of_preprocessing_is_inside(change):
 
 def test_a_wrong_model_is_not_kept(small_finished, trained, tmp_path, monkeypatch):
   """Of one weight that is off by a percent of the largest, or a program that needs Flax."""
-  study, out = evaluate.read(small_finished), tmp_path / 'model'
+  study, out = evaluate.read_study(small_finished), tmp_path / 'model'
   flatten = export.flatten
 
   def wrong(of):
@@ -172,7 +172,7 @@ def test_what_the_command_refuses(command, small_finished, made, tmp_path):
 
 def test_the_card(made, small_finished, trained):
   text = (made / 'README.md').read_text()
-  study = evaluate.read(small_finished)
+  study = evaluate.read_study(small_finished)
   assert study.verdict.sentence in text
   assert f'{100 * trained.result.validation_accuracy:.1f} % on 18 images' in text
   assert 'fontpkg-cinzel: OFL-1.1' in text
@@ -182,7 +182,7 @@ def test_the_card(made, small_finished, trained):
 
 
 def test_names_that_strangers_chose_stand_in_code_blocks(small_finished, trained):
-  study = evaluate.read(small_finished)
+  study = evaluate.read_study(small_finished)
   config = trained.config.copy_and_resolve_references()
   config.data.name, config.data.dir = 'image_folder', '/<b>/\n# a'
   names = ('<script>alert(1)</script>', '```', '# x')
