@@ -46,11 +46,12 @@ class Verdict:
   says how they are found, and `probability_best`: of each rate, 0 where it cannot be (see
   `judge`), None with one seed, which cannot tell. `intervals`: of each rate's accuracy, None
   where a trial diverged. `largest_stable`: the largest rate with no diverged trial at it or
-  below. Keys are rates as in `formats.rate`.
+  below. Keys are rates as in `formats.rate`. `measure`: the field of Result that leads.
   """
 
   learning_rate: float | None
   sentence: str
+  measure: str
   indistinguishable: tuple[float, ...]
   probability_best: dict[str, float] | None
   intervals: dict[str, tuple[float, float] | None]
@@ -158,7 +159,7 @@ def judge(
   seeds = max(map(len, by_rate.values()))
   if not learned:
     sentence = _nothing_learned(did)
-    return Verdict(None, sentence, (), None, intervals, largest_stable, True)
+    return Verdict(None, sentence, measure, (), None, intervals, largest_stable, True)
 
   loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in learned}
   best, *_ = ranked = sorted(learned, key=lambda rate: (-values[rate].mean(), loss[rate]))
@@ -185,7 +186,14 @@ def judge(
   ]
   sentence = ' '.join(part for part in parts if part)
   return Verdict(
-    best, sentence, alike, probability if seeds > 1 else None, intervals, largest_stable, edge
+    best,
+    sentence,
+    measure,
+    alike,
+    probability if seeds > 1 else None,
+    intervals,
+    largest_stable,
+    edge,
   )
 
 
