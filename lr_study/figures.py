@@ -176,7 +176,11 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
   several = any(len(found) > 1 for found in ended.values())
   for name, colour, label in (
     ('train_accuracy', 'tab:gray', 'training accuracy'),
-    (verdict.measure, 'tab:red', f'{verdict.measure.replace("_", " ")}, {LEVEL:.0%} interval'),
+    (
+      verdict.measure,
+      'tab:red',
+      f'{verdict.measure.replace("_", " ")}, {formats.percent(LEVEL, 0)} interval',
+    ),
   ):
     means = [np.mean([getattr(r, name) for r in found]) for found in ended.values()]
     axes.plot(list(ended), means, color=colour, linewidth=1, marker='o', markersize=4, label=label)

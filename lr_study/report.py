@@ -106,7 +106,7 @@ def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
   """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
   measure = verdict.measure.replace('_', ' ')
   lines = [
-    f'| rate | {measure} | {LEVEL:.0%} interval | probability of being the best | status |',
+    f'| rate | {measure} | {formats.percent(LEVEL, 0)} interval | probability of being the best | status |',
     '| ---: | ---: | ---: | ---: | --- |',
   ]
   for rate in dict.fromkeys(r.learning_rate for r in results):

@@ -254,7 +254,7 @@ def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
   for rate in ('1e-03', '1e-04'):
     assert answer.intervals[rate] in bars
   labels = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert labels[1] == 'validation accuracy, 90% interval'
+  assert labels[1] == 'validation accuracy, 90 % interval'
   assert 'diverged' in labels
 
 
@@ -262,7 +262,7 @@ def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):
   _, results, answer = two_seeds
   report.write(tmp_path, STUDY, results, answer)
   lines = (tmp_path / 'summary.md').read_text().splitlines()
-  assert lines[4].startswith('| rate | validation accuracy | 90% interval | probability')
+  assert lines[4].startswith('| rate | validation accuracy | 90 % interval | probability')
   low, high = (f'{100 * end:.1f}' for end in answer.intervals['1e-03'])
   sure = formats.percent(answer.probability_best['1e-03'])
   assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | converged |' in lines
