@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.9  # of every interval and of the set of rates that may be the best
+STATED = f'{100 * LEVEL:g} %'
 _DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of its length
 
 # Rates are compared on the same images, so most of the error of counting them cancels in a

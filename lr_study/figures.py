@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lr_study import formats
-from lr_study.confidence import LEVEL
+from lr_study.confidence import STATED
 from lr_study.history import History, window_means
 from lr_study.schedule import Schedule
 from lr_study.verdict import DIVERGED, Result, Verdict
@@ -179,7 +179,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
     (
       verdict.measure,
       'tab:red',
-      f'{verdict.measure.replace("_", " ")}, {formats.percent(LEVEL, 0)} interval',
+      f'{verdict.measure.replace("_", " ")}, {STATED} interval',
     ),
   ):
     means = [np.mean([getattr(r, name) for r in found]) for found in ended.values()]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lr_study import formats
-from lr_study.confidence import LEVEL
+from lr_study.confidence import STATED
 from lr_study.errors import StudyError
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
@@ -106,7 +106,7 @@ def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
   """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
   measure = verdict.measure.replace('_', ' ')
   lines = [
-    f'| rate | {measure} | {formats.percent(LEVEL, 0)} interval | probability of being the best | status |',
+    f'| rate | {measure} | {STATED} interval | probability of being the best | status |',
     '| ---: | ---: | ---: | ---: | --- |',
   ]
   for rate in dict.fromkeys(r.learning_rate for r in results):

@@ -172,7 +172,7 @@ def judge(
   counted = f'{len(validation_labels)} images'
   parts = [
     f'Use {formats.rate(best)}: {measure.replace("_", " ")} {formats.percent(values[best].mean())} '
-    f'({formats.percent(confidence.LEVEL, 0)} interval {100 * low:.1f} to {100 * high:.1f} %, from '
+    f'({confidence.STATED} interval {100 * low:.1f} to {100 * high:.1f} %, from '
     + (f'{len(values[best])} seeds and {counted}).' if sure else f'counting {counted}).'),
     _how_sure(float(found[0]), len(learned)) if sure else _ONE_SEED,
     _chance(low, chance),
