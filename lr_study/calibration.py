@@ -99,7 +99,7 @@ def table(found: dict[str, Any]) -> str:
       '',
       f'The best rate is {formats.rate(found["best"])}, by {formats.percent(found["margin"])} '
       f'± {formats.percent(found["margin_standard_error"])} (standard error, paired).',
-      f'{found["studies"]} studies of {found["seeds"]} seeds: the {confidence.LEVEL:.0%} set holds '
+      f'{found["studies"]} studies of {found["seeds"]} seeds: the {confidence.STATED} set holds '
       f'it in {formats.percent(found["set_holds_best"])} (95 % interval {100 * low:.0f} to '
       f'{100 * high:.0f} %) and has {found["mean_size"]:.2f} of {len(found["rates"])} rates; the '
       f'rate named best is it in {formats.percent(found["named_is_best"])}, with a stated '

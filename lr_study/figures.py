@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lr_study import formats
+from lr_study.confidence import STATED
 from lr_study.history import History, window_means
 from lr_study.schedule import Schedule
 from lr_study.verdict import DIVERGED, Result, Verdict
@@ -87,18 +88,13 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
   left.axhline(guessing_loss, color='tab:blue', linewidth=0.8, linestyle=':')
   if np.isfinite(loss).any():
     left.set_ylim(0, min(1.1 * np.nanmax(loss), 3 * guessing_loss))
-  ends = np.arange(1, len(history.epochs['train_loss']) + 1)
-  marks = {'marker': 'o', 'linestyle': 'none', 'markersize': 4, 'clip_on': False, 'zorder': 3}
-  if result.status != DIVERGED:
-    left.plot(ends, history.epochs['train_loss'][:, trial], color='tab:blue', **marks)
-    right.plot(ends, history.epochs['train_accuracy'][:, trial], color='tab:red', **marks)
-  else:
+  if result.status == DIVERGED:
     at = result.first_bad_step / _steps_per_epoch(history)
     left.axvline(at, color='black', linewidth=0.8, linestyle='--')
     left.annotate(
       f' diverged at step {result.first_bad_step}', (at, 0.5), xycoords=('data', 'axes fraction')
     )
-  _epoch_axis(left, len(ends))
+  _epoch_axis(left, len(history.epochs['train_loss']))
   rate = formats.rate(result.learning_rate)
   left.set_title(f'learning rate {rate}: {result.status.replace("_", " ")}', fontsize=10)
   return figure
@@ -107,21 +103,21 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
 def _all_rates(history: History, results: Sequence[Result], guessing_loss: float) -> Figure:
   figure = Figure(figsize=(8.4, 3.4), layout='constrained')
   losses, accuracies = figure.subplots(1, 2)
-  epochs, labels = len(history.epochs['train_loss']), set()
-  for trial, (result, colour) in enumerate(zip(results, _colours(results), strict=True)):
-    label = formats.rate(result.learning_rate)
-    if result.status == DIVERGED:
-      label += ' (diverged)'
-    if label in labels:
-      label = '_' + label  # matplotlib leaves it out of the legend: one entry for all seeds
-    labels.add(label)
-    losses.plot(
-      *_training_curve(history, trial, result, 'loss'), color=colour, linewidth=1, label=label
-    )
-    curve = history.epochs['validation_accuracy'][:, trial]
-    bad = result.first_bad_step
-    known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
-    accuracies.plot(np.arange(1, known + 1), curve[:known], color=colour, marker='o', markersize=3)
+  epochs, seeds = len(history.epochs['train_loss']), 1
+  ends, _ = window_means(history.steps['loss'], _window(history))
+  for (rate, trials), colour in zip(_by_rate(results).items(), _colours(results), strict=True):
+    seeds = max(seeds, len(trials))
+    label = formats.rate(rate) + _diverged(trials)
+    loss = np.full((len(ends), len(trials)), np.nan)
+    accuracy = np.full((epochs, len(trials)), np.nan)
+    for seed, (trial, result) in enumerate(trials):
+      _, means = _training_curve(history, trial, result, 'loss')
+      loss[: len(means), seed] = means
+      bad = result.first_bad_step
+      known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
+      accuracy[:known, seed] = history.epochs['validation_accuracy'][:known, trial]
+    _band(losses, ends / _steps_per_epoch(history), loss, colour, label=label)
+    _band(accuracies, np.arange(1, epochs + 1), accuracy, colour, marker='o', markersize=3)
   losses.axhline(guessing_loss, color='black', linewidth=0.8, linestyle=':')
   losses.annotate(
     'guessing',
@@ -136,24 +132,75 @@ def _all_rates(history: History, results: Sequence[Result], guessing_loss: float
   for axes in (losses, accuracies):
     _epoch_axis(axes, epochs)
   accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-  figure.legend(loc='outside right center', title='learning rate', frameon=False)
+  title = 'learning rate' if seeds == 1 else f'learning rate:\nmean and range\nof {seeds} seeds'
+  figure.legend(loc='outside right center', title=title, frameon=False)
   return figure
 
 
+def _by_rate(results: Sequence[Result]) -> dict[float, list[tuple[int, Result]]]:
+  """The trials of each rate, the largest first, with their columns in the history."""
+  rates = sorted({result.learning_rate for result in results}, reverse=True)
+  return {
+    rate: [(i, result) for i, result in enumerate(results) if result.learning_rate == rate]
+    for rate in rates
+  }
+
+
+def _diverged(trials: Sequence[tuple[int, Result]]) -> str:
+  count = sum(result.status == DIVERGED for _, result in trials)
+  if count in (0, len(trials)):
+    return ' (diverged)' if count else ''
+  return f' ({count} of {len(trials)} diverged)'
+
+
+def _band(
+  axes: Axes, x: np.ndarray, curves: np.ndarray, colour: tuple[float, ...], **options: Any
+) -> None:
+  """The mean of curves (points, seeds) as a line in a band from the smallest to the largest.
+
+  NaN where a trial has no point: the others' go on.
+  """
+  known = np.ma.masked_invalid(curves)
+  axes.plot(x, known.mean(1).filled(np.nan), color=colour, linewidth=1, **options)
+  if curves.shape[1] > 1:
+    low, high = (side.filled(np.nan) for side in (known.min(1), known.max(1)))
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
 def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
+  """Means over seeds, the interval of what was validated, and each trial as a small point."""
   figure = Figure(figsize=(5.2, 3.4))
   axes = figure.add_subplot(xscale='log', xlabel='learning rate', ylabel='accuracy at the end')
-  ended = [r for r in results if r.status != DIVERGED]
-  gone = [r.learning_rate for r in results if r.status == DIVERGED]
-  rates = sorted({r.learning_rate for r in ended})
+  ended = {
+    rate: [result for _, result in trials if result.status != DIVERGED]
+    for rate, trials in _by_rate(results).items()
+  }
+  ended = {rate: found for rate, found in ended.items() if found}
+  several = any(len(found) > 1 for found in ended.values())
   for name, colour, label in (
-    ('train_accuracy', 'tab:gray', 'training'),
-    ('validation_accuracy', 'tab:red', 'validation'),
+    ('train_accuracy', 'tab:gray', 'training accuracy'),
+    (
+      verdict.measure,
+      'tab:red',
+      f'{verdict.measure.replace("_", " ")}, {STATED} interval',
+    ),
   ):
-    means = [np.mean([getattr(r, name) for r in ended if r.learning_rate == x]) for x in rates]
-    axes.plot(rates, means, color=colour, linewidth=1, zorder=1)
-    points = [getattr(r, name) for r in ended]
-    axes.scatter([r.learning_rate for r in ended], points, color=colour, s=18, label=label)
+    means = [np.mean([getattr(r, name) for r in found]) for found in ended.values()]
+    axes.plot(list(ended), means, color=colour, linewidth=1, marker='o', markersize=4, label=label)
+    if several:
+      points = [(r.learning_rate, getattr(r, name)) for found in ended.values() for r in found]
+      axes.scatter(*zip(*points, strict=True), color=colour, s=6, alpha=0.4, linewidth=0)
+  for rate, interval in zip(map(float, verdict.intervals), verdict.intervals.values(), strict=True):
+    if interval is not None:
+      axes.plot([rate, rate], interval, color='tab:red', linewidth=1.5, alpha=0.6)
+  if len(verdict.indistinguishable) > 1:
+    alike = [
+      np.mean([getattr(r, verdict.measure) for r in ended[rate]])
+      for rate in verdict.indistinguishable
+    ]
+    rings = {'s': 70, 'facecolor': 'none', 'edgecolor': 'black', 'linewidth': 0.8, 'zorder': 3}
+    axes.scatter(verdict.indistinguishable, alike, label='may be the best', **rings)
+  gone = [result.learning_rate for result in results if result.status == DIVERGED]
   if gone:
     axes.scatter(
       gone,
@@ -175,7 +222,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
     )
   axes.set_ylim(0, 1)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-  axes.legend(frameon=False)
+  axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
   return figure
 
 
@@ -184,17 +231,14 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
   axes = figure.add_subplot(yscale='log', ylabel='learning rate')
   steps = np.unique(np.linspace(0, len(history.steps['loss']) - 1, 1000).astype(int))
   heights = np.asarray([schedule(step) for step in steps])
-  drawn = set()
-  for result, colour in zip(results, _colours(results), strict=True):
-    if result.learning_rate not in drawn:
-      drawn.add(result.learning_rate)
-      axes.plot(
-        steps / _steps_per_epoch(history),
-        result.learning_rate * heights,
-        color=colour,
-        linewidth=1.2,
-        label=formats.rate(result.learning_rate),
-      )
+  for rate, colour in zip(_by_rate(results), _colours(results), strict=True):
+    axes.plot(
+      steps / _steps_per_epoch(history),
+      rate * heights,
+      color=colour,
+      linewidth=1.2,
+      label=formats.rate(rate),
+    )
   _epoch_axis(axes, len(history.epochs['train_loss']))
   axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
   return figure
@@ -213,8 +257,13 @@ def _training_curve(
   curve = history.steps[name][: None if bad is None else bad - 1, trial]
   if len(curve) == 0:
     return np.zeros(0), np.zeros(0)
-  ends, means = window_means(curve, max(1, len(history.steps[name]) // _POINTS))
+  ends, means = window_means(curve, _window(history))
   return ends / _steps_per_epoch(history), means
+
+
+def _window(history: History) -> int:
+  """Steps that a point of a training curve is the mean of."""
+  return max(1, len(history.steps['loss']) // _POINTS)
 
 
 def _steps_per_epoch(history: History) -> int:
@@ -222,7 +271,6 @@ def _steps_per_epoch(history: History) -> int:
 
 
 def _colours(results: Sequence[Result]) -> list[tuple[float, ...]]:
-  """From red for the largest rate to blue for the smallest, one a trial."""
-  rates = sorted({result.learning_rate for result in results})
-  scale = matplotlib.colormaps['turbo'](np.linspace(0.08, 0.92, len(rates)))
-  return [tuple(scale[rates.index(result.learning_rate)]) for result in results]
+  """From red for the largest rate to blue for the smallest, as `_by_rate` has them."""
+  scale = matplotlib.colormaps['turbo'](np.linspace(0.92, 0.08, len(_by_rate(results))))
+  return [tuple(colour) for colour in scale]

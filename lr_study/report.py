@@ -4,12 +4,16 @@ import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lr_study import formats
 from lr_study.axes import Answer
+from lr_study.confidence import STATED
 from lr_study.errors import StudyError
 from lr_study.rounds import Setting
 from lr_study.verdict import Result, Verdict
@@ -80,6 +84,8 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '',
     f'**{verdict.sentence}**',
     '',
+    *_rates(results, verdict),
+    '',
     '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |',
     '| ---: | ---: | ---: | ---: | ---: | --- | --- |',
   ]
@@ -120,6 +126,33 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
     lines += [f'    {" ".join(name.splitlines())}' for name in data['left_out']] + ['']
   return '\n'.join(lines)
+
+
+def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
+  """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
+  measure = verdict.measure.replace('_', ' ')
+  lines = [
+    f'| rate | {measure} | {STATED} interval | probability of being the best | status |',
+    '| ---: | ---: | ---: | ---: | --- |',
+  ]
+  for rate in dict.fromkeys(r.learning_rate for r in results):
+    found = [r for r in results if r.learning_rate == rate]
+    name, statuses = formats.rate(rate), Counter(r.status for r in found)
+    interval = verdict.intervals[name]
+    # A mean over the seeds that did not diverge would flatter the rate.
+    mean = interval and float(np.mean([getattr(r, verdict.measure) for r in found]))
+    between = '–' if interval is None else '{:.1f} to {:.1f} %'.format(*(100 * x for x in interval))
+    sure = verdict.probability_best and verdict.probability_best[name]
+    status = ', '.join(f'{count} {status}' for status, count in statuses.items())
+    cells = (
+      f'**{name}**' if rate in verdict.indistinguishable else name,
+      formats.percent(mean),
+      between,
+      formats.percent(sure),
+      status if len(statuses) > 1 else found[0].status,
+    )
+    lines.append(f'| {" | ".join(cells)} |')
+  return [*lines, '', 'In bold: the rates that may be the best. A row a trial:']
 
 
 def _saved(planned: int, run: int) -> str:

@@ -50,13 +50,14 @@ class Verdict:
   says how they are found, and `probability_best`: of each rate, 0 where it cannot be (see
   `judge`), None with one seed, which cannot tell. `intervals`: of each rate's accuracy, None
   where a trial diverged. `largest_stable`: the largest rate with no diverged trial at it or
-  below. Keys are rates as in `formats.rate`.
+  below. Keys are rates as in `formats.rate`. `measure`: the field of Result that leads.
   """
 
   learning_rate: float | None
   batch_size: int
   schedule: str
   sentence: str
+  measure: str
   indistinguishable: tuple[float, ...]
   probability_best: dict[str, float] | None
   intervals: dict[str, tuple[float, float] | None]
@@ -166,53 +167,42 @@ def judge(
   stable = [rate for rate in rates if not diverged or rate < diverged[0]]
   largest_stable = stable[-1] if stable else None
   values = {
-    rate: np.asarray([getattr(trial, measure) for trial in by_rate[rate]])
-    for rate in rates
+    rate: np.asarray([getattr(trial, measure) for trial in found])
+    for rate, found in by_rate.items()
     if rate not in diverged
   }
   intervals = {
     formats.rate(rate): confidence.interval(values[rate], images) if rate in values else None
     for rate in rates
   }
-  seeds, setting = max(map(len, by_rate.values())), (trials[0].batch_size, trials[0].schedule)
+  setting = (trials[0].batch_size, trials[0].schedule)
   if not learned:
     sentence = _nothing_learned(did)
-    return Verdict(None, *setting, sentence, (), None, intervals, largest_stable, True)
+    return Verdict(None, *setting, sentence, measure, (), None, intervals, largest_stable, True)
 
   loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in learned}
   best, *_ = ranked = sorted(learned, key=lambda rate: (-values[rate].mean(), loss[rate]))
-  sure, alike = confidence.compare(np.stack([values[rate] for rate in ranked], 1), images)
-  alike = tuple(rate for rate, is_alike in zip(ranked, alike, strict=True) if is_alike)
-  probability = dict.fromkeys(map(formats.rate, rates), 0.0)
-  probability |= {formats.rate(rate): float(p) for rate, p in zip(ranked, sure, strict=True)}
-  edge = len(rates) > 1 and best in (rates[0], rates[-1])
-  others = {rate: found for rate, found in did.items() if rate not in alike}
-  counted = f'{len(validation_labels)} images'
+  found, is_alike = confidence.compare(np.stack([values[rate] for rate in ranked], 1), images)
+  alike = tuple(rate for rate, yes in zip(ranked, is_alike, strict=True) if yes)
+  sure = None
+  if len(values[best]) > 1:
+    sure = dict.fromkeys(map(formats.rate, rates), 0.0)
+    sure |= {formats.rate(rate): float(p) for rate, p in zip(ranked, found, strict=True)}
   low, high = intervals[formats.rate(best)]
+  counted = f'{len(validation_labels)} images'
   parts = [
     f'Use {formats.rate(best)}: {measure.replace("_", " ")} {formats.percent(values[best].mean())} '
-    f'({formats.percent(confidence.LEVEL, 0)} interval {100 * low:.1f} to {100 * high:.1f} %, '
-    f'from {f"{seeds} seeds and " if seeds > 1 else "counting "}{counted}).',
-    _how_sure(float(sure[0]), len(learned), seeds),
+    f'({confidence.STATED} interval {100 * low:.1f} to {100 * high:.1f} %, from '
+    + (f'{len(values[best])} seeds and {counted}).' if sure else f'counting {counted}).'),
+    _how_sure(float(found[0]), len(learned)) if sure else _ONE_SEED,
     _chance(low, chance),
-    _alike(best, alike, seeds),
-    _side({r: found for r, found in others.items() if r > best}, 'up', 'did worse'),
-    _side(
-      {r: found for r, found in others.items() if r < best}, 'down', 'had not finished learning'
-    ),
-    _edge(best, rates) if edge else '',
+    _alike(best, alike, 'seeds and images' if sure else 'images'),
+    *_others(best, {rate: of_rate for rate, of_rate in did.items() if rate not in alike}),
   ]
+  if edge := len(rates) > 1 and best in (rates[0], rates[-1]):
+    parts.append(_edge(best, rates))
   sentence = ' '.join(part for part in parts if part)
-  return Verdict(
-    best,
-    *setting,
-    sentence,
-    alike,
-    probability if seeds > 1 else None,
-    intervals,
-    largest_stable,
-    edge,
-  )
+  return Verdict(best, *setting, sentence, measure, alike, sure, intervals, largest_stable, edge)
 
 
 def _counted(labels: np.ndarray, measure: str) -> tuple[float, float]:
@@ -237,12 +227,13 @@ def _worst(did: Sequence[str]) -> str:
   return max(did, key=(CONVERGED, NOT_LEARNING, ENDED_EARLY, DIVERGED).index)
 
 
-def _how_sure(probability: float, learned: int, seeds: int) -> str:
-  if seeds == 1:
-    return 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
+def _how_sure(probability: float, learned: int) -> str:
   if learned == 1:
-    return ''
+    return ''  # the best of one
   return f'It is the best with a probability of {formats.percent(probability, 0)}.'
+
+
+_ONE_SEED = 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
 
 
 def _chance(at_least: float, chance: float) -> str:
@@ -254,10 +245,14 @@ def _chance(at_least: float, chance: float) -> str:
   )
 
 
-def _alike(best: float, alike: Sequence[float], seeds: int) -> str:
+def _alike(best: float, alike: Sequence[float], by: str) -> str:
   others = ', '.join(formats.rate(rate) for rate in sorted(alike, reverse=True) if rate != best)
-  by = 'seeds and images' if seeds > 1 else 'images'
   return f'Not told apart from it by these {by}: {others}.' if others else ''
+
+
+def _others(best: float, did: dict[float, list[str]]) -> tuple[str, str]:
+  above, below = ({r: d for r, d in did.items() if (r > best) == up} for up in (True, False))
+  return _side(above, 'up', 'did worse'), _side(below, 'down', 'had not finished learning')
 
 
 def _side(did: dict[float, list[str]], way: str, worse: str) -> str:

@@ -174,15 +174,13 @@ STUDY = {
 }  # fmt: skip
 
 
+def of_one_setting(verdict):
+  return Answer(verdict, {Setting(1, 'constant'): verdict}, (), ())
+
+
 def test_report(finished, tmp_path):
   results, answer = finished
-  report.write(
-    tmp_path,
-    STUDY,
-    results,
-    Answer(answer, {Setting(1, 'constant'): answer}, (), ()),
-    {'confusion': [[1]]},
-  )
+  report.write(tmp_path, STUDY, results, of_one_setting(answer), {'confusion': [[1]]})
   content = json.loads((tmp_path / 'results.json').read_text())
   assert content['verdict']['learning_rate'] == 1e-3
   assert content['trials'][0]['status'] == 'diverged'
@@ -233,6 +231,60 @@ def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   answer = verdict.judge(results, np.arange(9))
   figures.draw(tmp_path / 'f', figures.build(history, results, answer, height, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
+
+
+@pytest.fixture
+def two_seeds(tmp_path):
+  """Two seeds of three rates; the largest rate diverges with one of them, at step 11."""
+  history = History(tmp_path / 'two_seeds', 60, 2, 6)
+  loss = np.linspace(2.3, 0.3, 60)[:, None] * [1, 1, 1, 2, 1, 1]
+  loss[10:, 1] = np.nan
+  history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 5, 'gradient_norm': loss})
+  for epoch in range(2):
+    ends = [0.5, np.nan, 0.6, 0.7, 0.3, 0.2]
+    history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
+  rates = np.repeat(RATES, 2).tolist()
+  results = verdict.results(history, planned(rates, [0, 1] * 3, 2), GUESS, [60] * 6)
+  return history, results, verdict.judge(results, np.arange(2000) % 10)
+
+
+def test_seeds_are_a_band_and_one_entry_of_the_legend(two_seeds):
+  drawn = figures.build(*two_seeds, height, GUESS)['all_rates']
+  (legend,) = drawn.legends
+  labels = [text.get_text() for text in legend.get_texts()]
+  assert labels == ['1e-02 (1 of 2 diverged)', '1e-03', '1e-04']
+  assert legend.get_title().get_text().endswith('mean and range\nof 2 seeds')
+  losses, accuracies = drawn.axes
+  assert [len(axes.collections) for axes in drawn.axes] == [3, 3]  # a band a rate
+  line = accuracies.lines[1]
+  assert line.get_ydata().tolist() == pytest.approx([0.65, 0.65])
+  corners = accuracies.collections[1].get_paths()[0].vertices[:, 1]
+  assert (corners.min(), corners.max()) == (0.6, 0.7)
+  # The rate of which one seed diverged goes on with the other one, to its last step.
+  assert losses.lines[0].get_ydata()[-1] == pytest.approx(0.3)
+
+
+def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
+  history, results, answer = two_seeds
+  (axes,) = figures.build(history, results, answer, height, GUESS)['accuracy_by_rate'].axes
+  bars = [tuple(line.get_ydata()) for line in axes.lines if len(set(line.get_xdata())) == 1]
+  for rate in ('1e-03', '1e-04'):
+    assert answer.intervals[rate] in bars
+  labels = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert labels[1] == 'validation accuracy, 90 % interval'
+  assert 'diverged' in labels
+
+
+def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):
+  _, results, answer = two_seeds
+  report.write(tmp_path, STUDY, results, of_one_setting(answer), None)
+  lines = (tmp_path / 'summary.md').read_text().splitlines()
+  assert lines[4].startswith('| rate | validation accuracy | 90 % interval | probability')
+  low, high = (f'{100 * end:.1f}' for end in answer.intervals['1e-03'])
+  sure = formats.percent(answer.probability_best['1e-03'])
+  assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | converged |' in lines
+  assert '| 1e-02 | – | – | 0.0 % | 1 converged, 1 diverged |' in lines
+  assert report.read(tmp_path)[1].probability_best == answer.probability_best
 
 
 def test_progress_as_plain_lines(history, capsys):
