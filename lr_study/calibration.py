@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from lr_study import confidence, formats, training, verdict
+from lr_study import confidence, formats, provenance, training, verdict
 from lr_study import data as datasets
 from lr_study.config import check
 from lr_study.errors import StudyError
@@ -56,8 +56,8 @@ def calibrate(
   Raises:
     StudyError: if there are too few validation images.
   """
-  with config.unlocked():
-    config.seeds = tuple(range(truth_seeds + studies * seeds))
+  config = config.copy_and_resolve_references().unlock()
+  config.seeds = tuple(range(truth_seeds + studies * seeds))
   config = check(config)
   data = _interleaved(datasets.load(config.data, config.image_size))
   each = config.eval_batch_size
@@ -70,7 +70,9 @@ def calibrate(
   answers = _judge(config, data, trained, truth_seeds)
   # A run that diverged is worth a guess.
   of_truth = np.nan_to_num(trained.of_truth, nan=1 / len(data.classes))
-  return _summary(config, of_truth, answers, each) | {
+  return {
+    'study': provenance.describe(config, data),
+    **_summary(config, of_truth, answers, each),
     'accuracy_of_truth': of_truth.mean(0).tolist(),  # (rates, seeds)
     'accuracy_of_studies': [  # (studies, rates, seeds), None where a trial diverged
       [[None if np.isnan(value) else value for value in row] for row in rows]
