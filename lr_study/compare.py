@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lr_study import evaluate, figures, formats, page, svg
+from lr_study import evaluate, figures, formats, html, svg
 from lr_study.config import flatten
 from lr_study.verdict import DIVERGED, Result
 
@@ -40,7 +40,7 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
     for name, workdir, (_, study, _, verdict) in zip(names, workdirs, found, strict=True)
   ]
   label = 'Validation accuracy at the end against the learning rate, a line a study'
-  text = page.render(
+  text = html.render(
     'compare.html',
     studies=studies,
     same_images=len({study['fingerprint'] for study in studies}) == 1,
@@ -48,7 +48,7 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
     rates=_rates(results),
     picture=svg.inline(_accuracy_by_rate(names, results), 'accuracy', label),
   )
-  page.save(out, text)
+  html.save(out, text)
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:

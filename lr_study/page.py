@@ -2,26 +2,20 @@
 
 import base64
 import dataclasses
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from lr_study import best, evaluate, formats, pictures, report, rounds, svg
+from lr_study import best, evaluate, formats, html, pictures, report, rounds, svg
 from lr_study.config import flatten
 from lr_study.errors import StudyError
 from lr_study.evaluate import Score
 from lr_study.verdict import Result, Verdict
-from lr_study.workdir import write_text
 
 NAME = 'report.html'
-_TEMPLATES = Path(__file__).with_name('templates')
 _MOST_ROWS = 50  # of the table of classes
 
 # What figures of the whole study are to a reader who does not see them.
@@ -67,13 +61,13 @@ def write(workdir: Path, out: Path | None = None) -> None:
     ) from error
   verdicts = report.of_settings(content)
   drawn = pictures.build(workdir, config, study, results, verdicts, examined)
-  text = render(
+  text = html.render(
     'report.html',
     name=workdir.resolve().name,
     verdict=verdict,
     about=_about(study),
     facts=_facts(verdict),
-    **_table(results, verdict, examined),
+    **_table(results, verdict),
     settings=[
       _of_setting(label, drawn[label], verdict, results)
       for setting, verdict in verdicts.items()
@@ -91,41 +85,7 @@ def write(workdir: Path, out: Path | None = None) -> None:
     left_out=study['data']['left_out'],
     config=sorted((name, repr(value)) for name, value in flatten(config).items()),
   )
-  save(out or workdir / NAME, text)
-
-
-def render(template: str, **content: Any) -> str:
-  """A page from a file of templates/; text is made printable and escaped, unless it is Markup."""
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_TEMPLATES),
-    autoescape=True,
-    finalize=lambda x: formats.printable(x) if type(x) is str else x,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters['unbroken'] = _unbroken
-  script = (_TEMPLATES / 'sort.js').read_text()
-  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-  return environment.get_template(template).render(
-    content, paper=svg.PAPER, ink=svg.INK, script=Markup(script), script_hash=f'sha256-{digest}'
-  )
-
-
-def save(file: Path, text: str) -> None:
-  """Writes a page; StudyError if the file cannot be written."""
-  try:
-    write_text(file, text)
-  except OSError as error:
-    raise StudyError(
-      f'cannot write {file}: {error.strerror or error}; name another --out'
-    ) from error
-
-
-def _unbroken(sentence: str) -> Markup:
-  """A sentence in which no line breaks within a figure, as 1e-03 or 81.2 %."""
-  text = str(escape(sentence))
-  return Markup(re.sub(r'[\d.]+(e[+-]\d+| %)', r'<span class="unbroken">\g<0></span>', text))
+  html.save(out or workdir / NAME, text)
 
 
 def _about(study: dict[str, Any]) -> str:
@@ -155,9 +115,7 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
   return facts
 
 
-def _table(
-  results: Sequence[Result], verdict: Verdict, examined: dict[str, Any] | None
-) -> dict[str, Any]:
+def _table(results: Sequence[Result], verdict: Verdict) -> dict[str, Any]:
   """The columns and the rows of the table of trials."""
   rows = [dataclasses.asdict(result) for result in results]
   columns = [
