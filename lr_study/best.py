@@ -51,7 +51,7 @@ def examine(
   predicted = probabilities.argmax(1)
   score = evaluate.count(data.classes, labels, predicted)
   chosen = _choose_mistakes(labels, predicted, probabilities.max(1))
-  files = _draw(workdir, images[chosen])
+  files = _draw(workdir, [images[np.asarray([i])][0] for i in chosen])
   return trial | {
     'confusion': score.confusion.tolist(),
     'recall': [None if np.isnan(share) else float(share) for share in score.recall],
@@ -81,8 +81,8 @@ def _choose_mistakes(
   return chosen[np.argsort(labels[chosen], kind='stable')]
 
 
-def _draw(workdir: Path, images: np.ndarray) -> list[str]:
-  """Saves small pictures of uint8 images, (images, size, size, 3); their paths in `workdir`."""
+def _draw(workdir: Path, images: Sequence[np.ndarray]) -> list[str]:
+  """Saves small pictures of images, each uint8 (size, size, 3); their paths in `workdir`."""
   shutil.rmtree(workdir / MISTAKES, ignore_errors=True)  # those of a run that was stopped
   (workdir / MISTAKES).mkdir(parents=True)
   names = [str(MISTAKES / f'{number:02}.jpg') for number in range(len(images))]
