@@ -118,6 +118,7 @@ def _accuracy_by_rate(series: Sequence[dict[str, Any]]) -> Figure:
     axes = Figure(figsize=(6.4, 3.8)).add_subplot(xscale='log')
     axes.set(xlabel='learning rate', ylabel='validation accuracy at the end')
     axes.set_ylim(-0.05 * len(series) - 0.04, 1)
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.axhline(0, color='black', linewidth=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for number, (name, results) in enumerate((s['name'], s['results']) for s in series):
