@@ -171,7 +171,7 @@ def _run_rounds(
 
 
 def _title(planned: Plan, number: int, label: str) -> str:
-  """What a wave is, for people."""
+  """What a wave is, for people; nothing where there is but one."""
   this = planned.of_wave(number)[0].round
   waves = sorted({trial.wave for trial in planned.of_round(this)})
   parts = [label] if label else []
@@ -179,7 +179,7 @@ def _title(planned: Plan, number: int, label: str) -> str:
     parts.append(f'round {this + 1}')
   if len(waves) > 1:
     parts.append(f'wave {waves.index(number) + 1} of {len(waves)}')
-  return ', '.join(parts) or 'training'
+  return ', '.join(parts)
 
 
 def _judged(

@@ -73,7 +73,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     folder: the study's.
     planned: the study's trials.
     number: of the wave.
-    title: what people are told it is.
+    title: what people are told it is; empty where it is the only one.
     count: how many waves this process trains in this round.
   """
   if is_finished(folder, number):
@@ -92,13 +92,15 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     if not done:
       done, state = _earlier(sweep, folder, planned, number, history)
     if done:
-      progress.note(f'Going on from step {done} of {title}')
+      progress.note(f'Going on from step {done}' + (f' of {title}' if title else ''))
     _replay(events, history, done, sweep)
     columns = history.running(_chunk_start(done, sweep))
     if done < total and len(columns):
       running, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
-      view = progress.TrainingView(sweep.learning_rates, sweep.seeds, total, sweep.epochs, title)
+      view = progress.TrainingView(
+        sweep.learning_rates, sweep.seeds, total, sweep.epochs, title or 'training'
+      )
       with Interrupt() as interrupt, view:
         _train_steps(sweep, files, view, interrupt, running, state_T, done)
   bad = [verdict.first_bad_step(history, trial, total) for trial in range(len(sweep.trials))]
