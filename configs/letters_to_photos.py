@@ -1,7 +1,7 @@
 """Trained on rendered letters alone, measured on photographs: does what is learned carry over?
 
   python scripts/sweep.py --config configs/letters_to_photos.py
-  python scripts/evaluate.py --workdir runs/letters_to_photos --dir PHOTOGRAPHS
+  python scripts/classify.py --workdir runs/letters_to_photos PHOTOGRAPHS
 
 A small network on grey, standardised inputs of 40 pixels, with augmentation. 11 minutes on two CPU
 cores; 98 % on rendered letters, 85.6 % balanced on the Chars74K photographs (README).

@@ -26,8 +26,8 @@ _COUNT = flags.DEFINE_integer('num_processes', None, 'Elsewhere: how many there 
 _INDEX = flags.DEFINE_integer('process_id', None, 'Elsewhere: which one this is, from 0.')
 
 
-def run(main: Callable[[], None]) -> None:
-  """Parses the flags and calls `main`.
+def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
+  """Parses the flags and calls `main`, with the other arguments if it takes them.
 
   Ends with status 2 and one line for what the user can mend, with 1 and one line for a full disk
   or memory, 130 after Ctrl-C, 143 after SIGTERM, and 1 with a traceback for the rest.
@@ -36,9 +36,9 @@ def run(main: Callable[[], None]) -> None:
   def guarded(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax logs each of its steps, and errors twice
     try:
-      if argv[1:]:
+      if argv[1:] and not takes_arguments:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
-      main()
+      main(*argv[1:])
     except StudyError as error:
       _fail(str(error))
     except Stopped as stopped:
@@ -62,6 +62,8 @@ def run(main: Callable[[], None]) -> None:
         )
       raise
 
+  # Flags may stand after other arguments; what follows a -- is none.
+  flags.FLAGS.set_gnu_getopt(takes_arguments)
   app.run(guarded, flags_parser=_parse)
 
 

@@ -1,9 +1,7 @@
-"""A finished study's trial on a folder of images: what it takes each for, and how often rightly."""
+"""A finished study's trial, what it makes of images, and how often rightly."""
 
-import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +10,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, progress, report, rounds, wave
+from lr_study import factored, formats, report, rounds, wave
 from lr_study import model as models
 from lr_study.config import check
-from lr_study.data import folder, images
 from lr_study.errors import StudyError
 from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.trial import make_trial
 from lr_study.verdict import Result, Verdict
+from lr_study.workdir import MEAN
+
+PARTS = ('validation', 'test')
+
+
+class Study(NamedTuple):
+  """A finished study, as its results.json has it."""
+
+  config: ConfigDict
+  record: dict[str, Any]  # what is under "study": data, versions, commit, ...
+  results: Sequence[Result]
+  verdict: Verdict
 
 
 class Trained(NamedTuple):
@@ -66,62 +75,100 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
-  config, study, results, verdict = read_study(workdir)
+  config, record, results, verdict = read_study(workdir)
   result, place = choose(results, verdict, learning_rate, seed, workdir)
-  params = restore(workdir, config, study['data'], place)
-  classes = tuple(study['data']['classes'])
-  return Trained(config, classes, result, params, _mean(config, study['data'], workdir))
+  params = restore(workdir, config, record['data'], place)
+  classes = tuple(record['data']['classes'])
+  return Trained(config, classes, result, params, _mean(config, workdir))
 
 
-def read_images(root: Path, trained: Trained) -> datasets.Part:
-  """Reads a folder of images, one sub-folder a class, as the trial's study would read them.
+def read_study(workdir: Path) -> Study:
+  """Reads a finished study's results.
 
   Raises:
-    StudyError: if there are none, if a sub-folder is no class of the study, or a file no image.
+    StudyError: if there are none, or they are damaged.
   """
-  if not os.path.isdir(root):  # Path.is_dir raises for too long a name
-    raise StudyError(f'--dir {root} is not a folder; name one with a sub-folder a class')
-  files_of = [(folder.printable(name), of) for name, of in folder.scan(root, ()).items()]
-  unknown = [name for name, _ in files_of if name not in trained.classes]
-  if unknown:
+  if not os.path.isdir(workdir):
+    raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
+  finished = report.read(workdir)
+  if finished is None:
     raise StudyError(
-      f'--dir {root} has the class {unknown[0]!r}, which the study does not know; it knows '
-      f'{", ".join(trained.classes)}'
+      f'--workdir {workdir} holds no finished study: it has no results.json; run it to its end '
+      'with scripts/sweep.py'
     )
-  files = [(file, trained.classes.index(name)) for name, of in files_of for file in of]
-  if not files:
-    raise StudyError(f'--dir {root} has no files in its sub-folders')
-  size, resize = trained.config.image_size, trained.config.data.resize
+  results, verdict = finished
+  try:
+    record = report.read_content(workdir)['study']
+    config = ConfigDict(_tuples(record['config']))
+  except (KeyError, TypeError, ValueError) as error:
+    raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
+  return Study(check(config), record, results, verdict)
 
-  def read(file: Path) -> np.ndarray:
-    try:
-      return images.resize(images.decode(file.read_bytes()), size, resize)
-    except (OSError, ValueError) as error:
-      raise StudyError(f'{file} is unreadable ({error}); mend or remove it') from error
 
-  with ThreadPoolExecutor() as pool:
-    pixels = np.stack(list(pool.map(read, [file for file, _ in files])))
-  return datasets.Part(pixels, np.asarray([label for _, label in files], np.int32))
+def read_part(workdir: Path, part: str) -> datasets.Part:
+  """The images of the study that its trials were judged by, or that none of them ever saw.
+
+  Args:
+    workdir: the study's.
+    part: one of `PARTS`.
+
+  Raises:
+    StudyError: if the study kept no images for a test, or if they are not the same any more.
+  """
+  config, record, *_ = read_study(workdir)
+  if part == 'test' and not record['data'].get('test'):
+    raise StudyError(
+      f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
+    )
+  found = datasets.load(config.data, config.image_size)
+  if found.fingerprint != record['data']['fingerprint']:
+    raise StudyError(
+      f'the images that {workdir} was trained on have changed, so nobody knows which of them it '
+      'has seen; run the study again'
+    )
+  return (
+    found.validation if part == 'validation' else datasets.load_test(config.data, config.image_size)
+  )
+
+
+Logits = Callable[[models.Params, Any, Any], jax.Array]
+
+
+def logits_function(trained: Trained) -> Logits:
+  """The trial's function (params, mean, uint8 images (batch, size, size, 3)) -> logits."""
+  model = network(trained)
+  preprocess = make_preprocess(trained.config.input)
+  return lambda params, mean, batch: models.apply(model, params, preprocess(batch, mean, None))
+
+
+def network(trained: Trained) -> models.Network:
+  """The trial's network."""
+  config = trained.config.model.copy_and_resolve_references()
+  # With no trial axis XLA's own convolution is as fast as a matrix product, and compiles sooner.
+  config.convolution = 'grouped'
+  return models.make_model(config, len(trained.classes))
+
+
+def make_predict(trained: Trained, images: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Builds `predict` for a trial, which will be called for so many images in all or more."""
+  batch_size = min(trained.config.eval_batch_size, images)
+  function = jax.jit(logits_function(trained))
+  params, mean = jax.device_put((trained.params, trained.mean))
+
+  def predict(pixels):
+    found = []
+    for start in range(0, len(pixels), batch_size):
+      # Filled up with copies of the last one, so that all batches run one program.
+      index = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
+      found.append(np.asarray(function(params, mean, pixels[index])))
+    return np.concatenate(found)[: len(pixels)]
+
+  return predict
 
 
 def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
   """Logits, float32 (images, classes), of uint8 images (images, size, size, 3)."""
-  config = trained.config.copy_and_resolve_references()
-  with config.unlocked():  # one trial alone: as plain convolutions it compiles ten times faster
-    config.model.convolution = 'grouped'
-  model = models.make_model(config.model, len(trained.classes))
-  preprocess = make_preprocess(config.input)
-
-  @jax.jit
-  def logits(params, mean, batch):
-    return models.apply(model, params, preprocess(batch, mean, None))
-
-  batch_size, found = config.eval_batch_size, []
-  for start in range(0, len(pixels), batch_size):
-    # Filled up with copies of the last one, so that all batches run one program.
-    index = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
-    found.append(np.asarray(logits(trained.params, trained.mean, pixels[index])))
-  return np.concatenate(found)[: len(pixels)]
+  return make_predict(trained, len(pixels))(pixels)
 
 
 def score(trained: Trained, part: datasets.Part) -> Score:
@@ -134,62 +181,6 @@ def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -
   confusion = np.zeros((len(classes),) * 2, int)
   np.add.at(confusion, (labels, predicted), 1)
   return Score(classes, confusion)
-
-
-def table(found: Score) -> str:
-  """The confusion matrix: a row a true class, a column for what its images were taken for."""
-  head = ['true', *found.classes, 'images', 'right']
-  rows = [head]
-  for name, counts, recall in zip(found.classes, found.confusion, found.recall, strict=True):
-    right = None if np.isnan(recall) else float(recall)
-    rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(right)])
-  widths = [max(map(progress.width, column)) for column in zip(*rows, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      ' ' * (width - progress.width(cell)) + cell for cell, width in zip(row, widths, strict=True)
-    )
-    for row in rows
-  )
-
-
-def as_json(trained: Trained, found: Score, root: Path) -> str:
-  """Everything that was found, for a program to read; null where a class has no images."""
-  recall = [None if np.isnan(share) else float(share) for share in found.recall]
-  content = {
-    'dir': str(root),
-    'learning_rate': trained.result.learning_rate,
-    'seed': trained.result.seed,
-    'images': int(found.confusion.sum()),
-    'accuracy': found.accuracy,
-    'balanced_accuracy': found.balanced_accuracy,
-    'classes': list(found.classes),
-    'recall': recall,
-    'confusion': found.confusion.tolist(),
-  }
-  return json.dumps(content, indent=1, allow_nan=False) + '\n'
-
-
-def read_study(workdir: Path) -> tuple[ConfigDict, dict[str, Any], list[Result], Verdict]:
-  """The config of a finished study, what results.json has under "study", its results and answer.
-
-  Raises:
-    StudyError: if there is none, or it is damaged.
-  """
-  if not os.path.isdir(workdir):
-    raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
-  finished = report.read(workdir)
-  if finished is None:
-    raise StudyError(
-      f'--workdir {workdir} holds no finished study: it has no results.json; run it to its end '
-      'with scripts/sweep.py'
-    )
-  results, verdict = finished
-  try:
-    study = report.read_content(workdir)['study']
-    config = ConfigDict(_tuples(study['config']))
-  except (KeyError, TypeError, ValueError) as error:
-    raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
-  return check(config), study, results, verdict
 
 
 def _tuples(value: Any) -> Any:
@@ -261,14 +252,14 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   return factored.merge(state.params, state.factors)
 
 
-def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray:
+def _mean(config: ConfigDict, workdir: Path) -> np.ndarray:
   """What the study subtracted from its images."""
-  if config.input.subtract == 'none':
-    return np.zeros(3, np.float32)
-  found = datasets.load(config.data, config.image_size)
-  if found.fingerprint != data['fingerprint']:
+  try:
+    mean = np.load(workdir / MEAN)
+    if mean.shape != (config.image_size, config.image_size, 3):
+      raise ValueError(f'its shape is {mean.shape}')
+  except (EOFError, OSError, ValueError) as error:
     raise StudyError(
-      f'the images that {workdir} was trained on have changed, so the mean image that it '
-      'subtracts is lost; run the study again'
-    )
-  return subtracted(config.input, found.mean)
+      f'{workdir / MEAN}, the mean image, is lost or damaged ({error}); run the study again'
+    ) from error
+  return subtracted(config.input, mean)

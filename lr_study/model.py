@@ -1,6 +1,5 @@
 """AlexNet, as NVIDIA DIGITS's two back ends and torchvision define it, and a small network."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,78 +11,9 @@ from ml_collections import ConfigDict
 
 from lr_study import convolution, factored
 from lr_study.layers import Dense, adaptive_average_pool, local_response_norm, max_pool
+from lr_study.presets import GAUSSIAN, KERNELS, POOL_AFTER, PRESETS, Preset, smallest_image
 
 Params = Any  # a pytree of float32 arrays
-KERNELS = (11, 5, 3, 3, 3)  # of the five convolutions, in every preset
-POOL_AFTER = (0, 1, 4)  # max pooling, 3 x 3 with stride 2, follows these convolutions
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-  """What the three AlexNets differ in. Five entries where a field holds one a convolution."""
-
-  features: tuple[int, ...]
-  padding: tuple[int, ...]
-  groups: tuple[int, ...]
-  init: str  # 'xavier' | 'gaussian' | 'torch'
-  norm: bool  # local response normalisation after the first two
-  ceil_pool: bool  # pooling windows may hang over the edge
-  head_relu: bool  # ReLU after fc6 and fc7
-  dropout_first: bool  # dropout before fc6 and fc7, not after them
-  adaptive_pool: bool  # average to 6 x 6 before fc6
-
-
-PRESETS = {
-  # DIGITS 6.1.1, standard-networks/tensorflow/alexnet.py. Its head is linear: DIGITS left
-  # the activations out.
-  'digits_tensorflow': Preset(
-    features=(96, 256, 384, 384, 256),
-    padding=(0, 2, 1, 1, 1),
-    groups=(1, 1, 1, 1, 1),
-    init='xavier',
-    norm=False,
-    ceil_pool=False,
-    head_relu=False,
-    dropout_first=False,
-    adaptive_pool=False,
-  ),
-  # DIGITS 6.1.1, standard-networks/caffe/alexnet.prototxt; layers as in Caffe.
-  'digits_caffe': Preset(
-    features=(96, 256, 384, 384, 256),
-    padding=(0, 2, 1, 1, 1),
-    groups=(1, 2, 1, 2, 2),
-    init='gaussian',
-    norm=True,
-    ceil_pool=True,
-    head_relu=True,
-    dropout_first=False,
-    adaptive_pool=False,
-  ),
-  # torchvision.models.alexnet: the single tower of "One weird trick" (Krizhevsky, 2014).
-  'torchvision': Preset(
-    features=(64, 192, 384, 256, 256),
-    padding=(2, 2, 1, 1, 1),
-    groups=(1, 1, 1, 1, 1),
-    init='torch',
-    norm=False,
-    ceil_pool=False,
-    head_relu=True,
-    dropout_first=True,
-    adaptive_pool=True,
-  ),
-}
-
-# standard deviation of the kernel and value of the bias, layer by layer, in alexnet.prototxt
-_GAUSSIAN = {
-  'conv1': (0.01, 0.0),
-  'conv2': (0.01, 0.1),
-  'conv3': (0.01, 0.0),
-  'conv4': (0.01, 0.1),
-  'conv5': (0.01, 0.1),
-  'fc6': (0.005, 0.1),
-  'fc7': (0.005, 0.1),
-  'fc8': (0.01, 0.0),
-}
 
 
 class AlexNet(nn.Module):
@@ -124,6 +54,7 @@ class AlexNet(nn.Module):
         **_initializers(preset, name, fan_in),
       )(x)
       x = nn.relu(x)
+      self.sow('intermediates', f'{name}_output', x)
       if preset.norm and i < 2:
         x = local_response_norm(x)
       if i in POOL_AFTER:
@@ -139,6 +70,7 @@ class AlexNet(nn.Module):
       x = Dense(scaled(4096, self.width), name=name, **initializers)(x)
       if preset.head_relu:
         x = nn.relu(x)
+      self.sow('intermediates', f'{name}_output', x)
       if not preset.dropout_first:
         x = dropout(x)
     return Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
@@ -175,11 +107,15 @@ class SmallCNN(nn.Module):
         conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
         name=f'conv{i + 1}',
       )(x)
-      x = max_pool(nn.relu(x), ceil=False)
+      x = nn.relu(x)
+      self.sow('intermediates', f'conv{i + 1}_output', x)
+      x = max_pool(x, ceil=False)
     dropout = nn.Dropout(self.dropout, deterministic=not train)
     x = dropout(x.reshape(x.shape[0], -1))
     x = Dense(scaled(256, self.width), kernel_init=he, name='dense1')(x)
-    x = dropout(nn.relu(x))
+    x = nn.relu(x)
+    self.sow('intermediates', 'dense1_output', x)
+    x = dropout(x)
     return Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense2')(x)
 
 
@@ -208,6 +144,18 @@ def apply(
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
   rngs = None if dropout_key is None else {'dropout': dropout_key}
   return model.apply({'params': params}, images, train=dropout_key is not None, rngs=rngs)
+
+
+def outputs(
+  model: Network, params: Params, images: jax.Array
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """What each hidden layer gives after its ReLU (if any), in their order; and the logits.
+
+  A layer's is (batch, height, width, features) or (batch, features).
+  """
+  logits, found = model.apply({'params': params}, images, train=False, mutable='intermediates')
+  by_layer = found['intermediates']
+  return {name.removesuffix('_output'): of for name, (of,) in by_layer.items()}, logits
 
 
 def apply_factored(
@@ -241,28 +189,11 @@ def apply_factored(
   return logits, {name: found['inputs'][name]['x'] for name in factors}
 
 
-def feature_size(preset: Preset, image_size: int) -> int:
-  """Height and width of the last pooling's output for an image, 0 if the image is too small."""
-  size = image_size
-  for i, kernel in enumerate(KERNELS):
-    size = (size + 2 * preset.padding[i] - kernel) // (4 if i == 0 else 1) + 1
-    if i in POOL_AFTER:
-      size = (size - 3 + (1 if preset.ceil_pool else 0)) // 2 + 1
-    if size < 1:
-      return 0
-  return size
-
-
 def smallest_input(network: str) -> int:
   """The smallest image, in pixels, that one of `NETWORKS` takes."""
   if network == SMALL:
     return 2 ** (len(_SMALL_FEATURES) + 1) - 1  # each pooling leaves (n - 1) // 2
   return smallest_image(PRESETS[network])
-
-
-def smallest_image(preset: Preset) -> int:
-  """The smallest image, in pixels, that leaves at least one feature."""
-  return next(size for size in range(1, 1000) if feature_size(preset, size) > 0)
 
 
 def scaled(features: int, width: float, groups: int = 1) -> int:
@@ -275,7 +206,7 @@ def _initializers(preset: Preset, name: str, fan_in: int) -> dict[str, Callable[
   if preset.init == 'xavier':  # Glorot and Bengio, 2010: slim's default
     return {'kernel_init': nn.initializers.xavier_uniform()}
   if preset.init == 'gaussian':
-    std, bias = _GAUSSIAN[name]
+    std, bias = GAUSSIAN[name]
     return {
       'kernel_init': nn.initializers.normal(std),
       'bias_init': nn.initializers.constant(bias),

@@ -69,8 +69,8 @@ def write(workdir: Path, out: Path | None = None) -> None:
     facts=_facts(verdict),
     **_table(results, verdict),
     settings=[
-      _of_setting(label, drawn[label], verdict, results)
-      for setting, verdict in verdicts.items()
+      _of_setting(label, drawn[label], own, results)
+      for setting, own in verdicts.items()
       for label in [rounds.label(setting, verdicts)]
     ],
     level=formats.percent(confidence.LEVEL, 0),

@@ -134,6 +134,7 @@ def _train(
     'trial_steps': {'planned': asked, 'run': sum(result.steps for result in results)},
     'rounds': _rates_of_rounds(planned),
   }
+  workdir.write_array(folder / workdir.MEAN, data.mean)
   report.write(folder, study, results, answer, best_trial)
   return results, answer.verdict
 

@@ -12,6 +12,7 @@ from lr_study.clock import Clock
 from lr_study.feed import Feed, make_feed
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
+from lr_study.preprocess import subtracted
 from lr_study.rounds import Planned
 from lr_study.trial import Trial, make_trial
 
@@ -57,11 +58,7 @@ class Running(NamedTuple):
 def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
   """Puts the data on the devices and builds the trial that all trials are; none is planned yet."""
   steps_per_epoch = len(data.train.labels) // config.batch_size
-  mean = {
-    'image': data.mean,
-    'pixel': data.mean.mean((0, 1)),
-    'none': np.zeros(3, np.float32),
-  }[config.input.subtract]
+  mean = subtracted(config.input, data.mean)
   return Sweep(
     config,
     '',

@@ -1,6 +1,7 @@
 """A study's folder: whose it is, and files that are there whole or not at all."""
 
 import contextlib
+import io
 import json
 import os
 import platform
@@ -15,6 +16,8 @@ try:
 except ImportError:  # Windows has no such lock
   fcntl = None
 
+import numpy as np
+
 from lr_study import errors
 from lr_study.config import flatten
 from lr_study.errors import StudyError
@@ -22,12 +25,15 @@ from lr_study.processes import ALONE, Process
 
 _PLANNED = 'planned'  # what process 0 adds to its lock
 
+MEAN = 'mean.npy'  # of the training images: float32 (size, size, 3)
+
 # What a study writes; --overwrite deletes these and nothing else.
 CONTENT = (
   'checkpoints',
   'tensorboard',
   'history',
   'figures',
+  MEAN,
   'results.json',
   'results.csv',
   'summary.md',
@@ -168,10 +174,21 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
 
 def write_text(file: Path, text: str) -> None:
   """Writes a file at once: a reader, or a crash, finds the old one or the new one."""
-  part = file.with_name(file.name + '.part')
   # Names of files may hold what is no Unicode; the locale may hold less than UTF-8.
-  with part.open('w', encoding='utf-8', errors='backslashreplace') as stream:
-    stream.write(text)
+  _write(file, text.encode('utf-8', 'backslashreplace'))
+
+
+def write_array(file: Path, array: np.ndarray) -> None:
+  """Writes an array at once, as np.save does."""
+  buffer = io.BytesIO()
+  np.save(buffer, array, allow_pickle=False)
+  _write(file, buffer.getvalue())
+
+
+def _write(file: Path, content: bytes) -> None:
+  part = file.with_name(file.name + '.part')
+  with part.open('wb') as stream:
+    stream.write(content)
     stream.flush()
     os.fsync(stream.fileno())
   part.replace(file)

@@ -1,5 +1,6 @@
 """What all tests share: four CPU devices, and the quick study shrunk to seconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import pytest
 jax.config.update('jax_num_cpu_devices', 4)
 sys.path.insert(0, str(Path(__file__).parent))
 
+from PIL import Image  # noqa: E402
+
 from configs import alexnet_letters  # noqa: E402
+from lr_study.data.letters import render  # noqa: E402
+from lr_study.sweep import run as run_study  # noqa: E402
 
 
 def make_tiny(cache_dir):
@@ -83,6 +88,94 @@ def steps_saved(checkpoints, wave=0):
 def config_file(tmp_path_factory, cache_dir):
   """The small study with a checkpoint every 30 steps."""
   return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
+
+
+def make_small(cache_dir):
+  """A study of seconds with the small network, on three letters."""
+  config = alexnet_letters.get_config('quick')
+  config.learning_rates = (1e5, 1e-2, 1e-3)
+  config.epochs, config.batch_size, config.image_size = 6, 8, 64
+  config.data.classes, config.data.per_class = ('O', 'T', 'E'), 32
+  config.data.test_fraction = 0.25
+  config.data.cache_dir = cache_dir
+  config.input.grey = config.input.standardise = config.input.invert = True
+  config.input.size, config.input.rotation, config.input.subtract = 20, 10.0, 'pixel'
+  config.model.preset, config.model.width = 'small_cnn', 0.25
+  config.model.convolution = 'grouped'
+  config.schedule.name = 'constant'
+  return config
+
+
+@pytest.fixture(scope='session')
+def small_finished(tmp_path_factory, cache_dir):
+  """The work directory of `make_small`, finished. Tests leave it as it is."""
+  workdir = tmp_path_factory.mktemp('studies') / 'small'
+  run_study(make_small(cache_dir), workdir)
+  return workdir
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """A folder of letters that `small_finished` has not seen: 6 E, 4 O, 10 T."""
+  for letter, count in (('E', 6), ('O', 4), ('T', 10)):
+    (tmp_path / 'photos' / letter).mkdir(parents=True)
+    for i in range(count):
+      pixels = render.render(9, letter, i, 64)
+      Image.fromarray(pixels).save(tmp_path / 'photos' / letter / f'{i}.png')
+  return tmp_path / 'photos'
+
+
+# Python's start and the imports take seconds: each command is a child of one server.
+SERVER = """
+import json, os, runpy, sys, traceback
+from lr_study import classify, cli, evaluate, explain, export
+
+for line in sys.stdin:
+  script, arguments, folder, out = json.loads(line)
+  child = os.fork()
+  if not child:
+    os.chdir(folder)
+    sys.argv, status = [script, *arguments], 1
+    for number, name in ((0, os.devnull), (1, out + '.out'), (2, out + '.err')):
+      os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    try:
+      runpy.run_path(script, run_name='__main__')
+      status = 0
+    except SystemExit as end:
+      status = end.code or 0
+    except BaseException:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  _, status = os.waitpid(child, 0)
+  print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory):
+  """A function (script, *arguments, folder) -> status, standard output, errors."""
+  out = str(tmp_path_factory.mktemp('command') / 'of')
+  server = subprocess.Popen(
+    [sys.executable, '-W', 'ignore', '-c', SERVER],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  )
+
+  def run(script, *arguments, folder=ROOT):
+    line = json.dumps([str(ROOT / 'scripts' / script), list(map(str, arguments)), str(folder), out])
+    server.stdin.write(line + '\n')
+    server.stdin.flush()
+    status = int(server.stdout.readline())
+    return status, Path(out + '.out').read_text(), Path(out + '.err').read_text()
+
+  yield run
+  server.stdin.close()
+  server.wait(timeout=10)
+  server.stdout.close()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import layers, model
+from lr_study import layers, model, presets
 
 
 def make(preset, classes=10, width=1.0):
@@ -53,21 +53,21 @@ def test_parameter_counts(preset, image_size, classes, count):
 )
 def test_features_into_fc6(preset, image_size, features):
   assert shapes(preset, image_size)['fc6']['kernel'].shape == (features, 4096)
-  size = model.feature_size(model.PRESETS[preset], image_size)
+  size = presets.feature_size(presets.PRESETS[preset], image_size)
   assert size * size * 256 == features
 
 
-@pytest.mark.parametrize('preset', model.PRESETS)
+@pytest.mark.parametrize('preset', presets.PRESETS)
 def test_smallest_image_is_the_smallest_that_gives_logits(preset):
   network = make(preset, width=1 / 16)
-  smallest = model.smallest_image(network.preset)
+  smallest = presets.smallest_image(network.preset)
   params = init(network, smallest)
   logits = model.apply(network, params, jnp.ones((2, smallest, smallest, 3)))
   assert logits.shape == (2, 10)
-  assert model.feature_size(network.preset, smallest - 1) == 0
+  assert presets.feature_size(network.preset, smallest - 1) == 0
 
 
-@pytest.mark.parametrize('preset', model.PRESETS)
+@pytest.mark.parametrize('preset', presets.PRESETS)
 @pytest.mark.parametrize('image_size', [84, 100, 131])
 def test_feature_size_is_the_networks_own(preset, image_size):
   network = make(preset, width=1 / 16)
@@ -78,7 +78,7 @@ def test_feature_size_is_the_networks_own(preset, image_size):
     jax.random.key(0),
   )
   kernel = found['params']['fc6']['kernel']
-  size = 6 if network.preset.adaptive_pool else model.feature_size(network.preset, image_size)
+  size = 6 if network.preset.adaptive_pool else presets.feature_size(network.preset, image_size)
   assert kernel.shape[0] == size**2 * model.scaled(256, 1 / 16, network.preset.groups[4])
 
 
@@ -165,3 +165,17 @@ def test_adaptive_average_pool_is_its_definition(n):
       columns = slice(j * n // 6, int(np.ceil((j + 1) * n / 6)))
       expected = x[0, rows, columns].mean((0, 1))
       np.testing.assert_allclose(pooled[0, i, j], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('preset', ['digits_tensorflow', 'digits_caffe'])
+def test_outputs_are_those_on_the_way_to_the_logits(preset):
+  network = make(preset, width=1 / 16)
+  params = init(network, 84)
+  images = jax.random.normal(jax.random.key(1), (2, 84, 84, 3))
+  by_layer, logits = model.outputs(network, params, images)
+  assert [*by_layer, max(params)] == sorted(params)  # all but the last, in their order
+  np.testing.assert_array_equal(logits, model.apply(network, params, images))
+  for name, values in by_layer.items():
+    assert values.shape[-1] == len(params[name]['bias'])
+    rectified = name.startswith('conv') or preset == 'digits_caffe'
+    assert (float(values.min()) >= 0) == rectified

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 from configs import alexnet_letters
-from lr_study import data, evaluate, events, progress, report, sweep
+from lr_study import classify, data, evaluate, events, progress, report, sweep
 from lr_study.errors import StudyError
 from lr_study.history import STEP_CURVES, History
 
@@ -127,9 +127,9 @@ def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
   for name, count in counts.items():
     for file in sorted((photos / name).iterdir())[count:]:
       file.unlink()
-  flags = [f'--workdir={study}', f'--dir={photos}', f'--json={out}', '--learning_rate=1e-4']
+  flags = [f'--workdir={study}', photos, f'--json={out}', '--learning_rate=1e-4']
   answer = subprocess.run(
-    [sys.executable, str(ROOT / 'scripts' / 'evaluate.py'), *flags],
+    [sys.executable, str(ROOT / 'scripts' / 'classify.py'), *flags],
     cwd=tmp_path,
     capture_output=True,
     text=True,
@@ -140,8 +140,7 @@ def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
   found = json.loads(out.read_text())
   assert found['classes'] == classes()
   assert [sum(row) for row in found['confusion']] == list(counts.values())
-  note, _, *lines = answer.stdout.splitlines()
-  assert note.startswith('1 unreadable files are left out')
+  _, *lines = answer.stdout.splitlines()
   assert len(lines) == len(WRITTEN) + 2  # an empty line and the accuracy
   for line, name, row in zip(lines, classes(), found['confusion'], strict=False):
     assert line.startswith(' ' * (128 - cell_len(name)) + name + ' ')
@@ -151,9 +150,8 @@ def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
 
 def test_a_class_that_the_study_does_not_know(study, tmp_path):
   (tmp_path / 'a\x1b[2J').mkdir()
-  trained = evaluate.Trained(None, tuple(classes()), None, None, None)
   with pytest.raises(StudyError, match=r"has the class 'a\\\\x1b\[2J', which the study"):
-    evaluate.read_images(tmp_path, trained)
+    classify.find([str(tmp_path)], classes())
 
 
 def test_notes_show_paths_as_they_are(capsys):
@@ -164,8 +162,8 @@ def test_notes_show_paths_as_they_are(capsys):
 def test_folders_of_impossible_names(study):
   with pytest.raises(StudyError, match='is not a folder; name that of a finished study'):
     evaluate.load(Path('x' * 300))
-  with pytest.raises(StudyError, match='is not a folder; name one with a sub-folder a class'):
-    evaluate.read_images(Path('x' * 300), evaluate.Trained(None, ('a',), None, None, None))
+  with pytest.raises(StudyError, match='no such file or folder'):
+    classify.find(['x' * 300], ('a',))
 
 
 def test_classes_that_read_the_same(tmp_path):

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from lr_study.benchmark.side import RATES, config_of, data_of
-from lr_study.model import KERNELS, POOL_AFTER, PRESETS, Preset, scaled
+from lr_study.model import scaled
+from lr_study.presets import KERNELS, POOL_AFTER, PRESETS, Preset
 
 
 def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Sequential:

@@ -1,0 +1,244 @@
+"""Image files through a finished study's trial: the classes that it names, and refuses to."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from rich.cells import cell_len
+
+from lr_study import classify, cli, evaluate, explain
+from lr_study.errors import StudyError
+
+
+@pytest.fixture(scope='module')
+def trained(small_finished):
+  return evaluate.load(small_finished)
+
+
+def test_a_labelled_folder(command, small_finished, photos, tmp_path):
+  out = tmp_path / 'found.json'
+  status, printed, errors = command(
+    'classify.py', '--workdir', small_finished, photos, '--json', out
+  )
+  assert (status, errors) == (0, '')
+  found = json.loads(out.read_text())
+  assert found['images'] == 20
+  assert [sum(row) for row in found['confusion']] == [4, 10, 6]  # classes in the study's order
+  right = np.trace(found['confusion'])
+  assert found['accuracy'] == right / 20
+  assert f'on 20 images: accuracy {100 * right / 20:.1f} %, balanced accuracy ' in printed
+  assert printed.splitlines()[0].split() == ['true', 'O', 'T', 'E', 'images', 'right']
+  best = json.loads((small_finished / 'results.json').read_text())['verdict']['learning_rate']
+  assert (found['learning_rate'], found['seed']) == (best, 0)
+
+
+def test_files_and_folders_of_files(command, small_finished, trained, photos, tmp_path):
+  """Each is named with the probabilities that its logits mean; flags may come after them."""
+  out = tmp_path / 'found.json'
+  files = [photos / 'O' / '1.png', *sorted((photos / 'E').iterdir())]
+  relative = os.path.relpath(files[0], tmp_path)
+  status, printed, errors = command(
+    'classify.py',
+    relative,
+    photos / 'E',
+    '--workdir',
+    small_finished,
+    '--json',
+    out,
+    folder=tmp_path,
+  )
+  assert (status, errors) == (0, '')
+  found = json.loads(out.read_text())['files']
+  assert [entry['file'] for entry in found] == [relative, *map(str, files[1:])]
+  pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+  logits = evaluate.predict(trained, pixels).astype(float)
+  expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  head, *lines = printed.splitlines()
+  assert head.split() == ['image', '1', '2', '3']
+  for entry, line, shares in zip(found, lines, expected, strict=True):
+    names = [cell['class'] for cell in entry['top']]
+    assert names == [trained.classes[i] for i in np.argsort(-shares)]
+    # Float32 logits near 1, from batches of other sizes, in two processes.
+    np.testing.assert_allclose(
+      [cell['probability'] for cell in entry['top']], sorted(shares, reverse=True), rtol=1e-4
+    )
+    cells = line.removeprefix(entry['file']).replace('%', '').split()
+    assert cells[::2] == names
+    assert float(cells[1]) == pytest.approx(100 * shares.max(), abs=0.06)
+
+
+def test_the_studys_own_parts(command, small_finished):
+  for part, count in (('test', 24), ('validation', 18)):
+    status, printed, errors = command(
+      'classify.py', '--workdir', small_finished, f'--part={part}', '--learning_rate=1e-3'
+    )
+    assert (status, errors) == (0, '')
+    assert f'learning rate 1e-03, seed 0, on {count} images: accuracy' in printed
+
+
+def test_what_the_command_refuses(command, small_finished, photos):
+  for arguments, message in (
+    ((photos,), 'no --workdir; try --workdir runs/'),
+    ((f'--workdir={small_finished}',), 'name image files, or a folder of them, or --part=test'),
+    ((f'--workdir={small_finished}', '--part=test', photos), 'name image files, or a folder'),
+    ((f'--workdir={small_finished}', '--', '--part=test'), '--part=test: no such file or folder'),
+    ((f'--workdir={small_finished}', photos, '--json=/dev/null/x'), 'cannot write /dev/null/x'),
+    ((f'--workdir={small_finished}', photos, '--explain=x'), '--explain takes one image, not 20'),
+  ):
+    status, _, errors = command('classify.py', *arguments)
+    assert status == 2
+    assert errors.startswith('error: ')
+    assert errors.count('\n') == 1
+    assert message in errors
+
+
+def test_other_commands_take_no_arguments(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['sweep.py', 'configs/alexnet_letters.py'])
+  with pytest.raises(SystemExit) as ended:
+    cli.run(lambda: None)
+  assert ended.value.code == 2
+  assert 'not a flag' in capsys.readouterr().err
+
+
+def test_files_that_are_no_images_are_skipped(command, small_finished, photos, tmp_path):
+  """None is waited for, read without end or followed out of its folder; each is named."""
+  folder = photos / 'O'
+  os.mkfifo(folder / 'pipe.png')
+  (folder / 'empty.png').touch()
+  (folder / 'notes\x1b[2J\n.txt').write_text('no image')
+  (folder / 'cut.png').write_bytes((folder / '0.png').read_bytes()[:2000])
+  (folder / 'device.png').symlink_to('/dev/zero')
+  (folder / 'gone.png').symlink_to(folder / 'nowhere')
+  (folder / 'out.png').symlink_to(photos / 'E' / '0.png')
+  (folder / 'in.png').symlink_to(folder / '0.png')
+  (folder / '.hidden.png').write_text('no image')
+  out = tmp_path / 'found.json'
+  linked = tmp_path / 'linked.png'  # what the user names may lie anywhere
+  linked.symlink_to(photos / 'E' / '1.png')
+  status, printed, errors = command(
+    'classify.py', '--workdir', small_finished, folder, linked, '--json', out
+  )
+  assert (status, errors) == (0, '')
+  found = json.loads(out.read_text())
+  assert [Path(entry['file']).name for entry in found['files']] == [
+    *('0.png', '1.png', '2.png', '3.png', 'in.png'),
+    'linked.png',
+  ]
+  reasons = {Path(entry['file']).name: entry['reason'] for entry in found['skipped']}
+  assert sorted(reasons) == sorted(
+    [
+      'pipe.png',
+      'empty.png',
+      'notes\\x1b[2J\\n.txt',
+      'cut.png',
+      'device.png',
+      'gone.png',
+      'out.png',
+    ]
+  )
+  assert reasons['pipe.png'] == 'not a regular file'
+  assert {reasons['out.png'], reasons['device.png']} == {'a link out of the folder'}
+  lines = printed.splitlines()
+  assert len(lines) == 1 + 6 + 7
+  assert f'{folder}/notes\\x1b[2J\\n.txt is skipped: not an image' in lines
+
+
+def test_images_that_there_are_not(trained, photos, tmp_path):
+  def fails(message, *paths):
+    with pytest.raises(StudyError, match=message):
+      classify.answer(trained, list(map(str, paths)))
+
+  fails('nowhere: no such file or folder', tmp_path / 'nowhere')
+  (tmp_path / 'empty').mkdir()
+  fails('empty holds no files', tmp_path / 'empty')
+  fails('has sub-folders, one a class; name it alone', photos, photos / 'O' / '0.png')
+  notes = photos / 'O' / 'notes.txt'
+  notes.write_text('no image')
+  fails(r'no image can be read: .*notes\.txt \(not an image\)$', notes)
+  for i in range(4):
+    (photos / 'T' / f'pipe{i}').mkdir()
+    os.mkfifo(photos / 'T' / f'pipe{i}' / 'x.png')
+  fails(r'5 unreadable in .*x\.png \(not a regular file\); .* and 2 more; mend', photos)
+  (photos / 'Q').mkdir()
+  fails("has the class 'Q', which the study does not know; it knows O, T, E", photos)
+  (tmp_path / 'hollow' / 'O').mkdir(parents=True)
+  fails('has no files in its sub-folders', tmp_path / 'hollow')
+
+
+def test_columns_line_up_whatever_the_names():
+  names = ('🙂🙂', 'n\u0303', 'plain')
+  lines = classify._aligned([['head', *names], *([name] * 4 for name in names)]).splitlines()
+  assert len({cell_len(line) for line in lines}) == 1
+
+
+def test_a_picture_of_every_layer(trained, photos, tmp_path):
+  """The figures are those of a convolution, a ReLU and so on, written out."""
+  file = photos / 'T' / '0.png'
+  explain.draw(trained, [str(file)], tmp_path / 'a' / 'b')
+  figures = json.loads((tmp_path / 'a' / 'b' / 'layers.json').read_text())
+  names = [figure['layer'] for figure in figures]
+  assert names == ['input', 'conv1 filters', 'conv1', 'conv2', 'conv3', 'dense1', 'logits']
+  by_name = {figure['layer']: figure for figure in figures}
+  shown, layers, logits = explain.look_inside(trained, np.asarray(Image.open(file)))
+  values = {layer.name: layer.values for layer in layers}
+  weights = trained.params
+  conv1 = jax.lax.conv_general_dilated(
+    shown[None],
+    weights['conv1']['kernel'],
+    (1, 1),
+    'SAME',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  conv1 = np.maximum(conv1[0] + weights['conv1']['bias'], 0)
+  # The same sums of nine products of float32 values near 1, in another order.
+  np.testing.assert_allclose(values['conv1'], conv1, atol=1e-5)
+  last = values['dense1'] @ weights['dense2']['kernel'] + weights['dense2']['bias']
+  np.testing.assert_allclose(logits, last, atol=1e-5)
+  pixels = np.asarray(Image.open(file))[None]
+  np.testing.assert_allclose(logits, evaluate.predict(trained, pixels)[0], atol=1e-5)
+  assert by_name['conv1']['shape'] == [20, 20, 8]
+  assert by_name['conv1']['mean'] == pytest.approx(float(conv1.mean()), rel=1e-4)
+  assert by_name['conv1']['std'] == pytest.approx(float(conv1.std()), rel=1e-4)
+  assert by_name['conv1']['zeros'] == pytest.approx(float(np.mean(conv1 == 0)), abs=0.01)
+  with Image.open(tmp_path / 'a' / 'b' / 'layers.png') as picture:
+    assert picture.width > 1000
+    assert len(np.unique(np.asarray(picture.convert('L')))) > 100
+
+
+def test_a_picture_of_names_that_strangers_chose(trained, photos, tmp_path):
+  """Neither of mathematics nor of signs that the font lacks."""
+  file = photos / '$\\frac{$ 漢🙂\x1b[2J.png'
+  (photos / 'T' / '0.png').rename(file)
+  classes = ('$\\undefined$', '\\x1b', '漢字' * 40)
+  explain.draw(trained._replace(classes=classes), [str(file)], tmp_path)
+  assert (tmp_path / 'layers.png').exists()
+  (tmp_path / 'notes.png').write_text('no image')
+  with pytest.raises(StudyError, match=r'notes\.png: not an image'):
+    explain.draw(trained, [str(tmp_path / 'notes.png')], tmp_path)
+
+
+@pytest.mark.parametrize('count', [1, 2, 10, 24, 96, 97])
+def test_a_mosaic_holds_every_tile(count):
+  """Each value once, and nothing else but the gaps."""
+  maps = np.arange(5 * 4 * count, dtype=np.float32).reshape(5, 4, count)
+  for values in (maps, maps[0, 0]):
+    mosaic = explain._mosaic(values)
+    assert sorted(mosaic[~np.isnan(mosaic)]) == sorted(values.ravel())
+  colours = np.arange(3 * 3 * 3 * count, dtype=np.float32).reshape(3, 3, 3, count)
+  mosaic = explain._mosaic(colours)
+  assert mosaic.shape[-1] == 3
+  assert sorted(mosaic[~np.isnan(mosaic)]) == sorted(colours.ravel())
+
+
+def test_the_photographs_of_letters(trained):
+  """The real ones, where they are: of more classes than so small a study knows."""
+  root = Path(os.environ.get('LR_STUDY_PHOTOS', '../shared/letter_photos'))
+  if not root.is_dir():
+    pytest.skip(f'no {root}: the Chars74K photographs are not part of the project')
+  with pytest.raises(StudyError, match="has the class 'A'"):
+    classify.find([str(root)], trained.classes)

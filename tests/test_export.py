@@ -1,0 +1,196 @@
+"""A trial as a folder that runs by itself: the same logits, whole or not at all."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from configs import alexnet_letters
+from lr_study import card, evaluate, export
+from lr_study import model as models
+from lr_study.preprocess import input_shape
+
+
+@pytest.fixture(scope='module')
+def trained(small_finished):
+  return evaluate.load(small_finished)
+
+
+@pytest.fixture(scope='module')
+def made(small_finished, command, tmp_path_factory):
+  """The folder as the command makes it."""
+  out = tmp_path_factory.mktemp('exported') / 'below' / 'model'
+  status, printed, errors = command('export.py', f'--workdir={small_finished}', f'--out={out}')
+  assert (status, errors) == (0, '')
+  assert 'a process without lr_study found the same logits' in printed
+  return out
+
+
+def alone(folder, *arguments):
+  """Runs Python in a folder; -P and the folder keep lr_study out of what it can import."""
+  ran = subprocess.run(
+    [sys.executable, *map(str, arguments)],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=120,
+  )
+  assert (ran.returncode, ran.stderr) == (0, '')
+  return ran.stdout
+
+
+def test_the_folder_classifies_by_itself(command, made, small_finished, photos, tmp_path):
+  """Moved elsewhere, it finds what scripts/classify.py finds, of images of another size."""
+  moved = shutil.copytree(made, tmp_path / 'moved')
+  files = []
+  for letter in 'OTE':
+    with Image.open(photos / letter / '0.png') as image:
+      files.append(tmp_path / f'{letter}.jpg')
+      image.resize((150, 90)).save(files[-1])
+  lines = alone(moved, 'predict.py', *files).splitlines()
+  _, printed, _ = command('classify.py', f'--workdir={small_finished}', *files)
+  for line, expected in zip(lines, printed.splitlines()[1:], strict=True):
+    assert line.split() == expected.split()
+
+
+def test_the_snippet_of_the_card_runs(made, trained, photos, tmp_path):
+  folder = shutil.copytree(made, tmp_path / 'moved')
+  (code,) = re.findall(r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.DOTALL)
+  assert len(code.splitlines()) <= 12
+  assert set(re.findall(r'^(?:import|from) (\w+)', code, re.MULTILINE)) == {
+    *('json', 'pathlib', 'numpy', 'jax', 'images')
+  }
+  shutil.copyfile(photos / 'T' / '3.png', folder / 'photo.jpg')
+  label, probability = alone(folder, '-c', code).split()
+  logits = evaluate.predict(trained, np.asarray(Image.open(photos / 'T' / '3.png'))[None])[0]
+  shares = np.exp(logits) / np.exp(logits).sum()
+  assert label == trained.classes[logits.argmax()]
+  assert float(probability) == pytest.approx(shares.max(), rel=1e-4)  # printed digits
+
+
+def test_what_the_folder_holds(made, trained):
+  assert sorted(path.name for path in made.iterdir()) == sorted([*card._FILES, 'README.md'])
+  assert json.loads((made / 'labels.json').read_text()) == ['O', 'T', 'E']
+  program = jax_export.deserialize(bytearray((made / 'model.jax').read_bytes()))
+  assert program.platforms == ('cpu', 'cuda')
+  *_, images = program.in_avals
+  assert (str(images.shape), images.dtype) == ('(batch, 64, 64, 3)', np.uint8)
+  with np.load(made / 'weights.npz') as weights:
+    assert sorted(weights) == sorted(export.flatten(trained))
+    assert sum(weights[name].size for name in weights) == sum(
+      leaf.size for leaf in jax.tree.leaves(trained.params)
+    )
+  np.testing.assert_array_equal(np.load(made / 'mean.npy'), trained.mean)
+  code = (made / 'predict.py').read_text() + (made / 'images.py').read_text()
+  assert 'import' in code
+  assert not re.search(r'(import|from) (lr_study|flax|optax)', code)
+
+
+def all_of_it(config):
+  config.input.grey, config.input.size, config.input.crop = True, 90, 80
+  config.input.standardise, config.input.scale = True, 0.02
+
+
+def caffe(config):
+  config.input.bgr, config.input.mirror, config.input.crop = True, True, 75
+  config.model.preset = 'digits_caffe'
+
+
+def torchvision(config):
+  config.input.subtract, config.model.preset = 'none', 'torchvision'
+
+
+@pytest.mark.parametrize('change', [all_of_it, caffe, torchvision])
+def test_every_way_of_preprocessing_is_inside(change):
+  """As the study's own evaluation has it."""
+  config = alexnet_letters.get_config('quick')
+  config.model.width = 1 / 16
+  change(config)
+  shape, classes = input_shape(config), ('a', 'b', 'c')
+  rng = np.random.default_rng(0)
+  mean = rng.uniform(100, 140, (84, 84, 3)).astype(np.float32)
+  trained = evaluate.Trained(config, classes, None, None, mean)
+  init = jax.jit(lambda key: models.init_params(evaluate.network(trained), key, *shape))
+  trained = trained._replace(params=init(jax.random.key(0)))
+  program = jax_export.deserialize(bytearray(export.serialise(trained)))
+  pixels = rng.integers(0, 256, (3, 84, 84, 3), np.uint8)
+  found = np.asarray(program.call(export.flatten(trained), mean, pixels))
+  own = evaluate.predict(trained, pixels)
+  assert np.abs(found - own).max() <= export.TOLERANCE * np.abs(own).max()
+
+
+def test_a_wrong_model_is_not_kept(small_finished, trained, tmp_path, monkeypatch):
+  """Of one weight that is off by a percent of the largest, or a program that needs Flax."""
+  study, out = evaluate.read_study(small_finished), tmp_path / 'model'
+  flatten = export.flatten
+
+  def wrong(of):
+    weights = flatten(of)
+    kernel = weights['conv2/kernel'] = weights['conv2/kernel'].copy()
+    kernel[0, 0, 0, 0] += 0.01 * np.abs(kernel).max()
+    return weights
+
+  with monkeypatch.context() as patch:
+    patch.setattr(export, 'flatten', wrong)
+    with pytest.raises(RuntimeError, match='the exported model differs by'):
+      export.save(study, trained, out)
+  assert list(tmp_path.iterdir()) == []
+  standalone = shutil.copytree(export._STANDALONE, tmp_path / 'standalone')
+  code = (standalone / 'predict.py').read_text()
+  (standalone / 'predict.py').write_text(code.replace('import sys\n', 'import sys\nimport flax\n'))
+  monkeypatch.setattr(export, '_STANDALONE', standalone)
+  with pytest.raises(RuntimeError, match=r"needs more than its folder: \['flax'"):
+    export.save(study, trained, out)
+  assert list(tmp_path.iterdir()) == [standalone]
+
+
+def test_what_the_command_refuses(command, small_finished, made, tmp_path):
+  workdir = f'--workdir={small_finished}'
+  for arguments, message in (
+    ((workdir,), 'no --out; try --workdir runs/'),
+    ((f'--out={tmp_path}/x',), 'no --workdir; try'),
+    ((workdir, f'--out={made}'), 'exists already; name another folder, or delete it'),
+    ((workdir, '--out=/dev/null/x'), 'cannot write --out /dev/null/x: Not a directory'),
+    ((workdir, f'--out={tmp_path}/x', '--learning_rate=1e5'), '1e+05 diverged'),
+  ):
+    status, _, errors = command('export.py', *arguments)
+    assert status == 2
+    assert errors.startswith('error: ')
+    assert errors.count('\n') == 1
+    assert message in errors
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card(made, small_finished, trained):
+  text = (made / 'README.md').read_text()
+  study = evaluate.read_study(small_finished)
+  assert study.verdict.sentence in text
+  assert f'{100 * trained.result.validation_accuracy:.1f} % on 18 images' in text
+  assert 'fontpkg-cinzel: OFL-1.1' in text
+  assert 'photographs are harder' in text
+  assert 'one seed was trained' in text
+  assert '--part=test' in text
+
+
+def test_names_that_strangers_chose_stand_in_code_blocks(small_finished, trained):
+  study = evaluate.read_study(small_finished)
+  config = trained.config.copy_and_resolve_references()
+  config.data.name, config.data.dir = 'image_folder', '/<b>/\n# a'
+  names = ('<script>alert(1)</script>', '```', '# x')
+  text = card.write(study, trained._replace(config=config, classes=names))
+  tokens = MarkdownIt('commonmark', {'html': True}).enable('table').parse(text)
+  children = [child for token in tokens for child in token.children or ()]
+  assert not [token for token in (*tokens, *children) if token.type.startswith('html')]
+  blocks = [token.content.splitlines() for token in tokens if token.type == 'code_block']
+  assert blocks == [list(names), ['/<b>/\\n# a']]
+  assert 'does not know their licence' in text
+  assert sum(token.type == 'heading_open' for token in tokens) == 6
