@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lr_study import evaluate, figures, formats, html, svg
+from lr_study import evaluate, figures, formats, html, report, rounds, svg
 from lr_study.config import flatten
 from lr_study.verdict import DIVERGED, Result
 
@@ -24,7 +24,7 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
   """
   found = [evaluate.read_study(workdir) for workdir in workdirs]
   names = _names(workdirs)
-  results = [of_study for _, _, of_study, _ in found]
+  series = _series(names, workdirs, found)
   studies = [
     {
       'name': name,
@@ -45,8 +45,9 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
     studies=studies,
     same_images=len({study['fingerprint'] for study in studies}) == 1,
     differences=_differences([flatten(config) for config, *_ in found]),
-    rates=_rates(results),
-    picture=svg.inline(_accuracy_by_rate(names, results), 'accuracy', label),
+    series=series,
+    rates=_rates([line['results'] for line in series]),
+    picture=svg.inline(_accuracy_by_rate(series), 'accuracy', label),
   )
   html.save(out, text)
 
@@ -58,6 +59,25 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
   return [formats.printable(name) for name in names]
 
 
+def _series(
+  names: Sequence[str], workdirs: Sequence[Path], found: Sequence[tuple[Any, ...]]
+) -> list[dict[str, Any]]:
+  """What is compared: the studies; of one with several batch sizes or schedules, each of these."""
+  series = []
+  for name, workdir, (_, _, results, _) in zip(names, workdirs, found, strict=True):
+    verdicts = report.of_settings(report.read_content(workdir))
+    for setting, verdict in verdicts.items():
+      label = rounds.label(setting, verdicts).replace('_', ' ')
+      series.append(
+        {
+          'name': f'{name}, {label}' if label else name,
+          'rate': verdict.learning_rate,
+          'results': [r for r in results if (r.batch_size, r.schedule) == setting],
+        }
+      )
+  return series
+
+
 def _differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
   """The fields whose values differ, with the value in each study."""
   fields = sorted({name for config in configs for name in config})
@@ -65,14 +85,14 @@ def _differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]
   return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
-def _rates(of_studies: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
-  """A row a rate, the largest first: what became of it in each study."""
-  rates = sorted({r.learning_rate for results in of_studies for r in results}, reverse=True)
+def _rates(columns: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
+  """A row a rate, the largest first: what became of it in each column."""
+  rates = sorted({r.learning_rate for results in columns for r in results}, reverse=True)
   return [
     {
       'rate': formats.rate(rate),
       'value': rate,
-      'cells': [_cell([r for r in results if r.learning_rate == rate]) for results in of_studies],
+      'cells': [_cell([r for r in results if r.learning_rate == rate]) for results in columns],
     }
     for rate in rates
   ]
@@ -93,15 +113,15 @@ def _cell(trials: Sequence[Result]) -> dict[str, Any]:
   }
 
 
-def _accuracy_by_rate(names: Sequence[str], of_studies: Sequence[Sequence[Result]]) -> Figure:
+def _accuracy_by_rate(series: Sequence[dict[str, Any]]) -> Figure:
   with matplotlib.rc_context(figures.STYLE):
     axes = Figure(figsize=(6.4, 3.8)).add_subplot(xscale='log')
     axes.set(xlabel='learning rate', ylabel='validation accuracy at the end')
-    axes.set_ylim(-0.05 * len(names) - 0.04, 1)
+    axes.set_ylim(-0.05 * len(series) - 0.04, 1)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.axhline(0, color='black', linewidth=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for number, (name, results) in enumerate(zip(names, of_studies, strict=True)):
+    for number, (name, results) in enumerate((s['name'], s['results']) for s in series):
       style = {'color': f'C{number % 10}', 'marker': _MARKERS[number % len(_MARKERS)]}
       left = [r for r in results if r.status != DIVERGED]
       rates = sorted({r.learning_rate for r in left})

@@ -25,14 +25,18 @@ def build(
   """What there is to draw of these, by name.
 
   confusion: the best trial's, if it was examined (see best.py) and there are not too many classes.
-  batch_sizes: final validation accuracy, if the study has several batch sizes.
+  batch_sizes, or with several schedules batch_sizes_constant, ...: final validation accuracy, if
+  the study has several batch sizes.
   """
   found = {}
   with matplotlib.rc_context(figures.STYLE):
     if best and 'confusion' in best and len(classes) <= MOST_CLASSES:
       found['confusion'] = confusion(classes, np.asarray(best['confusion']))
-    if len({_batch_size(result) for result in results}) > 1:
-      found['batch_sizes'] = batch_sizes(results)
+    if len({result.batch_size for result in results}) > 1:
+      schedules = list(dict.fromkeys(result.schedule for result in results))
+      for schedule in schedules:
+        name = f'batch_sizes_{schedule}' if len(schedules) > 1 else 'batch_sizes'
+        found[name] = batch_sizes([r for r in results if r.schedule == schedule])
   return found
 
 
@@ -56,15 +60,15 @@ def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
 
 
 def batch_sizes(results: Sequence[Result]) -> Figure:
-  """Mean validation accuracy over the other axes at each rate and batch size, crosses: diverged."""
+  """Mean validation accuracy over seeds at each rate and batch size; a cross where all diverged."""
   rates = sorted({r.learning_rate for r in results})
-  sizes = sorted({_batch_size(r) for r in results})
+  sizes = sorted({r.batch_size for r in results})
   means = np.full((len(sizes), len(rates)), np.nan)
   size = (1.2 + 0.75 * len(rates), 0.9 + 0.42 * len(sizes))
   axes = Figure(figsize=size).add_subplot()
   for row, batch_size in enumerate(sizes):
     for column, rate in enumerate(rates):
-      here = [r for r in results if (r.learning_rate, _batch_size(r)) == (rate, batch_size)]
+      here = [r for r in results if (r.learning_rate, r.batch_size) == (rate, batch_size)]
       left = [r.validation_accuracy for r in here if r.status != DIVERGED]
       if left:
         means[row, column] = np.mean(left)
@@ -110,7 +114,3 @@ def _name_ticks(axes: Axes, across: Sequence[str], down: Sequence[str]) -> None:
 def _short(name: str) -> str:
   name = formats.printable(name)
   return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + '…'
-
-
-def _batch_size(result: Result) -> int | None:
-  return getattr(result, 'batch_size', None)

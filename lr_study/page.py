@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lr_study import best, evaluate, formats, html, pictures, report, rounds, svg
+from lr_study import best, confidence, evaluate, formats, html, pictures, report, rounds, svg
 from lr_study.config import flatten
 from lr_study.errors import StudyError
 from lr_study.evaluate import Score
-from lr_study.verdict import Result, Verdict
+from lr_study.verdict import DIVERGED, Result, Verdict
 
 NAME = 'report.html'
 _MOST_ROWS = 50  # of the table of classes
 
 # What figures of the whole study are to a reader who does not see them.
-_OF_STUDY = {
-  'confusion': 'Confusion matrix of the best trial, its main points in the table below',
-  'batch_sizes': 'Validation accuracy at each learning rate and batch size',
-}
+_CONFUSION = 'Confusion matrix of the best trial, its main points in the table below'
+_BATCH_SIZES = 'Validation accuracy at each learning rate and batch size'
 
 # The columns of the table of trials: field of a result, head, how it is written.
 _COLUMNS = (
@@ -34,10 +33,11 @@ _COLUMNS = (
   ('train_accuracy', 'training accuracy', formats.percent),
   ('validation_loss', 'validation loss', formats.loss),
   ('validation_accuracy', 'validation accuracy', formats.percent),
+  ('validation_balanced_accuracy', 'balanced accuracy', formats.percent),
   ('status', 'status', lambda status: status.replace('_', ' ')),
   ('evidence', 'evidence', str),
 )
-_WHERE_SEVERAL = ('batch_size', 'schedule')  # columns that are there only if the study varies them
+_SETTING = ('batch_size', 'schedule')
 
 
 def write(workdir: Path, out: Path | None = None) -> None:
@@ -67,21 +67,25 @@ def write(workdir: Path, out: Path | None = None) -> None:
     verdict=verdict,
     about=_about(study),
     facts=_facts(verdict),
-    **_table(results, verdict, examined),
+    **_table(results, verdict),
     settings=[
       _of_setting(label, drawn[label], own, results)
       for setting, own in verdicts.items()
       for label in [rounds.label(setting, verdicts)]
     ],
-    of_study={
-      name: svg.inline(figure, name, _OF_STUDY[name])
+    level=formats.percent(confidence.LEVEL, 0),
+    batch_sizes=[
+      (name.removeprefix('batch_sizes').strip('_'), svg.inline(figure, name, _BATCH_SIZES))
       for name, figure in drawn[''].items()
-      if name in _OF_STUDY
-    },
+      if name.startswith('batch_sizes')
+    ],
+    confusion='confusion' in drawn['']
+    and svg.inline(drawn['']['confusion'], 'confusion', _CONFUSION),
     several_seeds=len({result.seed for result in results}) > 1,
     guessing=formats.loss(guessing_loss),
     best=_best(workdir, study['data']['classes'], examined),
     run=_run(study),
+    checks=[check['line'] for check in study['data']['checks'].values() if check['count']],
     left_out=study['data']['left_out'],
     config=sorted((name, repr(value)) for name, value in flatten(config).items()),
   )
@@ -108,21 +112,13 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
     ]
   stable = verdict.largest_stable
   facts.append(('Largest stable rate', 'none tried' if stable is None else formats.rate(stable)))
-  if verdict.probability_best:
-    chances = sorted(verdict.probability_best.items(), key=lambda item: -item[1])
-    chances = [f'{formats.rate(float(rate))} {formats.percent(p)}' for rate, p in chances if p]
-    facts.append(('Probability of being the best', ', '.join(chances)))
   return facts
 
 
 def _table(results: Sequence[Result], verdict: Verdict) -> dict[str, Any]:
   """The columns and the rows of the table of trials."""
   rows = [dataclasses.asdict(result) for result in results]
-  columns = [
-    column
-    for column in _COLUMNS
-    if column[0] not in _WHERE_SEVERAL or len({row.get(column[0]) for row in rows}) > 1
-  ]
+  columns = [column for column in _COLUMNS if _says_something(column[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
   trials = []
   for row in rows:
@@ -130,10 +126,34 @@ def _table(results: Sequence[Result], verdict: Verdict) -> dict[str, Any]:
       {'text': show(row[name]), 'value': row[name], 'numeric': numeric[name], 'kind': name}
       for name, _, show in columns
     ]
-    named = all(row[n] == getattr(verdict, n) for n in ('learning_rate', *_WHERE_SEVERAL))
+    named = all(row[n] == getattr(verdict, n) for n in ('learning_rate', *_SETTING))
     trials.append({'cells': cells, 'best': named})
   heads = [{'name': head, 'numeric': numeric[name]} for name, head, _ in columns]
   return {'columns': heads, 'trials': trials}
+
+
+def _says_something(column: str, results: Sequence[Result]) -> bool:
+  """False for a batch size or schedule that all share, and where balancing changes nothing."""
+  if column in _SETTING:
+    return len({getattr(r, column) for r in results}) > 1
+  if column == 'validation_balanced_accuracy':
+    pairs = [(getattr(r, column), r.validation_accuracy) for r in results if r.status != DIVERGED]
+    return any(not math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
+  return True
+
+
+def _rates(verdict: Verdict) -> list[dict[str, Any]]:
+  """A row a rate, the largest first: its interval, and how probably it is the best."""
+  chances = verdict.probability_best or {}
+  return [
+    {
+      'rate': rate,
+      'best': float(rate) == verdict.learning_rate,
+      'interval': f'{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %' if ends else '–',
+      'chance': formats.percent(chances.get(rate)),
+    }
+    for rate, ends in sorted(verdict.intervals.items(), key=lambda item: -float(item[0]))
+  ]
 
 
 def _of_setting(
@@ -159,6 +179,8 @@ def _of_setting(
   return {
     'label': label.replace('_', ' '),
     'sentence': verdict.sentence,
+    'rates': _rates(verdict),
+    'seeds': verdict.probability_best is not None,
     'pictures': found,
     'trials': trials,
   }

@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 
 from configs import alexnet_letters
-from lr_study import best, compare, evaluate, matrices, page, report, svg, verdict
-from lr_study.axes import Answer
+from lr_study import axes, best, compare, evaluate, matrices, page, report, rounds, svg, verdict
 from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
 from lr_study.history import EPOCH_CURVES, History
-from lr_study.rounds import Planned, Setting
+from lr_study.rounds import Planned
 
 SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'
 EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))
@@ -76,22 +75,23 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
   for name, value in changes.items():
     config[name] = value
   config = check(config)
-  trials = [(rate, seed) for rate in rates for seed in seeds]
-  history = History(folder / 'history', EPOCHS * PER_EPOCH, EPOCHS, len(trials))
-  loss = np.linspace(1.4, 0.3, EPOCHS * PER_EPOCH)[:, None] * np.ones(len(trials))
-  gone = [i for i, (rate, _) in enumerate(trials) if rate in diverged]
-  loss[10:, gone] = np.nan
-  history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 3, 'gradient_norm': loss})
-  ends = np.asarray([0.6 - 0.1 * rates.index(rate) for rate, _ in trials])
-  ends[gone] = np.nan
-  for epoch in range(EPOCHS):
-    history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
-  planned = [
-    Planned(rate, seed, config.batch_size, config.schedule.name, EPOCHS, 0, 0)
-    for rate, seed in trials
-  ]
-  results = verdict.results(history, planned, GUESS, [60] * len(trials))
-  answer = verdict.judge(results, np.arange(40) % 4)
+  results, settings = [], rounds.settings(config)
+  for setting, own in settings.items():
+    steps = own.epochs * (4 * PER_EPOCH // own.batch_size)
+    trials = [Planned(rate, seed, *setting, own.epochs, 0, 0) for rate in rates for seed in seeds]
+    label = rounds.label(setting, settings)
+    history = History(folder / 'history' / label, steps, own.epochs, len(trials))
+    loss = np.linspace(1.4, 0.3, steps)[:, None] * np.ones(len(trials))
+    gone = [i for i, trial in enumerate(trials) if trial.learning_rate in diverged]
+    loss[10:, gone] = np.nan
+    history.write_steps(0, {'loss': loss, 'accuracy': 1 - loss / 3, 'gradient_norm': loss})
+    ends = np.asarray([0.6 - 0.1 * rates.index(trial.learning_rate) for trial in trials])
+    ends[gone] = np.nan
+    for epoch in range(own.epochs):
+      history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
+    results += verdict.results(history, trials, GUESS, [steps] * len(trials))
+  whole = axes.answer(results, np.arange(40) % 4, 'validation_accuracy')
+  answer = whole.verdict
   found = None
   if answer.learning_rate is not None and examined:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
@@ -117,8 +117,8 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
       'name': 'image_folder',
       'fingerprint': 'f00d',
       'classes': list(HOSTILE),
-      'checks': {},
-      'train': config.batch_size * PER_EPOCH,
+      'checks': {'near': {'count': 2, 'line': f'2 near copies: {HOSTILE[0]}'}},
+      'train': 4 * PER_EPOCH,
       'validation': 40,
       'test': 0,
       'left_out': [f'{HOSTILE[0]}/1.png (cut off)'],
@@ -128,8 +128,7 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
     'trial_steps': {'planned': 120, 'run': 100},
     'guessing_loss': GUESS,
   }
-  setting = Setting(config.batch_size, config.schedule.name)
-  report.write(folder, study, results, Answer(answer, {setting: answer}, (), ()), found)
+  report.write(folder, study, results, whole, found)
   return folder
 
 
@@ -246,6 +245,41 @@ def test_the_best_trial(text):
   assert '87.5 %' in text
 
 
+def test_the_rates_and_the_checks(text):
+  rates = re.search('aria-label="Table of the rates".*?<tbody>(.*?)</tbody>', text, re.S)[1]
+  cells = [re.findall('<t[dh].*?>(.*?)</t[dh]>', row) for row in rates.split('</tr>')[:-1]]
+  assert [row[0] for row in cells] == ['1e-02', '1e-03', '1e-04']
+  assert cells[0][1:] == ['–', '0.0 %']  # it diverged
+  assert all(re.fullmatch(r'[\d.]+ to [\d.]+ %', row[1]) for row in cells[1:])
+  chances = [float(row[2].removesuffix(' %')) for row in cells]
+  assert chances[1] > chances[2]
+  assert sum(chances) == pytest.approx(100, abs=0.2)
+  items = [item for _, _, item in Page(text).all('li')]
+  assert f'2 near copies: {HOSTILE[0]}' in items
+
+
+def test_several_batch_sizes_and_schedules(tmp_path):
+  names = ('constant', 'step_decay')
+  make_study(tmp_path, batch_sizes=(1, 4), schedules=names)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  found = check_structure(text)
+  labels = [f'Batch {size} {name.replace("_", " ")}' for size in (1, 4) for name in names]
+  titles = [title for _, _, title in found.all('h2') if title.startswith('Batch')]
+  assert titles == [f'{label}: accuracy against the rate' for label in labels]
+  columns = [head for _, a, head in found.all('th') if a['scope'] == 'col']
+  assert columns[:4] == ['rate', 'batch size', 'schedule', 'seed']
+  captions = [caption for _, _, caption in found.all('figcaption')]
+  for name in names:
+    assert sum(caption.startswith(f'Schedule {name}. ') for caption in captions) == 1
+  assert len(found.all('svg')) == 4 * (2 + 3) + 2 + 1
+  out = tmp_path / 'c.html'
+  compare.write([tmp_path, tmp_path], out)
+  heads = re.search('<h2>Accuracy.*?<thead>(.*?)</thead>', out.read_text(), re.S)[1]
+  assert heads.count(', batch 4 constant</th>') == 2
+  assert heads.count('<th') == 1 + 2 * 4
+
+
 def test_a_study_where_all_diverged(tmp_path):
   make_study(tmp_path, diverged=(1e-2, 1e-3))
   page.write(tmp_path)
@@ -345,15 +379,16 @@ def test_batch_sizes():
   class Trial:
     learning_rate: float
     batch_size: int
+    schedule: str
     status: str
     validation_accuracy: float | None
 
   trials = [
-    Trial(1e-2, 1, 'diverged', None),
-    Trial(1e-2, 8, 'converged', 0.8),
-    Trial(1e-2, 8, 'diverged', None),
-    Trial(1e-3, 1, 'converged', 0.75),
-    Trial(1e-3, 8, 'not_learning', 0.25),
+    Trial(1e-2, 1, 'constant', 'diverged', None),
+    Trial(1e-2, 8, 'constant', 'converged', 0.8),
+    Trial(1e-2, 8, 'constant', 'diverged', None),
+    Trial(1e-3, 1, 'constant', 'converged', 0.75),
+    Trial(1e-3, 8, 'constant', 'not_learning', 0.25),
   ]
   figure = matrices.build(trials, (), None)['batch_sizes']
   (axes,) = figure.axes
