@@ -15,7 +15,7 @@ from lr_study.schedule import Schedule
 from lr_study.verdict import DIVERGED, Result, Verdict
 
 _POINTS = 150  # of a training curve: a window's mean each
-_STYLE = {
+STYLE = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.grid': True,
@@ -41,7 +41,7 @@ def draw(
   schedule.png: each rate over the epochs.
   """
   folder.mkdir(exist_ok=True)
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     for trial, result in enumerate(results):
       name = f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}.png'
       _trial(history, trial, result, guessing_loss).savefig(folder / name)

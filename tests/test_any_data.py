@@ -135,6 +135,23 @@ def test_a_set_of_tfds(config):
     data.load(config, 28)
 
 
+def test_a_set_of_tfds_in_its_own_shapes(config, monkeypatch):
+  """TFDS's own mock: random images as cifar10's own code declares them, 60 in each split."""
+  prepared(config.cache_dir, 'cifar10', '3.0.2', 10, corner, {'train': 3, 'test': 3})
+  encode = tfds.features.Image.encode_example  # of an array it needs TensorFlow
+  monkeypatch.setattr(
+    tfds.features.Image, 'encode_example', lambda self, x: encode(self, Image.fromarray(x))
+  )
+  config.name = 'cifar10'
+  with tfds.testing.mock_data(num_examples=60, data_dir=config.cache_dir):
+    found = data.load(config, 32)
+    test = data.load_test(config, 32)
+  assert len(found.train.labels) + len(found.validation.labels) == len(test.labels) == 60
+  assert set(found.train.labels) == set(range(len(found.classes)))
+  assert found.train.images.shape[1:] == (32, 32, 3)
+  assert (found.train.images[..., 0] != found.train.images[..., 2]).any()  # in colour
+
+
 def test_letters_of_emnist_are_upright(config):
   prepared(config.cache_dir, 'emnist/letters', '3.1.0', 37, corner, {'train': 12})
   config.name, config.classes = 'emnist/letters', ('A', 'C')

@@ -154,7 +154,10 @@ STUDY = {
   },
   'data': {
     'train': 30, 'validation': 10, 'classes': ['a', 'b'], 'left_out': ['a/1.png (cut off)'],
-    'fingerprint': 'f',
+    'fingerprint': 'f', 'checks': {
+      'constant': {'count': 2, 'line': '2 images are of one colour: a/`2.png'},
+      'near_across_split': {'count': 0, 'line': 'no near copies'},
+    },
   },
   'seconds': 12.0,
   'seconds_of': {'steps': 11.0, 'evaluation': 0.5},
@@ -178,6 +181,8 @@ def test_report(finished, tmp_path):
   summary = (tmp_path / 'summary.md').read_text()
   assert answer.sentence in summary
   assert 'a/1.png (cut off)' in summary
+  assert '    2 images are of one colour: a/`2.png' in summary
+  assert 'no near copies' not in summary
   assert 'saved 27.8 % of the 180 steps' in summary
   read_results, read_answer = report.read(tmp_path)
   assert read_results == results

@@ -35,7 +35,7 @@ def both(tiny):
 
 @pytest.mark.parametrize('how', parallel.HOW)
 def test_streamed_curves_are_those_of_images_in_memory(both, how):
-  """To the bit: the same programs get the same images. Two seeds: with vmap both in the first call."""
+  """To the bit: the same programs get the same images. With vmap a call holds two seeds."""
   config, resident, streamed = both
   with config.unlocked():
     config.parallel = how

@@ -22,6 +22,7 @@ def history(tmp_path):
         'train_accuracy': [0.9, 0.1, 0.6],
         'validation_loss': [0.6, GUESS, 1.1],
         'validation_accuracy': [0.8, 0.1, 0.5],
+        'validation_balanced_accuracy': [0.7, 0.1, 0.4],
       },
     )
   return history
