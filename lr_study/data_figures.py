@@ -30,7 +30,7 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
   Returns:
     PNG files by their names without ending: contact_sheet, counts, sizes, mean.
   """
-  with matplotlib.rc_context(STYLE | {'axes.grid': False}):
+  with matplotlib.rc_context(STYLE | {'axes.grid': False, 'axes.spines.right': False}):
     pictures = {
       'contact_sheet': _contact_sheet(data),
       'counts': _counts(data.classes, counts),

@@ -49,7 +49,8 @@ class Finding(NamedTuple):
 def traits(images: np.ndarray) -> Traits:
   """Of uint8 images (n, size, size, 3)."""
   size = images.shape[1]
-  grey = images.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+  weights = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
+  grey = sum(weight * images[..., channel] for channel, weight in enumerate(weights))
   waves = scipy.fft.dct(np.eye(size), axis=0, norm='ortho')[:_FREQUENCIES].astype(np.float32)
   found = (waves @ grey @ waves.T).reshape(len(images), -1)[:, 1:]
   # An image of one colour has one brightness; whether the colour is one too is asked of few.
@@ -102,7 +103,9 @@ def check(
       clash, names, f'of {images} images equal another one that has another label'
     ),
     'constant': _within(
-      flat, names, f'of {images} images are of one colour, {black} of them black'
+      flat,
+      names,
+      f'of {images} images are of one colour' + (f', {black} of them black' if black else ''),
     ),
     'class_imbalance': _imbalance(labels[1], classes),
   }
