@@ -236,7 +236,8 @@ def _mean(config: ConfigDict, data: dict[str, Any], workdir: Path) -> np.ndarray
   """What the study subtracted from its images."""
   if config.input.subtract == 'none':
     return np.zeros(3, np.float32)
-  found = datasets.load(config.data, config.image_size)
+  room = parallel.room_for_images(config.parallel)
+  found = datasets.load(config.data, config.image_size, room)
   if found.fingerprint != data['fingerprint']:
     raise StudyError(
       f'the images that {workdir} was trained on have changed, so the mean image that it '
