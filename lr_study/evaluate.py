@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import factored, formats, report, rounds, wave
+from lr_study import factored, formats, parallel, report, rounds, wave
 from lr_study import model as models
 from lr_study.config import check
 from lr_study.errors import StudyError
@@ -120,7 +120,7 @@ def read_part(workdir: Path, part: str) -> datasets.Part:
     raise StudyError(
       f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
     )
-  found = datasets.load(config.data, config.image_size)
+  found = datasets.load(config.data, config.image_size, parallel.room_for_images(config.parallel))
   if found.fingerprint != record['data']['fingerprint']:
     raise StudyError(
       f'the images that {workdir} was trained on have changed, so nobody knows which of them it '

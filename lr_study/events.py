@@ -2,8 +2,9 @@
 
 import io
 import shutil
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,14 @@ def write_experiment(folder: Path, trials: int) -> None:
   writer.flush()
 
 
+def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
+  """Shows PNG files, by their names, in TensorBoard's images tab; what `folder` held is deleted."""
+  writer = _Writer(folder)
+  for name, encoded in pictures.items():
+    writer.image(name, encoded)
+  writer.flush()
+
+
 def read(run: Path) -> dict[str, list[tuple[int, float]]]:
   """The curves of one run: tag -> (step, value) of each point, NaN as None."""
   events = EventAccumulator(str(run), size_guidance={'scalars': 0})
@@ -117,6 +126,12 @@ class _Writer:
     # float(): NumPy's scalars are refused or dropped by the protocol buffer.
     value = Summary.Value(tag=tag, simple_value=float(value))
     self._add(Event(wall_time=time.time(), step=int(step), summary=Summary(value=[value])))
+
+  def image(self, tag: str, encoded: bytes) -> None:
+    width, height = struct.unpack('>II', encoded[16:24])  # of a PNG's first chunk
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    value = Summary.Value(tag=tag, image=image)
+    self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
 
   def hparams(self, tag: str, content: plugin_data_pb2.HParamsPluginData) -> None:
     value = Summary.Value(

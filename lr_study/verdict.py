@@ -39,7 +39,7 @@ class Result:
   train_accuracy: float | None
   validation_loss: float | None
   validation_accuracy: float | None
-  validation_balanced_accuracy: float | None
+  validation_balanced_accuracy: float | None = None  # studies before it had a curve have none
 
 
 @dataclasses.dataclass(frozen=True)

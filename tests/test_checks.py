@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from helpers import load
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import alexnet_letters
-from lr_study import data, provenance
+from lr_study import data, provenance, show
+from lr_study.config import check
 from lr_study.data import checks
+from lr_study.errors import StudyError
 
 
 def save(folder, name, image, **options):
@@ -55,7 +58,7 @@ def test_flat_images_are_no_copies_of_each_other():
   found = findings([*flat[:2], scene(1)], [*flat[2:], scene(2)], ([0, 1, 1], [0, 1, 1]))
   assert found['constant'] == (
     4,
-    '4 images are of one colour, 1 of them black: train 0, train 1, val 0',
+    '4 of 6 images are of one colour, 1 of them black: train 0, train 1, val 0',
   )
   assert found['near_across_split'].count == found['identical_across_split'].count == 0
   split = np.zeros((60, 60, 3), np.uint8)
@@ -101,8 +104,8 @@ def test_imbalance_bounds_how_far_the_accuracies_differ():
 
 
 def test_rendered_letters_pass(tiny):
-  """No two of 400 are taken for copies, alike as letters of a typeface are."""
-  tiny.data.per_class = 40
+  """No two of 200 are taken for copies, alike as letters of a typeface are."""
+  tiny.data.per_class = 20
   _, found = load(tiny)
   assert [finding.count for finding in found.checks.values()] == [0] * 5
 
@@ -138,3 +141,36 @@ def test_a_study_tells_its_findings(tmp_path):
   ]
   everything = ' '.join(check['line'] for check in told.values())
   assert '\x1b' not in everything
+
+
+def test_a_data_set_is_shown(tmp_path, capsys):
+  """Pictures on disk and in TensorBoard's images tab; names of classes are no formulas."""
+  root = tmp_path / 'photos'
+  for name in ('$x^', 'a' * 60):
+    for i in range(5):
+      save(root / name, f'{i}.png', scene(i + 9 * len(name), 40 + 10 * i))
+  config = alexnet_letters.get_config()
+  config.image_size = 227
+  config.data.name, config.data.dir = 'image_folder', str(root)
+  config.data.cache_dir, config.data.test_fraction = str(tmp_path / 'cache'), 0.2
+  show.show(check(config), tmp_path / 'out')
+  text = capsys.readouterr().out
+  assert '2 classes; 6 training, 2 validation and 2 test images' in text
+  assert 'Files from 40 x 40 to 80 x 80 pixels, median 60 x 60' in text
+  assert 'Check: none of 2 validation images are training images too' in text
+  events = EventAccumulator(str(tmp_path / 'out' / 'tensorboard'), size_guidance={'images': 0})
+  events.Reload()
+  names = ['contact_sheet', 'counts', 'mean', 'sizes']
+  assert sorted(events.Tags()['images']) == names
+  for name in names:
+    (shown,) = events.Images(name)
+    assert shown.encoded_image_string == (tmp_path / 'out' / f'{name}.png').read_bytes()
+    picture = Image.open(io.BytesIO(shown.encoded_image_string)).convert('RGB')
+    assert picture.size == (shown.width, shown.height)
+    assert np.asarray(picture).std() > 5  # more than a blank sheet
+
+
+def test_pictures_that_cannot_be_written_are_one_line(tiny, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(StudyError, match='cannot write --out'):
+    show.show(check(tiny), tmp_path / 'file')

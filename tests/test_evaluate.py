@@ -25,6 +25,8 @@ def test_the_weights_are_those_that_the_study_judged(small_finished):
     trained = evaluate.load(small_finished, rate)
     found = evaluate.score(trained, validation)
     assert found.accuracy == pytest.approx(trained.result.validation_accuracy, abs=1e-9)
+    balanced = trained.result.validation_balanced_accuracy
+    assert found.balanced_accuracy == pytest.approx(balanced, abs=1e-9)
     assert found.confusion.sum() == len(validation.labels) == 3 * 6
 
 

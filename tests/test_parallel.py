@@ -6,7 +6,7 @@ import pytest
 from conftest import make_tiny
 from helpers import load, train
 
-from lr_study import feed, parallel, trial
+from lr_study import data, feed, parallel, training, trial
 
 RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
 # Sooner or later rounding makes a maximum of a pooling change place, and a loss jumps by 1e-3.
@@ -186,3 +186,22 @@ def test_a_step_lowers_for_cuda(tiny, convolution):
   )
   assert exported.platforms == ('cuda',)
   assert ('feature_group_count = 7' in exported.mlir_module()) == (convolution == 'grouped')
+
+
+def test_balanced_accuracy_is_the_mean_over_classes(tiny):
+  """That of unequal classes beside the accuracy on each class alone; two classes are missing."""
+  config, data_set = load(tiny)
+  keep = np.repeat(np.arange(8), (7, 6, 5, 4, 3, 2, 1, 1))
+  part = data.Part(data_set.train.images[: len(keep)], keep.astype(np.int32))
+
+  def accuracies(part):
+    study = training.prepare(config, data_set._replace(validation=part))
+    running = training.run_together(study, np.arange(2))
+    found = training.evaluate(study, running, running.trials.init(running.seed_T))
+    return found['validation_accuracy'], found['validation_balanced_accuracy']
+
+  alone = [accuracies(data.Part(*(x[keep == label] for x in part)))[0] for label in range(8)]
+  assert np.sum(alone) > 0  # the untrained network is right about some
+  plain, balanced = accuracies(part)
+  np.testing.assert_allclose(balanced, np.mean(alone, 0), atol=1e-12)
+  np.testing.assert_allclose(plain, np.average(alone, 0, np.bincount(keep)), atol=1e-12)

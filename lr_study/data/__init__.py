@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.data import builders, checks, folder, lists, named, stream
+from lr_study.data import builders, checks, folder, images, lists, named, stream
 from lr_study.data.images import RESIZE_MODES
 from lr_study.data.letters import render
 from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
@@ -17,7 +17,17 @@ from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
-__all__ = ['RESIZE_MODES', 'SOURCES', 'SPLITS', 'Dataset', 'Part', 'load', 'load_test', 'split']
+__all__ = [
+  'RESIZE_MODES',
+  'SOURCES',
+  'SPLITS',
+  'Dataset',
+  'Part',
+  'files',
+  'load',
+  'load_test',
+  'split',
+]
 
 SPLITS = ('random', 'unseen')
 
@@ -84,6 +94,21 @@ def load_test(config: ConfigDict, image_size: int) -> Part:
   """The test part, which no sweep reads: what `load` leaves out, with the same arguments."""
   source, (*_, test) = _open(config, image_size)
   return Part(Stored(source, test, image_size, config.resize).load(), source.labels[test])
+
+
+def files(config: ConfigDict, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+  """What the files of a data set are like; with the arguments of `load`.
+
+  Returns:
+    Images of each class in each part, int (3, classes), in the order TRAIN, VALIDATION, TEST;
+    width and height of the file of each of these images in pixels, int (images, 2).
+  """
+  source, parts = _open(config, image_size)
+  counts = [np.bincount(source.labels[of], minlength=len(source.classes)) for of in parts]
+  sizes = images.in_threads(
+    lambda item: images.size(source.items[int(item)]['image']), np.concatenate(parts)
+  )
+  return np.stack(counts), np.asarray(sizes)
 
 
 def split(

@@ -49,7 +49,8 @@ class Finding(NamedTuple):
 def traits(images: np.ndarray) -> Traits:
   """Of uint8 images (n, size, size, 3)."""
   size = images.shape[1]
-  grey = images.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+  weights = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
+  grey = sum(weight * images[..., channel] for channel, weight in enumerate(weights))
   waves = scipy.fft.dct(np.eye(size), axis=0, norm='ortho')[:_FREQUENCIES].astype(np.float32)
   found = (waves @ grey @ waves.T).reshape(len(images), -1)[:, 1:]
   # An image of one colour has one brightness; whether the colour is one too is asked of few.
@@ -84,7 +85,8 @@ def check(
   Returns:
     A finding for each check, in the order in which people should read them.
   """
-  (train, validation), total = found, len(labels[1])
+  (train, validation), images = found, sum(map(len, labels))
+  of_validation = f'{len(labels[1])} validation images'
   same = _identical(train, validation)
   near = np.where(same < 0, _near(train, validation), -1)
   clash = [_contradictory(f.digest, of) for f, of in zip(found, labels, strict=True)]
@@ -92,15 +94,19 @@ def check(
   black = sum(int(f.black.sum()) for f in found)
   return {
     'identical_across_split': _across(
-      same, names, f'of {total} validation images are training images too', 'is'
+      same, names, f'of {of_validation} are training images too', 'is'
     ),
     'near_across_split': _across(
-      near, names, f'of {total} validation images are near copies of training images', 'is like'
+      near, names, f'of {of_validation} are near copies of training images', 'is like'
     ),
     'contradictory_labels': _within(
-      clash, names, 'images equal another one that has another label'
+      clash, names, f'of {images} images equal another one that has another label'
     ),
-    'constant': _within(flat, names, f'images are of one colour, {black} of them black'),
+    'constant': _within(
+      flat,
+      names,
+      f'of {images} images are of one colour' + (f', {black} of them black' if black else ''),
+    ),
     'class_imbalance': _imbalance(labels[1], classes),
   }
 
@@ -161,7 +167,7 @@ def _within(hits: Sequence[np.ndarray], names: Sequence[Sequence[str]], what: st
 
 
 def _finding(count: int, what: str, examples: Sequence[str]) -> Finding:
-  return Finding(count, f'{count or "no"} {what}' + (f': {", ".join(examples)}' if count else ''))
+  return Finding(count, f'{count or "none"} {what}' + (f': {", ".join(examples)}' if count else ''))
 
 
 def _imbalance(labels: np.ndarray, classes: Sequence[str]) -> Finding:

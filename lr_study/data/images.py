@@ -59,6 +59,12 @@ def decode(encoded: bytes) -> Image.Image:
     raise ValueError(str(error) or type(error).__name__) from error
 
 
+def size(encoded: bytes) -> tuple[int, int]:
+  """Width and height of an image file, in pixels as they are stored; nothing is decoded."""
+  with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
+    return image.size
+
+
 def resize(image: Image.Image, size: int, mode: str) -> np.ndarray:
   """Makes an RGB image square as DIGITS does (digits/utils/image.py, resize_image).
 
