@@ -65,9 +65,9 @@ def write(study: Study, trained: Trained) -> str:
     '## Data',
     _data(config.data, record),
     '## Training',
-    f'{record["data"]["train"]} images, {result.epochs} epochs, batch size {config.batch_size}, '
+    f'{record["data"]["train"]} images, {result.epochs} epochs, batch size {result.batch_size}, '
     f'momentum {config.optimizer.momentum:g}, weight decay {config.optimizer.weight_decay:g}, '
-    f'schedule {config.schedule.name}, on {record["device"]}. Commit of lr_study: '
+    f'schedule {result.schedule}, on {record["device"]}. Commit of lr_study: '
     f'{record["commit"] or "unknown"}. Fingerprint of the images: {record["data"]["fingerprint"]}.',
   ]
   return '\n\n'.join(parts) + '\n'
