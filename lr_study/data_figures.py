@@ -1,5 +1,6 @@
 """Pictures of a data set: a contact sheet, counts, sizes of its files, the mean image."""
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -30,7 +31,12 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
   Returns:
     PNG files by their names without ending: contact_sheet, counts, sizes, mean.
   """
-  with matplotlib.rc_context(STYLE | {'axes.grid': False, 'axes.spines.right': False}):
+  with (
+    matplotlib.rc_context(STYLE | {'axes.grid': False, 'axes.spines.right': False}),
+    warnings.catch_warnings(),
+  ):
+    # A class's name may be in a script that the font lacks; boxes stand for it then.
+    warnings.filterwarnings('ignore', 'Glyph .* missing')
     pictures = {
       'contact_sheet': _contact_sheet(data),
       'counts': _counts(data.classes, counts),
@@ -68,11 +74,12 @@ def _contact_sheet(data: Dataset) -> Figure:
       transform=row[0].transAxes,
       parse_math=False,
     )
+  grid[0][0].set_title(_cut(data.classes), loc='left', fontsize=9)
   return figure
 
 
 def _counts(classes: Sequence[str], counts: np.ndarray) -> Figure:
-  """A bar a class, of what is trained, validated and tested on; in blocks where they are many."""
+  """A bar a class: the images to train, to validate and to test on."""
   shown = counts[:, :_ROWS]
   figure = Figure(figsize=(5.2, 0.22 * shown.shape[1] + 1.2))
   axes = figure.add_subplot(xlabel='images')
@@ -85,6 +92,8 @@ def _counts(classes: Sequence[str], counts: np.ndarray) -> Figure:
     np.arange(len(start)), [_short(name) for name in classes[:_ROWS]], parse_math=False
   )
   axes.invert_yaxis()
+  axes.margins(y=0.01)
+  axes.set_ylabel(_cut(classes))
   axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
   axes.legend(frameon=False, loc='lower center', bbox_to_anchor=(0.5, 1), ncols=3)
   return figure
@@ -97,9 +106,7 @@ def _sizes(sizes: np.ndarray) -> Figure:
     xscale='log', yscale='log', xlabel='width of the file (pixels)', ylabel='height (pixels)'
   )
   pairs, counts = np.unique(sizes, axis=0, return_counts=True)
-  axes.scatter(
-    *pairs.T, s=8 + 200 * counts / counts.max(), color='tab:blue', alpha=0.4, linewidth=0
-  )
+  axes.scatter(*pairs.T, s=8 + 200 * counts / len(sizes), color='tab:blue', alpha=0.4, linewidth=0)
   low, high = 0.7 * sizes.min(), 1.4 * sizes.max()
   axes.plot([low, high], [low, high], color='gray', linewidth=0.6, zorder=0)
   axes.set(xlim=(low, high), ylim=(low, high), aspect='equal')
@@ -128,3 +135,7 @@ def _mean(mean: np.ndarray) -> Figure:
 def _short(name: str) -> str:
   name = formats.printable(name)
   return name if len(name) <= _NAME else name[: _NAME - 1] + '…'
+
+
+def _cut(classes: Sequence[str]) -> str:
+  return f'the first {_ROWS} of {len(classes)} classes' if len(classes) > _ROWS else ''

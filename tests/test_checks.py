@@ -146,7 +146,7 @@ def test_a_study_tells_its_findings(tmp_path):
 def test_a_data_set_is_shown(tmp_path, capsys):
   """Pictures on disk and in TensorBoard's images tab; names of classes are no formulas."""
   root = tmp_path / 'photos'
-  for name in ('$x^', 'a' * 60):
+  for name in ('$x^ 日本', 'a' * 60):
     for i in range(5):
       save(root / name, f'{i}.png', scene(i + 9 * len(name), 40 + 10 * i))
   config = alexnet_letters.get_config()
