@@ -4,6 +4,8 @@
 
 A small network on 16-pixel letters for three epochs, so that a trial takes a fraction of a second;
 the rates are a factor of 2 apart about the best one, whose neighbours are hard to tell from it.
+Twelve minutes of one core's time. The set held the best rate in 40 studies of 40 and had 3.1 of the
+6 rates; the rate named best was it in 65 %, with a stated 67 % (docs/calibration.json).
 """
 
 from ml_collections import ConfigDict
