@@ -1,0 +1,33 @@
+"""A range test beside what a finished sweep found: python scripts/range_test.py --workdir W"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+
+from absl import flags
+
+from lr_study import climb, cli, evaluate, parallel
+from lr_study.errors import StudyError
+from lr_study.workdir import write_text
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
+
+
+def main() -> None:
+  if not _WORKDIR.value:
+    raise StudyError('no --workdir; try --workdir runs/alexnet_letters_quick')
+  workdir = Path(_WORKDIR.value)
+  study = evaluate.read_study(workdir)
+  if len(set(study.config.learning_rates)) == 1:
+    raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
+  parallel.keep_compiled_programs()
+  found = climb.climb(study.config)
+  write_text(workdir / 'range_test.json', json.dumps(climb.as_json(found), allow_nan=False) + '\n')
+  climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
+  print(climb.table(found, study.results, study.verdict))
+
+
+if __name__ == '__main__':
+  cli.run(main)
