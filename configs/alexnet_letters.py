@@ -32,6 +32,9 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
   config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
 
+  config.sharpness_images = 0  # to measure sharpness on after each epoch, in one batch, against
+  # the edge of stability 2 (1 + momentum) / rate; it takes 20 times as long as their gradients
+
   config.data = ConfigDict()
   config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS
   config.data.dir = ''  # of image_folder: one sub-folder a class; of image_list: the lists

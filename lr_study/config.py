@@ -67,6 +67,7 @@ FIELDS: dict[str, Check] = {
   'log_every_steps': _COUNT,
   'checkpoint_minutes': _POSITIVE,
   'checkpoint_steps': _COUNT_OR_0,
+  'sharpness_images': _COUNT_OR_0,
   'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
   'data.dir': _PATH,
   'data.validation_dir': _PATH,

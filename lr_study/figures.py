@@ -39,6 +39,7 @@ def draw(
   all_rates.png: loss and validation accuracy of all trials.
   accuracy_by_rate.png: final accuracy against the rate, diverged rates as crosses.
   schedule.png: each rate over the epochs.
+  sharpness.png: where it was measured, sharpness and its edge over the epochs.
   """
   folder.mkdir(exist_ok=True)
   with matplotlib.rc_context(_STYLE):
@@ -48,6 +49,8 @@ def draw(
     _all_rates(history, results, guessing_loss).savefig(folder / 'all_rates.png')
     _accuracy_by_rate(results, verdict).savefig(folder / 'accuracy_by_rate.png')
     _schedule(results, schedule, history).savefig(folder / 'schedule.png')
+    if np.isfinite(history.epochs['sharpness']).any():
+      _sharpness(results, history).savefig(folder / 'sharpness.png')
 
 
 def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:
@@ -177,6 +180,36 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
       )
   _epoch_axis(axes, len(history.epochs['train_loss']))
   axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
+  return figure
+
+
+def _sharpness(results: Sequence[Result], history: History) -> Figure:
+  figure = Figure(figsize=(8.4, 3.4), layout='constrained')
+  left, right = figure.subplots(1, 2, subplot_kw={'yscale': 'log'})
+  sharpness, edge = history.epochs['sharpness'], history.epochs['sharpness_edge']
+  sharpness = np.where(sharpness > 0, sharpness, np.nan)  # the axis is logarithmic
+  epochs, labels = np.arange(1, len(edge) + 1), set()
+  for trial, (result, colour) in enumerate(zip(results, _colours(results), strict=True)):
+    if np.isnan(sharpness[:, trial]).all():
+      continue
+    label = formats.rate(result.learning_rate)
+    label = '_' + label if label in labels else label
+    labels.add(label)
+    left.plot(epochs, edge[:, trial], color=colour, linewidth=1, linestyle=':')
+    for axes, curve in ((left, sharpness), (right, sharpness / edge)):
+      axes.plot(epochs, curve[:, trial], color=colour, marker='o', markersize=3, label=label)
+  left.plot([], [], color='black', linewidth=1, linestyle=':', label='edge')
+  left.set_ylabel('sharpness of the loss')
+  right.set_ylabel('sharpness / edge of stability')
+  right.axhline(1, color='black', linewidth=1, linestyle=':')
+  for axes in (left, right):
+    _epoch_axis(axes, len(epochs))
+  figure.legend(
+    *left.get_legend_handles_labels(),
+    loc='outside right center',
+    title='learning rate',
+    frameon=False,
+  )
   return figure
 
 

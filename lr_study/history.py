@@ -11,7 +11,15 @@ from lr_study.errors import StudyError
 from lr_study.workdir import write_text
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
-EPOCH_CURVES = ('train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy')
+EPOCH_CURVES = (
+  'train_loss',
+  'train_accuracy',
+  'validation_loss',
+  'validation_accuracy',
+  'update_ratio',  # of the last step: the norm of what it added to the weights, by theirs
+  'sharpness',  # where it is measured; see curvature.py
+  'sharpness_edge',
+)
 
 
 class History:

@@ -210,6 +210,21 @@ def apply(
   return model.apply({'params': params}, images, train=dropout_key is not None, rngs=rngs)
 
 
+def layer_outputs(
+  model: Network, params: Params, images: jax.Array, dropout_key: jax.Array
+) -> dict[str, jax.Array]:
+  """In training, what each layer with weights gives, before its activation, by the layer's name."""
+  _, found = model.apply(
+    {'params': params},
+    images,
+    train=True,
+    rngs={'dropout': dropout_key},
+    capture_intermediates=True,
+    mutable=['intermediates'],
+  )
+  return {name: found['intermediates'][name]['__call__'][0] for name in params}
+
+
 def apply_factored(
   model: Network,
   params: Params,

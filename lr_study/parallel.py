@@ -55,7 +55,12 @@ class Trials(NamedTuple):
     fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
       The given state_T is donated.
     eval_step(state_T, arrays, start) -> totals_T: images start to start + eval_batch.
-    memory(arrays) -> Memory: what these need; compiles them.
+    update_ratio(state_T, rate_T, seed_T, arrays, order_T, start) -> ratio_T: the norm of what
+      `train_step` with the same arguments would add to the weights, by theirs.
+    sharpness(state_T, arrays) -> sharpness_T: of the loss of all these images, right after a fold.
+    examine(state_T, seed_T, arrays, order_T, start) -> outputs_T, gradients_T: of each layer in
+      the step that `train_step` would take; right after a fold.
+    memory(arrays) -> Memory: what these need but for the last three; compiles them.
   """
 
   to_devices: Callable[[Any], Any]
@@ -65,6 +70,9 @@ class Trials(NamedTuple):
   train_step: Callable[..., tuple[Any, Any]]
   fold: Callable[[Any], Any]
   eval_step: Callable[[Any, Arrays, int], Any]
+  update_ratio: Callable[..., Any]
+  sharpness: Callable[[Any, Arrays], Any]
+  examine: Callable[..., Any]
   memory: Callable[[Arrays], Memory]
   fold_every: int
 
@@ -99,7 +107,7 @@ def make_trials(
   rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
   seed_of = np.asarray(seeds)[rows]
   one_seed = bool((seed_of == seed_of[..., :1]).all())
-  init, order, gradient, update, fold, eval_step = _programs(
+  init, order, gradient, update, fold, eval_step, ratio, sharpness, examine = _programs(
     trial, how, batch_size, eval_batch, one_seed
   )
 
@@ -116,6 +124,18 @@ def make_trials(
       new_T.append(update(state, of_params, rate))
       metrics_T.append(metrics)
     return new_T, metrics_T
+
+  def update_ratio(state_T, rate_T, seed_T, arrays, order_T, start):
+    return [
+      ratio(state, gradient(state, seed, arrays, order, start)[0], rate)
+      for state, rate, seed, order in zip(state_T, rate_T, seed_T, order_T, strict=True)
+    ]
+
+  def look(state_T, seed_T, arrays, order_T, start):
+    return [
+      examine(state, seed, arrays, order, start)
+      for state, seed, order in zip(state_T, seed_T, order_T, strict=True)
+    ]
 
   def memory(arrays):
     place = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
@@ -166,6 +186,9 @@ def make_trials(
     train_step=train_step,
     fold=by_call(fold),
     eval_step=by_call(eval_step),
+    update_ratio=update_ratio,
+    sharpness=by_call(sharpness),
+    examine=look,
     memory=memory,
     fold_every=trial.fold_every,
   )
@@ -178,7 +201,8 @@ def _programs(
   """The compiled functions, for any number of trials: those that stay when some leave find them.
 
   Returns:
-    init, order, gradient, update, fold, eval_step, on one call's trials.
+    init, order, gradient, update, fold, eval_step, update_ratio, sharpness, examine, on one
+    call's trials.
   """
 
   def init(seed_T):
@@ -190,15 +214,18 @@ def _programs(
 
     return jax.vmap(permutation)(seed_T)
 
-  def gradient(state_T, seed_T, arrays, order_T, start):
-    def of_trial(state, seed, order):
-      index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-      batch = Batch(arrays.images[index], arrays.labels[index])
-      return trial.gradient(state, batch, arrays.mean, _keys(seed)[2])
+  def on_batch(function):
+    def of_trials(state_T, seed_T, arrays, order_T, start):
+      def of_trial(state, seed, order):
+        index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
+        batch = Batch(arrays.images[index], arrays.labels[index])
+        return function(state, batch, arrays.mean, _keys(seed)[2])
 
-    if one_seed:
-      return jax.vmap(of_trial, in_axes=(0, None, None))(state_T, seed_T[0], order_T[0])
-    return jax.vmap(of_trial)(state_T, seed_T, order_T)
+      if one_seed:
+        return jax.vmap(of_trial, in_axes=(0, None, None))(state_T, seed_T[0], order_T[0])
+      return jax.vmap(of_trial)(state_T, seed_T, order_T)
+
+    return of_trials
 
   def eval_step(state_T, arrays, start):
     # The last batch may hang over the end: those indices are clipped and weigh nothing.
@@ -209,6 +236,10 @@ def _programs(
     )
     weight = index < len(arrays.labels)
     return jax.vmap(lambda state: trial.eval_step(state, batch, arrays.mean, weight))(state_T)
+
+  def sharpness(state_T, arrays):
+    batch = Batch(arrays.images, arrays.labels)
+    return jax.vmap(lambda state: trial.sharpness(state, batch, arrays.mean))(state_T)
 
   def compiled(function, in_axes, donates=False, options=None):
     donated = 0 if donates else ()
@@ -221,10 +252,13 @@ def _programs(
     # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
     compiled(init, (0,), options=quick),
     compiled(order, (0, None, 0), options=quick),
-    compiled(gradient, (0, 0, 0, 0, None)),
+    compiled(on_batch(trial.gradient), (0, 0, 0, 0, None)),
     compiled(jax.vmap(trial.update), (0, 0, 0), donates=True),
     compiled(jax.vmap(trial.fold), (0,), donates=True),
     compiled(eval_step, (0, 0, None)),
+    compiled(jax.vmap(trial.update_ratio), (0, 0, 0)),
+    compiled(sharpness, (0, 0)),
+    compiled(on_batch(trial.examine), (0, 0, 0, 0, None)),
   )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lr_study import formats
+from lr_study import curvature, formats
 from lr_study.errors import StudyError
 from lr_study.verdict import Result, Verdict
 from lr_study.workdir import write_text
@@ -53,13 +53,15 @@ def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
 
 def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:
   config, data = study['config'], study['data']
+  sharp = any(result.sharpness is not None for result in results)
   lines = [
     '# Which learning rate?',
     '',
     f'**{verdict.sentence}**',
     '',
-    '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |',
-    '| ---: | ---: | ---: | ---: | ---: | --- | --- |',
+    '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |'
+    + (' sharpness | of the edge |' if sharp else ''),
+    '| ---: | ---: | ---: | ---: | ---: | --- | --- |' + (' ---: | --- |' if sharp else ''),
   ]
   for r in results:
     figures = (
@@ -70,6 +72,7 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
       formats.percent(r.validation_accuracy),
       r.status,
       r.evidence,
+      *(_sharpness(r) if sharp else ()),
     )
     lines.append(f'| {" | ".join(figures)} |')
   model, optimizer = config['model'], config['optimizer']
@@ -90,10 +93,27 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '![All trials](figures/all_rates.png)',
     '',
   ]
+  if sharp:
+    lines += [_ABOUT_SHARPNESS, '', '![Sharpness](figures/sharpness.png)', '']
   if data['left_out']:
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
     lines += [f'    {" ".join(name.splitlines())}' for name in data['left_out']] + ['']
   return '\n'.join(lines)
+
+
+_ABOUT_SHARPNESS = (
+  "Sharpness is the largest eigenvalue of the loss's Hessian at the end, on the training images "
+  'of sharpness_images. Above its edge, 2 (1 + momentum) / rate, steps along that direction '
+  'overshoot more each time (Cohen et al., 2021). That is for the gradient of all images: at a '
+  'small batch size the edge is a guide, and training may break well below it.'
+)
+
+
+def _sharpness(result: Result) -> tuple[str, str]:
+  if result.sharpness is None:
+    return '–', '–'
+  side = curvature.side(result.sharpness, result.sharpness_edge)
+  return f'{result.sharpness:.3g}', f'{side} {result.sharpness_edge:.3g}'
 
 
 def _saved(planned: int, run: int) -> str:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import curvature, parallel
 from lr_study import data as datasets
-from lr_study import parallel
 from lr_study.clock import Clock
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
@@ -26,6 +26,7 @@ class Sweep(NamedTuple):
   validation: parallel.Arrays
   images: tuple[int, int]  # training, validation
   clock: Clock
+  sharpness: parallel.Arrays | None  # the images that it is measured on; None: it is not
 
 
 class Running(NamedTuple):
@@ -55,6 +56,7 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
     parallel.share(parallel.Arrays(*data.validation, mean), config.parallel),
     (len(data.train.labels), len(data.validation.labels)),
     Clock(),
+    _sharpness_images(config, data, mean),
   )
 
 
@@ -88,21 +90,28 @@ def train_steps(
   first: int,
   last: int,
   interrupt: Interrupt | None = None,
-) -> tuple[Any, dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch, fewer after a signal; the curves are (steps, trials)."""
-  config, trials, metrics = sweep.config, running.trials, []
+) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Steps `first` to `last` of an epoch, fewer after a signal.
+
+  Returns:
+    The state, the curves over steps, (steps, trials), and, if the last step of the epoch was
+    among them, what is known of it alone, (trials,): its update by the weights.
+  """
+  config, trials, metrics, ends = sweep.config, running.trials, [], {}
   order_T = trials.order(running.seed_T, epoch if config.data.reshuffle else 0, sweep.train)
   for step in range(first, last):
-    state_T, metrics_T = trials.train_step(
-      state_T, running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size
-    )
+    batch = (running.rate_T, running.seed_T, sweep.train, order_T, step * config.batch_size)
+    if step + 1 == sweep.steps_per_epoch:
+      ends['update_ratio'] = trials.to_host(trials.update_ratio(state_T, *batch))
+    state_T, metrics_T = trials.train_step(state_T, *batch)
     metrics.append(metrics_T)
     if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
       state_T = trials.fold(state_T)
     if interrupt and interrupt.signum:
       break
   rows = [trials.to_host(metrics_T) for metrics_T in metrics]
-  return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+  curves = {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+  return state_T, curves, ends
 
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
@@ -118,3 +127,27 @@ def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarr
     'validation_loss': np.sum([t.loss for t in totals], 0, np.float64) / images,
     'validation_accuracy': np.sum([t.correct for t in totals], 0, np.float64) / images,
   }
+
+
+def measure_sharpness(
+  sweep: Sweep, running: Running, state_T: Any, height: float
+) -> dict[str, np.ndarray]:
+  """Sharpness and where its edge lies at this height of the schedule, (trials,); or nothing."""
+  if sweep.sharpness is None:
+    return {}
+  trials = running.trials
+  with sweep.clock('sharpness'):
+    found = trials.to_host(trials.sharpness(state_T, sweep.sharpness))
+  edges = curvature.edge(trials.to_host(running.rate_T) * height, sweep.config.optimizer.momentum)
+  return {'sharpness': found, 'sharpness_edge': edges}
+
+
+def _sharpness_images(
+  config: ConfigDict, data: datasets.Dataset, mean: np.ndarray
+) -> parallel.Arrays | None:
+  """The same ones for all trials and at all times, drawn from all classes."""
+  if not config.sharpness_images:
+    return None
+  images = np.random.default_rng(0).permutation(len(data.train.labels))[: config.sharpness_images]
+  chosen = parallel.Arrays(data.train.images[images], data.train.labels[images], mean)
+  return parallel.share(chosen, config.parallel)

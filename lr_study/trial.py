@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from lr_study import factored
+from lr_study import curvature, factored
 from lr_study import model as models
 from lr_study.optimizer import make_optimizer
 from lr_study.preprocess import input_shape, make_preprocess
@@ -64,6 +64,9 @@ class Trial(NamedTuple):
   eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
   fold_every: int
   computed: str  # how, for people
+  update_ratio: Callable[[State, Gradient, jax.Array], jax.Array]
+  sharpness: Callable[[State, Batch, jax.Array], jax.Array]
+  examine: Callable[[State, Batch, jax.Array, jax.Array], tuple[models.Params, models.Params]]
 
 
 def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
@@ -78,6 +81,11 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
     is 1 for an image that counts and 0 for padding.
+  update_ratio(state, gradient, learning_rate) -> ratio: the norm of what `update` would add to
+    the weights, by theirs.
+  sharpness(state, batch, mean) -> sharpness: of the loss of one batch, without dropout and
+    augmentation; right after a fold.
+  examine(state, batch, mean, key) -> outputs, gradients: of a step, of each layer; after a fold.
   """
   model = models.make_model(config.model, classes)
   schedule = make_schedule(config.schedule, steps_per_epoch, config.epochs)
@@ -105,9 +113,12 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     logits, layer_inputs = models.apply_factored(model, params, factors, taps, inputs, key)
     return cross_entropy(logits, labels).mean(), (logits, layer_inputs)
 
-  def gradient(state, batch, mean, key):
+  def prepare(state, batch, mean, key):
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inputs = preprocess(batch.images, mean, augment_key)
+    return preprocess(batch.images, mean, augment_key), dropout_key
+
+  def gradient(state, batch, mean, key):
+    inputs, dropout_key = prepare(state, batch, mean, key)
     taps = {n: jnp.zeros((len(inputs), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
       state.params, taps, state.factors, inputs, batch.labels, dropout_key
@@ -117,13 +128,22 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     metrics = StepMetrics(loss, accuracy, factored.norm(of_params, x, g))
     return Gradient(of_params, x, g), metrics
 
-  def update(state, gradient, learning_rate):
+  def descend(state, gradient, learning_rate):
+    """The update, the optimiser's new state, and the factors that the update's kernels are of."""
     of_params, x, g = gradient
     of_params, factors = factored.push(of_params, state.factors, x, g, state.step)
     updates, opt_state = optimizer.update(
       of_params, state.opt_state, state.params, learning_rate=learning_rate
     )
+    return updates, opt_state, factors
+
+  def update(state, gradient, learning_rate):
+    updates, opt_state, factors = descend(state, gradient, learning_rate)
     return State(optax.apply_updates(state.params, updates), opt_state, factors, state.step + 1)
+
+  def update_ratio(state, gradient, learning_rate):
+    updates, _, factors = descend(state, gradient, learning_rate)
+    return factored.weights_norm(updates, factors) / factored.weights_norm(state.params, factors)
 
   def fold(state):
     params, opt_state, factors = factored.fold(
@@ -139,7 +159,27 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
     return Totals(jnp.sum(loss), jnp.sum(hits))
 
-  return Trial(init, gradient, update, fold, eval_step, fold_every, computed)
+  def sharpness(state, batch, mean):
+    inputs = preprocess(batch.images, mean, None)
+
+    def loss(params):
+      return cross_entropy(models.apply(model, params, inputs), batch.labels).mean()
+
+    return curvature.sharpness(loss, factored.merge(state.params, state.factors))
+
+  def examine(state, batch, mean, key):
+    inputs, dropout_key = prepare(state, batch, mean, key)
+    params = factored.merge(state.params, state.factors)
+
+    def loss(params):
+      logits = models.apply(model, params, inputs, dropout_key)
+      return cross_entropy(logits, batch.labels).mean()
+
+    return models.layer_outputs(model, params, inputs, dropout_key), jax.grad(loss)(params)
+
+  return Trial(
+    init, gradient, update, fold, eval_step, fold_every, computed, update_ratio, sharpness, examine
+  )
 
 
 def _factored_layers(

@@ -36,6 +36,9 @@ class Result:
   train_accuracy: float | None
   validation_loss: float | None
   validation_accuracy: float | None
+  update_ratio: float | None = None  # of the last step: its update's norm, by the weights'
+  sharpness: float | None = None  # at the end, None where it was not measured; see curvature.py
+  sharpness_edge: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _result(
   losses = history.steps['loss'][:, trial]
   per_epoch = len(losses) // len(history.epochs['train_loss'])
   bad = first_bad_step(history, trial)
-  last = {name: float(curve[-1, trial]) for name, curve in history.epochs.items()}
+  last = {name: _finite(curve[-1, trial]) for name, curve in history.epochs.items()}
   if bad is not None:
     finite = losses[:bad][np.isfinite(losses[:bad])]
     last_loss = float(finite[-1]) if len(finite) else None
@@ -114,6 +117,10 @@ def _result(
       f'guessing costs {formats.loss(guessing_loss)}'
     )
   return Result(rate, seed, status, evidence, bad, last_loss, steps, steps // per_epoch, **last)
+
+
+def _finite(value: float) -> float | None:
+  return float(value) if np.isfinite(value) else None
 
 
 def judge(trials: Sequence[Result], validation_labels: np.ndarray) -> Verdict:

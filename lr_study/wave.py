@@ -12,8 +12,16 @@ from lr_study.checkpoint import Checkpoints
 from lr_study.events import Events
 from lr_study.history import History
 from lr_study.interrupt import Interrupt, Stopped
-from lr_study.schedule import make_schedule
-from lr_study.training import Running, Sweep, evaluate, keep, run_together, train_steps
+from lr_study.schedule import Schedule, make_schedule
+from lr_study.training import (
+  Running,
+  Sweep,
+  evaluate,
+  keep,
+  measure_sharpness,
+  run_together,
+  train_steps,
+)
 
 FINISHED = 'finished'  # a file beside the curves of trials that have ended
 
@@ -51,7 +59,7 @@ def train(sweep: Sweep, folder: Path, wave: int, waves: np.ndarray, count: int) 
   title = f'wave {wave + 1} of {max(waves) + 1}' if waves.any() else 'training'
 
   def like(done: int) -> Any:
-    return parallel.state_of(sweep.trial, len(history.running(_chunk_start(done, sweep))))
+    return parallel.state_of(sweep.trial, len(saved_columns(history, done, sweep)))
 
   with contextlib.closing(
     Checkpoints(workdir.place(folder / 'checkpoints', wave, waves))
@@ -60,13 +68,13 @@ def train(sweep: Sweep, folder: Path, wave: int, waves: np.ndarray, count: int) 
     if done:
       progress.note(f'Going on from step {done}' + (f' of {title}' if waves.any() else ''))
     _replay(events, history, done, sweep)
-    columns = history.running(_chunk_start(done, sweep))
+    columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
       running, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
       view = progress.TrainingView(sweep.learning_rates, sweep.seeds, total, config.epochs, title)
       with Interrupt() as interrupt, view:
-        _train_steps(sweep, files, view, interrupt, running, state_T, done)
+        _train_steps(sweep, files, schedule, view, interrupt, running, state_T, done)
   trials = range(len(sweep.seeds))
   events.close([verdict.first_bad_step(history, trial) is not None for trial in trials])
   workdir.write_text(workdir.place(folder / 'history', wave, waves) / FINISHED, '')
@@ -90,6 +98,7 @@ def _start(
 def _train_steps(
   sweep: Sweep,
   files: Files,
+  schedule: Schedule,
   view: progress.TrainingView,
   interrupt: Interrupt,
   running: Running,
@@ -109,10 +118,11 @@ def _train_steps(
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
     with clock('steps'):
-      state_T, curves = train_steps(
+      state_T, curves, ends = train_steps(
         sweep, running, state_T, epoch, done - start, stop - start, interrupt
       )
     history.write_steps(done, curves, running.columns)
+    history.write_epoch(epoch, ends, running.columns)
     done += len(curves['loss'])
     if done == stop:
       with clock('curves'):
@@ -127,6 +137,7 @@ def _train_steps(
     if done == start + per_epoch:
       with clock('evaluation'):
         means = evaluate(sweep, running, state_T)
+      means |= measure_sharpness(sweep, running, state_T, float(schedule(done - 1)))
       with clock('curves'):
         means |= history.epoch_means(start, done, running.columns)
         history.write_epoch(epoch, means, running.columns)
@@ -142,6 +153,11 @@ def _train_steps(
       saved, saved_at = done, time.monotonic()
     if stops:
       raise Stopped(interrupt.signum)
+
+
+def saved_columns(history: History, done: int, sweep: Sweep) -> np.ndarray:
+  """The trials that a checkpoint at `done` steps holds: diverged ones leave after their chunk."""
+  return history.running(_chunk_start(done, sweep))
 
 
 def _chunk_start(done: int, sweep: Sweep) -> int:

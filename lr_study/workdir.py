@@ -30,6 +30,7 @@ CONTENT = (
   'tensorboard',
   'history',
   'figures',
+  'diverged',
   'results.json',
   'results.csv',
   'summary.md',
