@@ -33,7 +33,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
 
   config.sharpness_images = 0  # to measure sharpness on after each epoch, in one batch, against
-  # the edge of stability 2 (1 + momentum) / rate; it takes 20 times as long as their gradients
+  # the edge of stability, 2 (1 + momentum) / rate; it takes 20 products with the Hessian
 
   config.data = ConfigDict()
   config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-# Of Lanczos's method. On the quick AlexNet 10 come within 2 % of what 80 find, 20 within 0.1 %.
+# Of Lanczos's method. On the quick AlexNet, at the start and once it has learned, 5 come within 1 %
+# of what 60 find and 10 within 1e-5 of it: a few eigenvalues stand far out of the rest.
 ITERATIONS = 20
 
 

@@ -13,16 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import curvature, factored, formats, parallel, workdir
 from lr_study import data as datasets
-from lr_study import factored, formats, parallel, workdir
 from lr_study.checkpoint import Checkpoints
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.history import History, read_waves
-from lr_study.training import Running, Sweep, prepare, run_together, train_steps
+from lr_study.schedule import make_schedule
+from lr_study.training import (
+  Running,
+  Sweep,
+  measure_sharpness,
+  prepare,
+  run_together,
+  train_steps,
+)
 from lr_study.wave import curves, saved_columns
 
 _SHOWN = 10  # steps whose gradients are shown
+_SHARPNESS_IMAGES = 20  # where the study has no number of its own
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))  # whose square float32 can hold
 
 
@@ -31,8 +40,9 @@ class Diagnosis(NamedTuple):
 
   recorded: the first bad step in the study's curves. first_bad_step: that of the replay, None
   if it did not break. replayed_from: steps done at its start. losses, gradient_norms: of the
-  steps up to the bad one, (steps,). weight_norms: of each layer at the last finite state.
-  broke: what was not finite first. saved: where the last finite state is.
+  steps up to the bad one, (steps,). sharpness and its edge: at the start of the replay.
+  weight_norms: of each layer at the last finite state. broke: what was not finite first.
+  saved: where the last finite state is.
   """
 
   learning_rate: float
@@ -42,6 +52,8 @@ class Diagnosis(NamedTuple):
   replayed_from: int
   losses: np.ndarray
   gradient_norms: np.ndarray
+  sharpness: float
+  sharpness_edge: float
   weight_norms: dict[str, float]
   broke: str
   saved: Path | None
@@ -73,8 +85,10 @@ def diagnose(folder: Path, learning_rate: float, seed: int) -> Diagnosis:
     )
     running = run_together(alone, np.arange(1))
     state_T = running.trials.to_devices(state) if done else running.trials.init(running.seed_T)
+    height = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)(done)
+    sharpness = measure_sharpness(alone, running, state_T, float(height))
     found = _replay(alone, running, state_T, done, recorded + config.log_every_steps)
-    return _describe(alone, running, found, folder, recorded, done)
+    return _describe(alone, running, found, folder, recorded, done, sharpness)
 
 
 def describe(found: Diagnosis) -> str:
@@ -84,9 +98,12 @@ def describe(found: Diagnosis) -> str:
     f'learning rate {rate}, seed {found.seed}: in the study its first bad step was '
     f'{found.recorded}; replayed alone from step {after} on it '
     + (f'was {found.first_bad_step}' if found.first_bad_step else 'did not break'),
+    f'sharpness at step {after}: {found.sharpness:.3g}, '
+    f'{curvature.side(found.sharpness, found.sharpness_edge)} the edge of stability, '
+    f'{found.sharpness_edge:.3g} (2 (1 + momentum) / rate: a guide at small batch sizes)',
   ]
   if found.first_bad_step is None:
-    return lines[0]
+    return '\n'.join(lines)
   shown = range(max(0, len(found.losses) - _SHOWN), len(found.losses))
   lines += ['', f'{"step":>8}  {"loss":>10}  {"gradient norm":>13}']
   lines += [
@@ -130,10 +147,17 @@ def _copy(state_T: Any) -> Any:
 
 
 def _describe(
-  sweep: Sweep, running: Running, found: _Replay, folder: Path, recorded: int, done: int
+  sweep: Sweep,
+  running: Running,
+  found: _Replay,
+  folder: Path,
+  recorded: int,
+  done: int,
+  sharpness: dict[str, np.ndarray],
 ) -> Diagnosis:
   rate, seed = sweep.learning_rates[0], sweep.seeds[0]
-  about = (rate, seed, recorded, found.bad, done, found.losses, found.gradient_norms)
+  sharp, edge = (float(value[0]) for value in sharpness.values())
+  about = (rate, seed, recorded, found.bad, done, found.losses, found.gradient_norms, sharp, edge)
   if found.bad is None:
     return Diagnosis(*about, {}, '', None)
   state = _first(running, found.finite)
@@ -198,6 +222,8 @@ def _read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
   config = check(config)
+  with config.unlocked():
+    config.sharpness_images = config.sharpness_images or _SHARPNESS_IMAGES
   data = datasets.load(config.data, config.image_size)
   if data.fingerprint != fingerprint:
     raise StudyError(f'the images that {folder} was trained on have changed; run the study again')
