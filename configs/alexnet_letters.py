@@ -44,6 +44,9 @@ def get_config(variant: str = '') -> ConfigDict:
   config.search.keep = 2  # halving: one in so many rates goes on, for so many times the epochs
   config.search.trials = 20  # optuna: rates in all
 
+  config.sharpness_images = 0  # to measure sharpness on after each epoch, in one batch, against
+  # the edge of stability, 2 (1 + momentum) / rate; it takes 20 products with the Hessian
+
   config.data = ConfigDict()
   config.data.name = 'tombstone_letters'  # 'image_folder', 'image_list'; or a set of TFDS
   config.data.dir = ''  # of image_folder: one sub-folder a class; of image_list: the lists

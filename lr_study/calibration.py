@@ -140,7 +140,7 @@ def _train(
       state_T = running.trials.init(running.seed_T)
       for epoch in range(config.epochs):
         start = epoch * per_epoch
-        state_T, curves = training.train_steps(sweep, running, state_T, epoch, 0, per_epoch)
+        state_T, curves, _ = training.train_steps(sweep, running, state_T, epoch, 0, per_epoch)
         history.write_steps(start, curves, columns)
         means = history.epoch_means(start, start + per_epoch, columns)
         history.write_epoch(epoch, means, columns)

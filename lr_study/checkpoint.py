@@ -1,6 +1,7 @@
 """The state of trials on disk, so that a stopped study goes on where it was."""
 
 import errno
+import math
 import os
 import shutil
 import zlib
@@ -42,17 +43,20 @@ class Checkpoints:
     )
     self._manager.save(steps_done, args=items)
 
-  def newest(self, like: Callable[[int], Any]) -> tuple[int, Any]:
+  def newest(self, like: Callable[[int], Any], before: float = math.inf) -> tuple[int, Any]:
     """Reads the newest checkpoint that is whole; damaged ones are named and put aside.
 
     Args:
       like: gives, for a number of steps done, a tree of host arrays with the form, the shapes
         and the types of what was saved then.
+      before: only those of fewer steps done count.
 
     Returns:
       Steps done, and the tree of host arrays; 0 and None if there is none.
     """
     for steps_done in sorted(self._manager.all_steps(), reverse=True):
+      if steps_done >= before:
+        continue
       try:
         return steps_done, self._read(steps_done, like(steps_done))
       except MemoryError:

@@ -83,6 +83,7 @@ FIELDS: dict[str, Check] = {
   'search.factor': (float, lambda x: x > 1.01, 'a number above 1.01'),
   'search.keep': (int, lambda n: 2 <= n < 2**31, 'a whole number from 2 up'),
   'search.trials': _COUNT,
+  'sharpness_images': _COUNT_OR_0,
   'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
   'data.dir': _PATH,
   'data.validation_dir': _PATH,
@@ -187,6 +188,11 @@ def check(config: ConfigDict) -> ConfigDict:
   return config.lock()
 
 
+def from_json(fields: dict[str, Any]) -> ConfigDict:
+  """The config that JSON holds, checked: there tuples are lists."""
+  return check(ConfigDict(_tuples(fields)))
+
+
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
   """The fields of a config, or of one read from JSON, by their dotted names, as in `data.name`."""
   flat = {}
@@ -202,6 +208,12 @@ def nearest(name: str) -> str:
   """A hint at the field that was probably meant, or at nothing."""
   close = difflib.get_close_matches(name, FIELDS, n=1)
   return f'; did you mean {close[0]}?' if close else ''
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _tuples(inner) for name, inner in value.items()}
+  return tuple(value) if isinstance(value, list) else value
 
 
 def _check_names(config: ConfigDict) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from lr_study import data as datasets
 from lr_study import factored, formats, parallel, report, rounds, wave
 from lr_study import model as models
-from lr_study.config import check
+from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.trial import make_trial
@@ -99,10 +99,10 @@ def read_study(workdir: Path) -> Study:
   results, verdict = finished
   try:
     record = report.read_content(workdir)['study']
-    config = ConfigDict(_tuples(record['config']))
+    config = from_json(record['config'])
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
-  return Study(check(config), record, results, verdict)
+  return Study(config, record, results, verdict)
 
 
 def read_part(workdir: Path, part: str) -> datasets.Part:
@@ -181,13 +181,6 @@ def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -
   confusion = np.zeros((len(classes),) * 2, int)
   np.add.at(confusion, (labels, predicted), 1)
   return Score(classes, confusion)
-
-
-def _tuples(value: Any) -> Any:
-  """JSON has lists where a config has tuples."""
-  if isinstance(value, dict):
-    return {name: _tuples(inner) for name, inner in value.items()}
-  return tuple(value) if isinstance(value, list) else value
 
 
 def choose(

@@ -63,6 +63,8 @@ class Events:
   ) -> None:
     """Adds row `epoch` of these trials' curves over epochs at `steps_done`."""
     for name in EPOCH_CURVES:
+      if np.isnan(history.epochs[name][epoch, columns]).all():
+        continue  # not measured
       for trial in columns:
         value = history.epochs[name][epoch, trial]
         self._writers[trial].scalar(f'epoch/{name}', value, steps_done)

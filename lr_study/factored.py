@@ -105,6 +105,27 @@ def norm(of_params: Any, x: dict[str, jax.Array], g: dict[str, jax.Array]) -> ja
   return jnp.sqrt(squares)
 
 
+def weights_norm(params: Any, factors: dict[str, Factors]) -> jax.Array:
+  """The norm of the weights that params, with coordinates, and factors stand for; or of an update.
+
+  With Frobenius's product <x g', y h'> = (x . y) (g . h), the square of a kernel's norm is
+  a^2 <base, base> + 2 a sum_i c_i x_i' base g_i + sum_ij c_i c_j (x_i . x_j) (g_i . g_j).
+  """
+  squares = 0.0
+  for name, layer in params.items():
+    for key, leaf in layer.items():
+      if name in factors and key == 'kernel':
+        base, x, g = factors[name]
+        a, c = leaf[0], leaf[1:]
+        along = jnp.sum((x @ base) * g, 1)
+        gram = (x @ x.T) * (g @ g.T)
+        square = a * a * jnp.sum(jnp.square(base)) + 2 * a * (c @ along) + c @ gram @ c
+        squares += jnp.maximum(square, 0.0)  # as in `norm`
+      else:
+        squares += jnp.sum(jnp.square(leaf))
+  return jnp.sqrt(squares)
+
+
 def without_kernels(of_params: Any, layers: Iterable[str]) -> Any:
   """Leaves out the kernels of these layers: gradients of coordinates are of no use."""
   return {

@@ -41,6 +41,7 @@ def build(
   all_rates: loss and validation accuracy of all trials.
   accuracy_by_rate: final accuracy against the rate, diverged rates as crosses.
   schedule: each rate over the epochs.
+  sharpness: where it was measured, sharpness and its edge over the epochs.
   """
   with matplotlib.rc_context(STYLE):
     figures = {
@@ -49,11 +50,14 @@ def build(
       )
       for trial, result in enumerate(results)
     }
-    return figures | {
+    figures |= {
       'all_rates': _all_rates(history, results, guessing_loss),
       'accuracy_by_rate': _accuracy_by_rate(results, verdict),
       'schedule': _schedule(results, schedule, history),
     }
+    if np.isfinite(history.epochs['sharpness']).any():
+      figures['sharpness'] = _sharpness(results, history)
+    return figures
 
 
 def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
@@ -241,6 +245,35 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
     )
   _epoch_axis(axes, len(history.epochs['train_loss']))
   axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
+  return figure
+
+
+def _sharpness(results: Sequence[Result], history: History) -> Figure:
+  figure = Figure(figsize=(8.4, 3.4), layout='constrained')
+  left, right = figure.subplots(1, 2, subplot_kw={'yscale': 'log'})
+  sharpness, edge = (np.asarray(history.epochs[name]) for name in ('sharpness', 'sharpness_edge'))
+  sharpness = np.where(sharpness > 0, sharpness, np.nan)  # the axis is logarithmic
+  epochs = np.arange(1, len(edge) + 1)
+  for (rate, trials), colour in zip(_by_rate(results).items(), _colours(results), strict=True):
+    columns = [trial for trial, _ in trials]
+    if np.isnan(sharpness[:, columns]).all():
+      continue
+    _band(left, epochs, edge[:, columns], colour, linestyle=':')
+    for axes, curves in ((left, sharpness), (right, sharpness / edge)):
+      label = formats.rate(rate)
+      _band(axes, epochs, curves[:, columns], colour, marker='o', markersize=3, label=label)
+  left.plot([], [], color='black', linewidth=1, linestyle=':', label='edge')
+  left.set_ylabel('sharpness of the loss')
+  right.set_ylabel('sharpness / edge of stability')
+  right.axhline(1, color='black', linewidth=1, linestyle=':')
+  for axes in (left, right):
+    _epoch_axis(axes, len(epochs))
+  figure.legend(
+    *left.get_legend_handles_labels(),
+    loc='outside right center',
+    title='learning rate',
+    frameon=False,
+  )
   return figure
 
 

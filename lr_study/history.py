@@ -15,6 +15,9 @@ EPOCH_CURVES = (
   'validation_loss',
   'validation_accuracy',
   'validation_balanced_accuracy',  # the mean of the classes' shares of correct images
+  'update_ratio',  # of the last step: the norm of what it added to the weights, by theirs
+  'sharpness',  # where it is measured; see curvature.py
+  'sharpness_edge',
 )
 
 

@@ -142,20 +142,29 @@ def apply(
   model: Network, params: Params, images: jax.Array, dropout_key: jax.Array | None = None
 ) -> jax.Array:
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
-  rngs = None if dropout_key is None else {'dropout': dropout_key}
-  return model.apply({'params': params}, images, train=dropout_key is not None, rngs=rngs)
+  return model.apply({'params': params}, images, **_mode(dropout_key))
 
 
 def outputs(
-  model: Network, params: Params, images: jax.Array
+  model: Network, params: Params, images: jax.Array, dropout_key: jax.Array | None = None
 ) -> tuple[dict[str, jax.Array], jax.Array]:
   """What each hidden layer gives after its ReLU (if any), in their order; and the logits.
 
-  A layer's is (batch, height, width, features) or (batch, features).
+  A layer's is (batch, height, width, features) or (batch, features); a dropout key means training.
   """
-  logits, found = model.apply({'params': params}, images, train=False, mutable='intermediates')
+  logits, found = model.apply(
+    {'params': params}, images, mutable='intermediates', **_mode(dropout_key)
+  )
   by_layer = found['intermediates']
   return {name.removesuffix('_output'): of for name, (of,) in by_layer.items()}, logits
+
+
+def _mode(dropout_key: jax.Array | None) -> dict[str, Any]:
+  """What a network is called with, in training or not."""
+  return {
+    'train': dropout_key is not None,
+    'rngs': None if dropout_key is None else {'dropout': dropout_key},
+  }
 
 
 def apply_factored(

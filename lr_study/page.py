@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lr_study import best, confidence, evaluate, formats, html, pictures, report, rounds, svg
+from lr_study import (
+  best,
+  confidence,
+  curvature,
+  evaluate,
+  formats,
+  html,
+  pictures,
+  report,
+  rounds,
+  svg,
+)
 from lr_study.config import flatten
 from lr_study.errors import StudyError
 from lr_study.evaluate import Score
@@ -73,6 +84,7 @@ def write(workdir: Path, out: Path | None = None) -> None:
       for setting, own in verdicts.items()
       for label in [rounds.label(setting, verdicts)]
     ],
+    about_sharpness=curvature.ABOUT,
     level=formats.percent(confidence.LEVEL, 0),
     batch_sizes=[
       (name.removeprefix('batch_sizes').strip('_'), svg.inline(figure, name, _BATCH_SIZES))
@@ -171,8 +183,11 @@ def _of_setting(
     'all_rates': 'Training loss and validation accuracy of all trials over the epochs',
     'accuracy_by_rate': f'Accuracy at the end against the learning rate. {verdict.sentence}',
     'schedule': 'The learning rate of each trial over the epochs',
+    'sharpness': 'Sharpness of the loss over the epochs, and the edge of stability of each rate',
   }
-  found = {n: svg.inline(drawn[n], f'{label}{n}', where + text) for n, text in words.items()}
+  found = {
+    n: svg.inline(drawn[n], f'{label}{n}', where + text) for n, text in words.items() if n in drawn
+  }
   trials = [
     {'picture': found[name], 'seed': r.seed} for name, r in zip(of_trials, own, strict=True)
   ]

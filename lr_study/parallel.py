@@ -1,5 +1,6 @@
 """From one trial to many: which of them a call trains, and on which device."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,14 +60,18 @@ class Trials(NamedTuple):
     batch_to_devices(batch_S) -> batch_S: from a tree of host arrays (groups, ...).
     train_step(state_T, rate_T, seed_T, batch_S, mean, step) -> state_T, metrics_T: the step
       after `step` steps. The given state_T is donated.
+    measured_step(...) -> state_T, metrics_T, ratio_T: the same, and the norm of what the step
+      adds to the weights, by theirs.
     fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
       The given state_T is donated.
     window(arrays, start) -> batch, weight: images start to start + eval_batch; weight is 0
       where that is beyond the last one.
     eval_step(state_T, batch, weight, mean) -> totals_T
-    memory(mean) -> Memory: what these need; compiles them.
+    sharpness(state_T, batch, mean) -> sharpness_T: of the loss of these images; after a fold.
+    memory(mean) -> Memory: what these need but for sharpness; compiles them.
 
-  `mean` and the batch of an evaluation are on every device, as `share` puts them there.
+  `mean` and the batch of an evaluation or of sharpness are on every device, as `share` puts them
+  there.
   """
 
   to_devices: Callable[[Any], Any]
@@ -76,9 +81,11 @@ class Trials(NamedTuple):
   gather: Callable[[Arrays, Any, int], Any]
   batch_to_devices: Callable[[Any], Any]
   train_step: Callable[..., tuple[Any, Any]]
+  measured_step: Callable[..., tuple[Any, Any, Any]]
   fold: Callable[[Any], Any]
   window: Callable[[Arrays, int], tuple[Batch, jax.Array]]
   eval_step: Callable[..., Any]
+  sharpness: Callable[[Any, Batch, jax.Array], Any]
   memory: Callable[[jax.Array], Memory]
   fold_every: int
   batch_size: int
@@ -130,18 +137,20 @@ def make_trials(
       jax.block_until_ready(function(tree, *shared)) for tree in tree_T
     ]
 
-  def train_step(state_T, rate_T, seed_T, batch_S, mean, step):
+  def take_step(state_T, rate_T, seed_T, batch_S, mean, step, measured):
     inputs_S = [
       programs.prepare(batch.images, mean, seed, step)
       for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
     ]
-    new_T, metrics_T = [], []
+    new_T, metrics_T, ratio_T = [], [], []
     for state, rate, seed, group in zip(state_T, rate_T, seed_T, group_of, strict=True):
       labels = batch_S[group].labels
       of_params, metrics = programs.gradient(state, seed, inputs_S[group], labels, step)
+      if measured:
+        ratio_T.append(programs.update_ratio(state, of_params, rate, step))
       new_T.append(programs.update(state, of_params, rate, step))
       metrics_T.append(metrics)
-    return new_T, metrics_T
+    return new_T, metrics_T, ratio_T
 
   def memory(mean):
     device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
@@ -168,6 +177,7 @@ def make_trials(
       programs.prepare.lower(train_batch.images, mean, seed, 0),
       programs.gradient.lower(state, seed, inputs, train_batch.labels, 0),
       programs.update.lower(state, of_params, rate, 0),
+      programs.update_ratio.lower(state, of_params, rate, 0),
       programs.fold.lower(state),
       programs.eval_step.lower(state, *eval_arguments, mean),
     )
@@ -193,10 +203,12 @@ def make_trials(
     order=lambda seed_T, *of: [programs.order(seed, *of) for seed in of_groups(seed_T)],
     gather=lambda arrays, order_S, start: [programs.gather(arrays, o, start) for o in order_S],
     batch_to_devices=lambda batch_S: [put(batch_S, k) for k in range(len(leaders))],
-    train_step=train_step,
+    train_step=lambda *arguments: take_step(*arguments, measured=False)[:2],
+    measured_step=functools.partial(take_step, measured=True),
     fold=by_call(programs.fold),
     window=programs.window,
     eval_step=by_call(programs.eval_step),
+    sharpness=by_call(programs.sharpness),
     memory=memory,
     fold_every=trial.fold_every,
     batch_size=batch_size,

@@ -31,9 +31,11 @@ class Programs(NamedTuple):
   prepare: Callable[..., Any]
   gradient: Callable[..., Any]
   update: Callable[..., Any]
+  update_ratio: Callable[..., Any]
   fold: Callable[..., Any]
   window: Callable[..., Any]
   eval_step: Callable[..., Any]
+  sharpness: Callable[..., Any]
 
 
 @functools.lru_cache(maxsize=8)
@@ -90,6 +92,9 @@ def compiled_programs(
   def eval_step(state_T, batch, weight, mean):
     return jax.vmap(lambda state: trial.eval_step(state, batch, mean, weight))(state_T)
 
+  def sharpness(state_T, batch, mean):
+    return jax.vmap(lambda state: trial.sharpness(state, batch, mean))(state_T)
+
   def compiled(function, in_axes, donates=False, options=None, static=()):
     donated = 0 if donates else ()
     if how == 'vmap':
@@ -113,9 +118,11 @@ def compiled_programs(
     prepare=compiled(prepare, (0, 0, 0, None)),
     gradient=compiled(gradient, (0, 0, 0, 0, None)),
     update=compiled(jax.vmap(trial.update, (0, 0, 0, None)), (0, 0, 0, None), donates=True),
+    update_ratio=compiled(jax.vmap(trial.update_ratio, (0, 0, 0, None)), (0, 0, 0, None)),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),
+    sharpness=compiled(sharpness, (0, 0, 0)),
   )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lr_study import formats
+from lr_study import curvature, formats
 from lr_study.axes import Answer
 from lr_study.confidence import STATED
 from lr_study.errors import StudyError
@@ -79,6 +79,7 @@ def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
 
 def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict) -> str:
   config, data = study['config'], study['data']
+  sharp = any(r.sharpness is not None for r in results)
   lines = [
     '# Which learning rate?',
     '',
@@ -86,8 +87,9 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '',
     *_rates(results, verdict),
     '',
-    '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |',
-    '| ---: | ---: | ---: | ---: | ---: | --- | --- |',
+    '| rate | seed | training loss | training accuracy | validation accuracy | status | evidence |'
+    + (' sharpness at the end | of the edge |' if sharp else ''),
+    '| ---: | ---: | ---: | ---: | ---: | --- | --- |' + (' ---: | --- |' if sharp else ''),
   ]
   for r in results:
     figures = (
@@ -98,6 +100,7 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
       formats.percent(r.validation_accuracy),
       r.status,
       r.evidence,
+      *(_sharpness(r) if sharp else ()),
     )
     lines.append(f'| {" | ".join(figures)} |')
   model, optimizer = config['model'], config['optimizer']
@@ -118,6 +121,8 @@ def _summary(study: dict[str, Any], results: Sequence[Result], verdict: Verdict)
     '![All trials](figures/all_rates.png)',
     '',
   ]
+  if sharp:
+    lines += [curvature.ABOUT, '', '![Sharpness](figures/sharpness.png)', '']
   found = [check['line'] for check in data['checks'].values() if check['count']]
   if found:
     lines += ['Before training, checks of the data found:', '']
@@ -153,6 +158,13 @@ def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
     )
     lines.append(f'| {" | ".join(cells)} |')
   return [*lines, '', 'In bold: the rates that may be the best. A row a trial:']
+
+
+def _sharpness(result: Result) -> tuple[str, str]:
+  if result.sharpness is None:
+    return '–', '–'
+  side = curvature.side(result.sharpness, result.sharpness_edge)
+  return f'{result.sharpness:.3g}', f'{side} {result.sharpness_edge:.3g}'
 
 
 def _saved(planned: int, run: int) -> str:

@@ -45,10 +45,17 @@ def _piecewise(config: ConfigDict, steps_per_epoch: int, epochs: int) -> Schedul
   return _piecewise_constant(boundaries, config.heights)
 
 
+def _exponential(config: ConfigDict, steps_per_epoch: int, epochs: int) -> Schedule:
+  """From `start_height` at the first step to 1 at the last, by the same factor every step."""
+  last = max(1, steps_per_epoch * epochs - 1)
+  return lambda step: jnp.float32(config.start_height) ** (1 - step / last)
+
+
 SCHEDULES: dict[str, Callable[[ConfigDict, int, int], Schedule]] = {
   'constant': _constant,
   'step_decay': _step_decay,
   'piecewise': _piecewise,
+  'exponential': _exponential,
 }
 
 

@@ -1,20 +1,21 @@
 """What a sweep does to its trials: steps, evaluations, and letting the diverged ones go."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import curvature, parallel
 from lr_study import data as datasets
-from lr_study import parallel
 from lr_study.clock import Clock
 from lr_study.feed import Feed, make_feed
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
 from lr_study.preprocess import subtracted
 from lr_study.rounds import Planned
-from lr_study.trial import Trial, make_trial
+from lr_study.trial import Batch, Trial, make_trial
 
 
 class Sweep(NamedTuple):
@@ -29,6 +30,7 @@ class Sweep(NamedTuple):
   validation: Feed
   mean: jax.Array  # that is subtracted from the images; on the devices
   clock: Clock
+  sharpness: Batch | None  # the images that it is measured on, on the devices; None: it is not
 
   @property
   def learning_rates(self) -> tuple[float, ...]:
@@ -69,6 +71,7 @@ def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
     make_feed(data.validation, config.parallel),
     parallel.share(mean, config.parallel),
     Clock(),
+    _sharpness_batch(config, data.train),
   )
 
 
@@ -113,25 +116,42 @@ def train_steps(
   first: int,
   last: int,
   interrupt: Interrupt | None = None,
-) -> tuple[Any, dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch, fewer after a signal; the curves are (steps, trials)."""
-  config, trials, metrics = sweep.config, running.trials, []
-  order_S = trials.order(
-    running.seed_T, epoch if config.data.reshuffle else 0, len(sweep.train.labels)
-  )
-  batches = sweep.train.batches(trials, order_S, first, last)
-  for step, batch_S in zip(range(first, last), batches, strict=True):
+) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Steps `first` to `last` of an epoch, fewer after a signal.
+
+  Returns:
+    The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
+    among them, what is measured at it alone, (trials,): its update by the weights.
+  """
+  trials, metrics, ends = running.trials, [], {}
+  for step, batch_S in zip(
+    range(first, last), batches(sweep, running, epoch, first, last), strict=True
+  ):
     done = epoch * sweep.steps_per_epoch + step
-    state_T, metrics_T = trials.train_step(
-      state_T, running.rate_T, running.seed_T, batch_S, sweep.mean, done
-    )
+    arguments = (state_T, running.rate_T, running.seed_T, batch_S, sweep.mean, done)
+    if step + 1 == sweep.steps_per_epoch:
+      state_T, metrics_T, ratio_T = trials.measured_step(*arguments)
+      ends['update_ratio'] = trials.to_host(ratio_T)
+    else:
+      state_T, metrics_T = trials.train_step(*arguments)
     metrics.append(metrics_T)
     if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
       state_T = trials.fold(state_T)
     if interrupt and interrupt.signum:
       break
   rows = [trials.to_host(metrics_T) for metrics_T in metrics]
-  return state_T, {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+  curves = {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+  return state_T, curves, ends
+
+
+def batches(
+  sweep: Sweep, running: Running, epoch: int, first: int, last: int
+) -> Iterator[list[Batch]]:
+  """The batch_S of steps `first` to `last` of an epoch."""
+  order_S = running.trials.order(
+    running.seed_T, epoch if sweep.config.data.reshuffle else 0, len(sweep.train.labels)
+  )
+  return sweep.train.batches(running.trials, order_S, first, last)
 
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
@@ -151,3 +171,24 @@ def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarr
     'validation_accuracy': correct.sum(1) / len(labels),
     'validation_balanced_accuracy': (correct[:, counts > 0] / counts[counts > 0]).mean(1),
   }
+
+
+def measure_sharpness(
+  sweep: Sweep, running: Running, state_T: Any, height: float
+) -> dict[str, np.ndarray]:
+  """Sharpness and where its edge lies at this height of the schedule, (trials,); or nothing."""
+  if sweep.sharpness is None:
+    return {}
+  trials = running.trials
+  with sweep.clock('sharpness'):
+    found = trials.to_host(trials.sharpness(state_T, sweep.sharpness, sweep.mean))
+  edges = curvature.edge(trials.to_host(running.rate_T) * height, sweep.config.optimizer.momentum)
+  return {'sharpness': found, 'sharpness_edge': edges}
+
+
+def _sharpness_batch(config: ConfigDict, part: datasets.Part) -> Batch | None:
+  """The same images for all trials and at all times, drawn from all classes."""
+  if not config.sharpness_images:
+    return None
+  images = np.random.default_rng(0).permutation(len(part.labels))[: config.sharpness_images]
+  return parallel.share(Batch(part.images[images], part.labels[images]), config.parallel)

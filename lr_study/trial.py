@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from lr_study import factored
+from lr_study import curvature, factored
 from lr_study import model as models
 from lr_study.optimizer import make_optimizer
 from lr_study.preprocess import input_shape, make_preprocess
@@ -60,8 +60,11 @@ class Trial(NamedTuple):
   prepare: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
   gradient: Callable[..., tuple[Gradient, StepMetrics]]
   update: Callable[[State, Gradient, jax.Array, jax.Array], State]
+  update_ratio: Callable[[State, Gradient, jax.Array, jax.Array], jax.Array]
   fold: Callable[[State], State]
   eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
+  sharpness: Callable[[State, Batch, jax.Array], jax.Array]
+  examine: Callable[..., tuple[dict[str, jax.Array], jax.Array, models.Params]]
   fold_every: int
   image_size: int  # of the stored images, in pixels
   computed: str  # how, for people
@@ -80,10 +83,16 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     key is the seed's; dropout and augmentation of step t draw from fold_in(key, t).
   update(state, gradient, learning_rate, step) -> state: one step. A function of its own, because
     in one program with `gradient` XLA copies what the one reads and the other writes.
+  update_ratio(state, gradient, learning_rate, step) -> ratio: the norm of what `update` adds to
+    the weights, by theirs.
   fold(state) -> state: due after every `fold_every` steps of the study, and before an
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
     is 1 for an image that counts and 0 for padding.
+  sharpness(state, batch, mean) -> sharpness: of the loss of one batch, without dropout and
+    augmentation; after a fold.
+  examine(state, inputs, labels, key, step) -> outputs, logits, gradients: of each layer, in the
+    step that `gradient` with the same arguments is of; after a fold.
   """
   model = models.make_model(config.model, classes)
   schedule = make_schedule(config.schedule, steps_per_epoch, config.epochs)
@@ -128,13 +137,22 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     metrics = StepMetrics(loss, accuracy, factored.norm(of_params, x, g))
     return Gradient(of_params, x, g), metrics
 
-  def update(state, gradient, learning_rate, step):
+  def descend(state, gradient, learning_rate, step):
+    """The update, the optimiser's new state, and the factors that the update's kernels are of."""
     of_params, x, g = gradient
     of_params, factors = factored.push(of_params, state.factors, x, g, step)
     updates, opt_state = optimizer.update(
       of_params, state.opt_state, state.params, learning_rate=learning_rate
     )
+    return updates, opt_state, factors
+
+  def update(state, gradient, learning_rate, step):
+    updates, opt_state, factors = descend(state, gradient, learning_rate, step)
     return State(optax.apply_updates(state.params, updates), opt_state, factors)
+
+  def update_ratio(state, gradient, learning_rate, step):
+    updates, _, factors = descend(state, gradient, learning_rate, step)
+    return factored.weights_norm(updates, factors) / factored.weights_norm(state.params, factors)
 
   def fold(state):
     return State(*factored.fold(optimizer, state.params, state.opt_state, state.factors))
@@ -147,8 +165,36 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
     return Totals(jnp.sum(loss), hits @ jax.nn.one_hot(batch.labels, classes))
 
+  def sharpness(state, batch, mean):
+    inputs = preprocess(batch.images, mean, None)
+
+    def loss(params):
+      return cross_entropy(models.apply(model, params, inputs), batch.labels).mean()
+
+    return curvature.sharpness(loss, factored.merge(state.params, state.factors))
+
+  def examine(state, inputs, labels, key, step):
+    def loss(params):
+      outputs, logits = models.outputs(model, params, inputs, keys(key, step)[1])
+      return cross_entropy(logits, labels).mean(), (outputs, logits)
+
+    params = factored.merge(state.params, state.factors)
+    gradients, (outputs, logits) = jax.grad(loss, has_aux=True)(params)
+    return outputs, logits, gradients
+
   return Trial(
-    init, prepare, gradient, update, fold, eval_step, fold_every, config.image_size, computed
+    init=init,
+    prepare=prepare,
+    gradient=gradient,
+    update=update,
+    update_ratio=update_ratio,
+    fold=fold,
+    eval_step=eval_step,
+    sharpness=sharpness,
+    examine=examine,
+    fold_every=fold_every,
+    image_size=config.image_size,
+    computed=computed,
   )
 
 

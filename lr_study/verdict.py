@@ -40,6 +40,9 @@ class Result:
   validation_loss: float | None
   validation_accuracy: float | None
   validation_balanced_accuracy: float | None = None  # studies before it had a curve have none
+  update_ratio: float | None = None  # of the last step: its update's norm, by the weights'
+  sharpness: float | None = None  # at the end, None where it was not measured; see curvature.py
+  sharpness_edge: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +112,7 @@ def _result(
 ) -> Result:
   losses, per_epoch = history.steps['loss'][:, column], history.steps_per_epoch
   bad = first_bad_step(history, column, trial.epochs * per_epoch)
-  last = {name: float(curve[trial.epochs - 1, column]) for name, curve in history.epochs.items()}
+  last = {name: _known(curve[trial.epochs - 1, column]) for name, curve in history.epochs.items()}
   if bad is not None:
     finite = losses[:bad][np.isfinite(losses[:bad])]
     last_loss = float(finite[-1]) if len(finite) else None
@@ -137,6 +140,10 @@ def _result(
     steps // per_epoch,
     **last,
   )
+
+
+def _known(value: np.floating) -> float | None:
+  return float(value) if np.isfinite(value) else None
 
 
 def judge(

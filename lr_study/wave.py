@@ -14,8 +14,16 @@ from lr_study.events import Events
 from lr_study.history import History
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.rounds import Plan
-from lr_study.schedule import make_schedule
-from lr_study.training import Running, Sweep, evaluate, keep, run_together, train_steps
+from lr_study.schedule import Schedule, make_schedule
+from lr_study.training import (
+  Running,
+  Sweep,
+  evaluate,
+  keep,
+  measure_sharpness,
+  run_together,
+  train_steps,
+)
 from lr_study.trial import Trial
 
 FINISHED = 'finished'  # a file beside the curves of trials that have ended
@@ -85,7 +93,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
   events = Events(runs, sweep.trials, schedule, config.log_every_steps)
 
   def like(done: int) -> Any:
-    return parallel.state_of(sweep.trial, len(history.running(_chunk_start(done, sweep))))
+    return parallel.state_of(sweep.trial, len(saved_columns(history, done, sweep)))
 
   with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
     done, state = checkpoints.newest(like)
@@ -94,7 +102,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     if done:
       progress.note(f'Going on from step {done}' + (f' of {title}' if title else ''))
     _replay(events, history, done, sweep)
-    columns = history.running(_chunk_start(done, sweep))
+    columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
       running, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
@@ -102,7 +110,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
         sweep.learning_rates, sweep.seeds, total, sweep.epochs, title or 'training'
       )
       with Interrupt() as interrupt, view:
-        _train_steps(sweep, files, view, interrupt, running, state_T, done)
+        _train_steps(sweep, files, schedule, view, interrupt, running, state_T, done)
   bad = [verdict.first_bad_step(history, trial, total) for trial in range(len(sweep.trials))]
   events.close([step is not None for step in bad])
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
@@ -151,6 +159,7 @@ def _start(
 def _train_steps(
   sweep: Sweep,
   files: Files,
+  schedule: Schedule,
   view: progress.TrainingView,
   interrupt: Interrupt,
   running: Running,
@@ -170,10 +179,11 @@ def _train_steps(
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
     with clock('steps'):
-      state_T, metrics = train_steps(
+      state_T, metrics, ends = train_steps(
         sweep, running, state_T, epoch, done - start, stop - start, interrupt
       )
     history.write_steps(done, metrics, running.columns)
+    history.write_epoch(epoch, ends, running.columns)
     done += len(metrics['loss'])
     if done == stop:
       with clock('curves'):
@@ -188,6 +198,7 @@ def _train_steps(
     if done == start + per_epoch:
       with clock('evaluation'):
         means = evaluate(sweep, running, state_T)
+      means |= measure_sharpness(sweep, running, state_T, float(schedule(done - 1)))
       with clock('curves'):
         means |= history.epoch_means(start, done, running.columns)
         history.write_epoch(epoch, means, running.columns)
@@ -203,6 +214,11 @@ def _train_steps(
       saved, saved_at = done, time.monotonic()
     if stops:
       raise Stopped(interrupt.signum)
+
+
+def saved_columns(history: History, done: int, sweep: Sweep) -> np.ndarray:
+  """The trials that a checkpoint at `done` steps holds: diverged ones leave after their chunk."""
+  return history.running(_chunk_start(done, sweep))
 
 
 def _chunk_start(done: int, sweep: Sweep) -> int:

@@ -33,6 +33,7 @@ CONTENT = (
   'tensorboard',
   'history',
   'figures',
+  'diverged',
   MEAN,
   'results.json',
   'results.csv',

@@ -209,7 +209,7 @@ def test_figures_are_drawn(history, finished, tmp_path):
   names = sorted(file.name for file in folder.iterdir())
   assert names == sorted(
     [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
-    + ['accuracy_by_rate.png', 'all_rates.png', 'schedule.png']
+    + ['accuracy_by_rate.png', 'all_rates.png', 'schedule.png', 'sharpness.png']
   )
   for name in names:
     pixels = np.asarray(Image.open(folder / name).convert('RGB'))

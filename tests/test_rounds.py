@@ -36,7 +36,7 @@ def test_halving_goes_on_where_the_first_round_ended(small, tmp_path):
   epochs = {trial['learning_rate']: trial['epochs'] for trial in content['trials']}
   assert sorted(epochs.values()) == [0, 2, 4]
   [kept] = [i for i, trial in enumerate(content['trials']) if trial['epochs'] == 4]
-  for name in ('step_loss', 'epoch_validation_accuracy'):
+  for name in ('step_loss', 'epoch_validation_accuracy', 'epoch_update_ratio'):
     ours, whole = (np.load(tmp_path / s / 'history' / f'{name}.npy') for s in ('halving', 'grid'))
     np.testing.assert_array_equal(ours[:, kept], whole[:, kept])
     [short] = [i for i, trial in enumerate(content['trials']) if trial['epochs'] == 2]

@@ -17,7 +17,7 @@ def curves(config, data_set, seeds=(0, 1, 1)):
   running = training.run_together(study, np.arange(3))
   state_T, found = running.trials.init(running.seed_T), []
   for epoch, first, last in ((0, 0, 4), (0, 4, study.steps_per_epoch), (1, 0, 5)):
-    state_T, steps = training.train_steps(study, running, state_T, epoch, first, last)
+    state_T, steps, _ = training.train_steps(study, running, state_T, epoch, first, last)
     found += [*steps.values(), *training.evaluate(study, running, state_T).values()]
   return found
 

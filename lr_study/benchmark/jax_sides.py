@@ -35,7 +35,7 @@ class LrStudy:
       # An epoch's steps, as a sweep trains them; the curves come to the host.
       first = self._done % self._study.steps_per_epoch
       last = min(first + steps, self._study.steps_per_epoch)
-      self._state_T, _ = training.train_steps(
+      self._state_T, *_ = training.train_steps(
         self._study, self._running, self._state_T, 0, first, last
       )
       self._done, steps = self._done + last - first, steps - (last - first)
@@ -122,7 +122,7 @@ class Ladder:
     for epoch in range(3):
       for first in range(0, study.steps_per_epoch, config.log_every_steps):
         last = min(first + config.log_every_steps, study.steps_per_epoch)
-        state_T, curves = training.train_steps(study, running, state_T, epoch, first, last)
+        state_T, curves, _ = training.train_steps(study, running, state_T, epoch, first, last)
         good = np.isfinite(curves['gradient_norm']).all(0)
         if not good.all():
           running, state_T = training.keep(study, running, state_T, good)

@@ -1,0 +1,26 @@
+"""Why a trial diverged: python scripts/diagnose.py --workdir W --learning_rate 1e-1"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+
+from absl import flags
+
+from lr_study import cli, diagnose
+from lr_study.errors import StudyError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a study, finished or stopped.')
+_RATE = flags.DEFINE_float('learning_rate', None, 'Of the trial that diverged.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the trial that diverged.')
+
+
+def main() -> None:
+  for flag in (_WORKDIR, _RATE):
+    if not flag.value:
+      raise StudyError(f'no --{flag.name}; try --workdir runs/letters --learning_rate 1e-1')
+  print(diagnose.describe(diagnose.diagnose(Path(_WORKDIR.value), _RATE.value, _SEED.value)))
+
+
+if __name__ == '__main__':
+  cli.run(main)

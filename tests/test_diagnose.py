@@ -1,0 +1,125 @@
+"""Why a trial diverged, and what a study keeps of the sizes of updates and of sharpness."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from configs import alexnet_letters
+from lr_study import diagnose, events, sweep
+from lr_study.errors import StudyError
+
+SCRIPT = [sys.executable, str(ROOT / 'scripts' / 'diagnose.py')]
+EARLY, LATE, STABLE = 1e5, 1e-2, 1e-9
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory, cache_dir):
+  """Two epochs of 9 steps; in the second the rates are 10 million times as large."""
+  config = alexnet_letters.get_config('quick')
+  config.learning_rates = (EARLY, LATE, STABLE)
+  config.epochs, config.batch_size, config.image_size = 2, 8, 64
+  config.data.classes, config.data.per_class = ('O', 'T', 'E'), 32
+  config.data.cache_dir = cache_dir
+  config.input.grey = config.input.standardise = True
+  config.input.size, config.input.subtract = 20, 'pixel'
+  config.model.preset, config.model.width = 'small_cnn', 0.25
+  config.model.convolution, config.model.dense = 'grouped', 'factored'
+  config.schedule.name = 'piecewise'
+  config.schedule.from_epochs, config.schedule.heights = (2,), (1e7,)
+  config.sharpness_images = 12
+  folder = tmp_path_factory.mktemp('studies') / 'small'
+  sweep.run(config, folder)
+  return folder
+
+
+def test_the_study_keeps_updates_and_sharpness(study):
+  curves = {
+    name: np.load(study / 'history' / f'epoch_{name}.npy')
+    for name in ('update_ratio', 'sharpness', 'sharpness_edge')
+  }
+  for curve in curves.values():
+    assert np.isfinite(curve).tolist() == [[False, True, True], [False, False, True]]
+  np.testing.assert_allclose(curves['sharpness_edge'][0, 1:], [200, 2e9], rtol=1e-6)
+  np.testing.assert_allclose(curves['sharpness_edge'][1, 2], 200, rtol=1e-6)
+  # The gradients of two trials of a seed are much the same at first, so that updates go with the
+  # rate; this one float32 weights cannot show.
+  assert 1e-11 < curves['update_ratio'][0, 2] < 1e-8
+  assert curves['update_ratio'][0, 1] > 1e4 * curves['update_ratio'][0, 2]
+  trials = json.loads((study / 'results.json').read_text())['trials']
+  assert [trial['status'] for trial in trials[:2]] == ['diverged', 'diverged']
+  assert trials[0]['sharpness'] is trials[1]['update_ratio'] is None
+  assert trials[2]['sharpness'] == curves['sharpness'][1, 2] > 0
+  assert trials[2]['update_ratio'] == curves['update_ratio'][1, 2]
+  assert '| below 200 |' in (study / 'summary.md').read_text()
+  assert (study / 'figures' / 'sharpness.png').stat().st_size > 10_000
+  found = events.read(study / 'tensorboard' / 'lr_1e-02_seed_0')
+  assert len(found['epoch/update_ratio']) == len(found['epoch/sharpness']) == 1
+
+
+def check(found, study):
+  """What holds of every diagnosis."""
+  assert abs(found.first_bad_step - found.recorded) <= 2
+  steps = found.first_bad_step - found.replayed_from
+  assert len(found.losses) == len(found.gradient_norms) == steps
+  assert np.isfinite(found.losses[:-1]).all()
+  assert not np.isfinite([found.losses[-1], found.gradient_norms[-1]]).all()
+  assert all(np.isfinite(norm) for norm in found.weight_norms.values())
+  saved = {path.name for path in found.saved.iterdir()}
+  assert saved >= {str(max(found.replayed_from, found.first_bad_step - 2))}
+  assert found.saved.parent == study / 'diverged'
+
+
+def test_a_trial_that_broke_at_once_is_replayed_from_the_start(study):
+  found = diagnose.diagnose(study, EARLY, 0)
+  check(found, study)
+  assert found.replayed_from == 0
+  first = np.load(study / 'history' / 'step_loss.npy')[0, 0]
+  np.testing.assert_allclose(found.losses[0], first, rtol=1e-5)  # rounding aside
+  assert re.search('conv|dense', found.broke)
+  assert found.sharpness > found.sharpness_edge == pytest.approx(2e-5)
+
+
+def test_a_trial_that_broke_late_is_replayed_from_a_checkpoint(study):
+  done = subprocess.run(
+    [*SCRIPT, f'--workdir={study}', f'--learning_rate={LATE}'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'replayed alone from step 9 on it was 1' in done.stdout
+  assert 'what broke first: ' in done.stdout
+  assert re.search(r'sharpness at step 9: .*, (below|at|above) the edge of stability, 2e-05',
+                   done.stdout)  # fmt: skip
+  assert f'the last finite state: {study}/diverged/lr_1e-02_seed_0' in done.stdout
+  check(diagnose.diagnose(study, LATE, 0), study)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('--learning_rate=1e-9',), '1e-09 with seed 0 has not diverged'),
+    (
+      ('--learning_rate=7',),
+      '7e+00 with --seed 0 is not in the study, which has 1e+05 with seed 0',
+    ),
+    ((), 'no --learning_rate'),
+  ],
+)
+def test_what_cannot_be_told_is_one_line(study, arguments, message):
+  done = subprocess.run(
+    [*SCRIPT, f'--workdir={study}', *arguments], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+def test_a_folder_without_a_study(tmp_path):
+  with pytest.raises(StudyError, match='holds no study'):
+    diagnose.diagnose(tmp_path, 1e-1, 0)
