@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import climb, cli, evaluate, parallel
+from lr_study import cli, climb, evaluate, parallel
 from lr_study.errors import StudyError
 from lr_study.workdir import write_text
 
