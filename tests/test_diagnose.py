@@ -19,7 +19,7 @@ EARLY, LATE, STABLE = 1e5, 1e-2, 1e-9
 
 @pytest.fixture(scope='module')
 def study(tmp_path_factory, cache_dir):
-  """Two epochs of 9 steps; in the second the rates are 10 million times as large."""
+  """Two epochs of 9 steps, a round each; in the second the rates are 10 million times as large."""
   config = alexnet_letters.get_config('quick')
   config.learning_rates = (EARLY, LATE, STABLE)
   config.epochs, config.batch_size, config.image_size = 2, 8, 64
@@ -32,6 +32,7 @@ def study(tmp_path_factory, cache_dir):
   config.schedule.name = 'piecewise'
   config.schedule.from_epochs, config.schedule.heights = (2,), (1e7,)
   config.sharpness_images = 12
+  config.search.name, config.search.epochs = 'halving', 1
   folder = tmp_path_factory.mktemp('studies') / 'small'
   sweep.run(config, folder)
   return folder
@@ -85,6 +86,7 @@ def test_a_trial_that_broke_at_once_is_replayed_from_the_start(study):
 
 
 def test_a_trial_that_broke_late_is_replayed_from_a_checkpoint(study):
+  """That of the round before: its own has none yet."""
   done = subprocess.run(
     [*SCRIPT, f'--workdir={study}', f'--learning_rate={LATE}'],
     capture_output=True,

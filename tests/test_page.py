@@ -189,15 +189,15 @@ def test_a_page_is_whole_and_its_own(text):
   found = check_structure(text)
   headings = [text for _, _, text in found.all('h2')]
   assert headings == [
-    'The trials', 'Accuracy against the rate', 'Curves', 'Schedule', 'The best trial',
-    'How it was run',
+    'The trials', 'Accuracy against the rate', 'Curves', 'Schedule', 'Sharpness',
+    'The best trial', 'How it was run',
   ]  # fmt: skip
   (answer,) = (element for element in found.all('p') if element[1].get('class') == 'answer')
   assert answer[2].startswith('Use 1e-03: validation accuracy 50.0 %')
   assert found.elements.index(answer) < found.elements.index(found.all('h2')[0])
   captions = [text for _, _, text in found.all('figcaption')]
   assert captions.count('Seed 0') == captions.count('Seed 7') == 3
-  assert len(found.all('svg')) == 6 + 3 + 1  # trials; all, by rate, schedule; confusion
+  assert len(found.all('svg')) == 6 + 4 + 1  # trials; all, by rate, schedule, sharpness; confusion
   assert len(text) < 1_500_000
   assert len(text) / len(found.all('svg')) < 60_000
 
@@ -272,7 +272,7 @@ def test_several_batch_sizes_and_schedules(tmp_path):
   captions = [caption for _, _, caption in found.all('figcaption')]
   for name in names:
     assert sum(caption.startswith(f'Schedule {name}. ') for caption in captions) == 1
-  assert len(found.all('svg')) == 4 * (2 + 3) + 2 + 1
+  assert len(found.all('svg')) == 4 * (2 + 4) + 2 + 1
   out = tmp_path / 'c.html'
   compare.write([tmp_path, tmp_path], out)
   heads = re.search('<h2>Accuracy.*?<thead>(.*?)</thead>', out.read_text(), re.S)[1]

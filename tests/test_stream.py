@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import load
+from helpers import load, planned
 
 from lr_study import data, parallel, training
 from lr_study.data import stream
@@ -10,15 +10,14 @@ from lr_study.data import stream
 
 def curves(config, data_set, seeds=(0, 1, 1)):
   """Three trials' first steps, the rest of the epoch after a stop, the next epoch, evaluations."""
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.learning_rates, config.seeds = (1e-3, 1e-4, 1e-5), (0,)
-  study = training.prepare(config, data_set)._replace(seeds=seeds)
+  trials = planned((1e-3, 1e-4, 1e-5), seeds, 2)
+  study = training.prepare(config, data_set)._replace(trials=tuple(trials))
   running = training.run_together(study, np.arange(3))
   state_T, found = running.trials.init(running.seed_T), []
   for epoch, first, last in ((0, 0, 4), (0, 4, study.steps_per_epoch), (1, 0, 5)):
-    state_T, steps, _ = training.train_steps(study, running, state_T, epoch, first, last)
-    found += [*steps.values(), *training.evaluate(study, running, state_T).values()]
+    state_T, steps, ends = training.train_steps(study, running, state_T, epoch, first, last)
+    means = training.evaluate(study, running, state_T)
+    found += [*steps.values(), *ends.values(), *means.values()]
   return found
 
 
