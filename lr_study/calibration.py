@@ -15,7 +15,6 @@ from lr_study import data as datasets
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.history import History
-from lr_study.rounds import Planned
 from lr_study.training import Sweep
 
 _TOGETHER = 8  # seeds that train in one call of the compiled program
@@ -128,7 +127,6 @@ def _train(
   tell: Callable[[str], None],
 ) -> Trained:
   config, per_epoch = sweep.config, sweep.steps_per_epoch
-  sweep = sweep._replace(trials=_every_trial(config))
   rates, count = len(config.learning_rates), len(config.seeds)
   accuracy = np.full((studies, rates, count), np.nan)
   with tempfile.TemporaryDirectory() as folder:
@@ -162,16 +160,6 @@ def _train(
   own = accuracy[..., truth_seeds:].reshape(studies, rates, studies, seeds)
   of_studies = own[np.arange(studies), :, np.arange(studies)]
   return Trained(results, accuracy[..., :truth_seeds], of_studies)
-
-
-def _every_trial(config: ConfigDict) -> tuple[Planned, ...]:
-  """Rate by rate, and in each seed by seed."""
-  setting = (config.batch_size, config.schedule.name)
-  return tuple(
-    Planned(rate, seed, *setting, config.epochs, 0, 0)
-    for rate in config.learning_rates
-    for seed in config.seeds
-  )
 
 
 def _judge(

@@ -14,7 +14,6 @@ from lr_study import figures, formats, parallel, training
 from lr_study.config import check
 from lr_study.history import window_means
 from lr_study.range_test import suggestions
-from lr_study.rounds import Planned
 from lr_study.schedule import make_schedule
 from lr_study.verdict import DIVERGED, Result, Verdict
 
@@ -49,8 +48,7 @@ def climb(config: ConfigDict) -> Climb:
   room = parallel.room_for_images(config.parallel)
   data = datasets.load(config.data, config.image_size, room)
   sweep = training.prepare(config, data)
-  trial = Planned(largest, config.seeds[0], config.batch_size, 'exponential', 1, 0, 0)
-  running = training.run_together(sweep._replace(trials=(trial,)), np.arange(1))
+  running = training.run_together(sweep, np.arange(1))
   state_T = running.trials.init(running.seed_T)
   _, curves, *_ = training.train_steps(sweep, running, state_T, 0, 0, sweep.steps_per_epoch)
   schedule = make_schedule(config.schedule, sweep.steps_per_epoch, 1)

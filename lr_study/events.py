@@ -155,7 +155,7 @@ class _Writer:
 def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
   columns = [
     api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
-    for name in ('learning_rate', 'log10_learning_rate', 'seed', 'batch_size')
+    for name in ('learning_rate', 'log10_learning_rate', 'batch_size')
   ]
   columns.append(api_pb2.HParamInfo(name='schedule', type=api_pb2.DATA_TYPE_STRING))
   metrics = [

@@ -88,6 +88,16 @@ def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
   return found
 
 
+def at_once(config: ConfigDict) -> tuple[Planned, ...]:
+  """Every rate of a config from every seed in one wave: rate by rate, and in each seed by seed."""
+  setting = (config.batch_size, config.schedule.name)
+  return tuple(
+    Planned(rate, seed, *setting, config.epochs, 0, 0)
+    for rate in config.learning_rates
+    for seed in config.seeds
+  )
+
+
 def label(setting: Setting, among: Iterable[Setting]) -> str:
   """A folder's name for a setting, by what it differs in from the others; empty if it is alone."""
   sizes, schedules = ({getattr(s, name) for s in among} for name in Setting._fields)

@@ -14,7 +14,7 @@ from lr_study.feed import Feed, make_feed
 from lr_study.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
 from lr_study.preprocess import subtracted
-from lr_study.rounds import Planned
+from lr_study.rounds import Planned, at_once
 from lr_study.trial import Batch, Trial, make_trial
 
 
@@ -58,13 +58,13 @@ class Running(NamedTuple):
 
 
 def prepare(config: ConfigDict, data: datasets.Dataset) -> Sweep:
-  """Puts the data on the devices and builds the trial that all trials are; none is planned yet."""
+  """Puts the data on the devices and builds the trial that all trials are: each rate and seed."""
   steps_per_epoch = len(data.train.labels) // config.batch_size
   mean = subtracted(config.input, data.mean)
   return Sweep(
     config,
     '',
-    (),
+    at_once(config),
     steps_per_epoch,
     make_trial(config, len(data.classes), steps_per_epoch),
     make_feed(data.train, config.parallel),

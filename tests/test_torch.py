@@ -9,7 +9,7 @@ from helpers import load, train
 from ml_collections import ConfigDict
 
 from configs import alexnet_letters_caffe
-from lr_study import factored, model, parallel
+from lr_study import factored, model
 from lr_study.schedule import make_schedule
 
 torch = pytest.importorskip(
@@ -188,11 +188,9 @@ def test_200_steps_have_the_same_losses(tiny, preset, dense, monkeypatch):
   rate = float(np.float32(3e-3))  # as the study holds it
   curves, state, trials = train(config, data_set, [rate], [0], STEPS)
   assert bool(state.factors) == (dense == 'factored')
-  arrays = parallel.Arrays(*data_set.train, data_set.mean)
   seed_T = trials.to_devices(np.zeros(1, np.uint32))
-  orders = [
-    trials.to_host(trials.order(seed_T, epoch, arrays))[0] for epoch in range(config.epochs)
-  ]
+  images = len(data_set.train.labels)
+  orders = [trials.order(seed_T, epoch, images)[0] for epoch in range(config.epochs)]
   start = jax.tree.map(lambda x: x[0], trials.to_host(trials.init(seed_T)))
   params = factored.merge(start.params, start.factors)
   theirs = torch_losses(config, data_set, rate, params, np.concatenate(orders)[:STEPS])
