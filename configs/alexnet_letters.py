@@ -94,12 +94,13 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.dense = 'auto'  # 'plain': kernels updated each step; 'factored': factored.py
 
   config.schedule = ConfigDict()
-  config.schedule.name = 'step_decay'  # 'constant', 'piecewise'
+  config.schedule.name = 'step_decay'  # 'constant', 'piecewise', 'exponential': a range test
   config.schedule.every_epochs = 10.0  # of step_decay, as published
   config.schedule.factor = 0.1  # of step_decay, as published
   config.schedule.from_epochs = (11, 20)  # of piecewise: the published example of ...
   config.schedule.heights = (0.1, 0.01)  # ... 1e-3, then 1e-4 from epoch 11, 1e-5 from 20
   config.schedule.warmup_epochs = 0.0  # of any schedule: a linear rise from 0
+  config.schedule.start_height = 1e-8  # of exponential, which climbs from there to 1: fastai's span
 
   config.optimizer = ConfigDict()
   config.optimizer.momentum = 0.0  # DIGITS's TensorFlow back end runs plain SGD

@@ -9,7 +9,7 @@ import scipy.stats
 
 from lr_study import formats
 from lr_study.rounds import Setting
-from lr_study.verdict import Result, Verdict, judge
+from lr_study.verdict import DIVERGED, Result, Verdict, judge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +53,26 @@ class Answer:
   gains: tuple[Gain, ...]
 
 
-def answer(results: Sequence[Result], labels: np.ndarray, measure: str) -> Answer:
+def answer(
+  results: Sequence[Result], labels: np.ndarray, measure: str, edge_only: bool = False
+) -> Answer:
   """The answer of a study, from every trial.
 
   Args:
     results: of all trials.
     labels: of the validation images, (images,).
     measure: the field of a result that leads, such as 'validation_accuracy'.
+    edge_only: the runs were short ones, to find out where training stops being stable.
   """
   of_setting: dict[Setting, list[Result]] = {}
   for result in results:
     of_setting.setdefault(Setting(result.batch_size, result.schedule), []).append(result)
   verdicts = {s: judge(found, labels, measure) for s, found in of_setting.items()}
+  if edge_only:
+    verdicts = {
+      s: dataclasses.replace(verdict, sentence=_edge_sentence(verdict, of_setting[s]))
+      for s, verdict in verdicts.items()
+    }
   if len(verdicts) == 1:
     return Answer(*verdicts.values(), verdicts, (), ())
   accuracies = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
@@ -159,6 +167,22 @@ def _difference(
     t = scipy.stats.t.ppf(0.975, len(seeds) - 1)
     spread = t * np.std(differences, ddof=1) / math.sqrt(len(seeds))
   return float(np.mean(differences)), float(math.hypot(counting, spread))
+
+
+def _edge_sentence(verdict: Verdict, results: Sequence[Result]) -> str:
+  stable = verdict.largest_stable
+  broken = min((r.learning_rate for r in results if r.status == DIVERGED), default=None)
+  epochs = max(r.epochs for r in results)
+  length = f'in {epochs} epoch{"s" if epochs > 1 else ""}'
+  if stable is None:
+    return f'No rate is stable: {formats.rate(broken)} diverges, the smallest tried.'
+  if broken is None:
+    return f'Training is stable up to {formats.rate(stable)} at least, {length}.'
+  return (
+    f'Training is stable up to {formats.rate(stable)} and diverges from {formats.rate(broken)} '
+    f'on, a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
+    'runs cannot tell.'
+  )
 
 
 def _growth_sentence(growth: Growth) -> str:

@@ -138,6 +138,7 @@ FIELDS: dict[str, Check] = {
     'numbers above 0',
   ),
   'schedule.warmup_epochs': _AT_LEAST_0,
+  'schedule.start_height': _FACTOR,
   'optimizer.momentum': _BELOW_1,
   'optimizer.rate_in_velocity': _SWITCH,
   'optimizer.weight_decay': _AT_LEAST_0,

@@ -117,7 +117,7 @@ def _train(
   by_trial = judged(planned)
   last = rounds.last(planned, settings)
   results = [by_trial[trial] for trial in last]
-  answer = axes.answer(results, labels, measure)
+  answer = axes.answer(results, labels, measure, config.search.name == 'bisect')
   study = study | {'guessing_loss': guessing_loss}
   with shared.clock('best trial'):
     best_trial = best.examine(folder, config, data, results, answer.verdict)

@@ -89,3 +89,14 @@ def test_a_setting_where_all_diverged():
   assert answer.growth == ()
   nothing = answer_of([result(r, None, b) for b in (1, 2) for r in RATES])
   assert nothing.verdict.learning_rate is None
+
+
+def test_short_runs_tell_of_the_edge_alone():
+  results = [result(1e-2, None), result(2.05e-3, None), result(1.78e-3, 0.2), result(1e-4, 0.3)]
+  sentence = axes.answer(results, np.arange(10), 'validation_accuracy', True).verdict.sentence
+  assert sentence.startswith('Training is stable up to 1.78e-03 and diverges from 2.05e-03 on, a ')
+  assert 'factor of 1.15' in sentence
+  stable = axes.answer(results[2:], np.arange(10), 'validation_accuracy', True)
+  assert stable.verdict.sentence == 'Training is stable up to 1.78e-03 at least, in 2 epochs.'
+  broken = axes.answer(results[:2], np.arange(10), 'validation_accuracy', True)
+  assert broken.verdict.sentence.startswith('No rate is stable: 2.05e-03 diverges')
