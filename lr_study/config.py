@@ -66,7 +66,7 @@ FIELDS: dict[str, Check] = {
   ),
   'schedules': (
     tuple,
-    lambda names: all(name in schedule.SCHEDULES for name in names),
+    lambda names: all(isinstance(n, str) and n in schedule.SCHEDULES for n in names),
     f'some of {", ".join(schedule.SCHEDULES)}',
   ),
   'equal': _one_of(('epochs', 'steps')),

@@ -84,8 +84,6 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     title: what people are told it is; empty where it is the only one.
     count: how many waves this process trains in this round.
   """
-  if is_finished(folder, number):
-    return
   config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
   schedule = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)
   history = curves(folder, planned, number, sweep.steps_per_epoch)
