@@ -23,4 +23,5 @@ def is_full(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
   """True if this says that the memory of the machine or of a device is used up."""
-  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+  words = ('RESOURCE_EXHAUSTED', 'Out of memory')  # of XLA, which has no class for it
+  return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -58,8 +58,9 @@ def run(
   config = check(config)
   settings = rounds.settings(config)
   with workdir.held(folder, process):
-    if process.index:
-      leave()  # together with process 0, which has built the data then
+    if process.count > 1 and not process.index:
+      datasets.build(config.data, config.image_size)  # once; the others wait in `leave`
+    leave()  # before a device is touched, as the room for images asks it to be
     room = parallel.room_for_images(config.parallel)
     data = datasets.load(config.data, config.image_size, room)
     for finding in data.checks.values():

@@ -23,6 +23,7 @@ __all__ = [
   'SPLITS',
   'Dataset',
   'Part',
+  'build',
   'files',
   'load',
   'load_test',
@@ -88,6 +89,15 @@ def load(config: ConfigDict, image_size: int, room: float = math.inf) -> Dataset
     source.left_out,
     checks.check(traits, labels, names, source.classes),
   )
+
+
+def build(config: ConfigDict, image_size: int) -> None:
+  """Builds the data set of a config where it is cached, if it is not there yet.
+
+  Raises:
+    StudyError: for anything the user can mend in the config or in the files.
+  """
+  _open(config, image_size)
 
 
 def load_test(config: ConfigDict, image_size: int) -> Part:
