@@ -65,7 +65,6 @@ def run(
     data = datasets.load(config.data, config.image_size, room)
     for finding in data.checks.values():
       progress.note(f'Check: {finding.line}')
-    leave()
     largest = max(setting.batch_size for setting in settings)
     if largest > len(data.train.labels):
       raise StudyError(
