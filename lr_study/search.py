@@ -102,8 +102,7 @@ def _bisect(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
     rates = [broken[0] / _LADDER]
   else:
     low, high = stable[-1], broken[0]
-    needed = math.ceil(math.log(high / low) / math.log(config.search.factor) - 1e-9) - 1
-    rates = _between(low, high, min(needed, len(config.learning_rates)))
+    rates = _between(low, high, config.search.factor, len(config.learning_rates))
   return [Ask(rate, config.search.epochs) for rate in rates if _SMALLEST < rate < _LARGEST]
 
 
@@ -130,8 +129,7 @@ def _refine(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
       rates.append(_rounded(best.learning_rate * factor))
     elif not side.alike:
       low, high = sorted((side.learning_rate, best.learning_rate))
-      needed = math.ceil(math.log(high / low) / math.log(config.search.factor) - 1e-9) - 1
-      rates += _between(low, high, min(needed, max(1, (free + 1) // 2)))
+      rates += _between(low, high, config.search.factor, max(1, (free + 1) // 2))
   return _to_the_end(config, [rate for rate in rates if _SMALLEST < rate < _LARGEST])
 
 
@@ -194,9 +192,11 @@ def _is_worse(newer: Told, older: Told) -> bool:
   return newer.diverged or (newer.accuracy < older.accuracy and not newer.alike)
 
 
-def _between(low: float, high: float, count: int) -> list[float]:
-  """So many rates between two, evenly by their logarithms; fewer where rounding joins them."""
-  rates = map(_rounded, np.geomspace(low, high, count + 2)[1:-1])
+def _between(low: float, high: float, factor: float, most: int) -> list[float]:
+  """Rates between two, evenly by their logarithms: as many as bring them within `factor` of one
+  another, and `most` at most; fewer where rounding joins them."""
+  needed = math.ceil(math.log(high / low) / math.log(factor) - 1e-9) - 1
+  rates = map(_rounded, np.geomspace(low, high, min(needed, most) + 2)[1:-1])
   return [rate for rate in dict.fromkeys(rates) if low < rate < high]
 
 
