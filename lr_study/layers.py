@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_study import factored
+from lr_study.convolution import product
 
 
 class Dense(nn.Module):
@@ -30,7 +31,7 @@ class Dense(nn.Module):
       x = factored.product(x, coordinates, self.get_variable('factors', 'kernel'))
       x = x + self.get_variable('taps', 'kernel')
     else:
-      x = x @ self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
+      x = product(x, self.param('kernel', self.kernel_init, (x.shape[-1], self.features)))
     return x + self.param('bias', self.bias_init, (self.features,))
 
 

@@ -9,7 +9,14 @@ from lr_study.convolution import as_matmul
 
 @pytest.mark.parametrize(
   ('size', 'channels', 'features', 'kernel', 'stride', 'padding', 'groups'),
-  [(27, 3, 8, 11, 4, 0, 1), (9, 6, 8, 5, 1, 2, 2), (5, 4, 6, 3, 1, 1, 1), (7, 4, 4, 3, 2, 1, 2)],
+  [
+    (27, 3, 8, 11, 4, 0, 1),
+    (30, 3, 8, 11, 4, 0, 1),  # with pixels that no window reaches
+    (10, 2, 4, 5, 3, 1, 1),
+    (9, 6, 8, 5, 1, 2, 2),
+    (5, 4, 6, 3, 1, 1, 1),
+    (7, 4, 4, 3, 2, 1, 2),
+  ],
 )
 def test_equals_the_convolution(size, channels, features, kernel, stride, padding, groups):
   rng = np.random.default_rng(0)
