@@ -24,6 +24,7 @@ import optax
 # float32 resolves 6e-8, so what is lost is lost in rounding anyway, a tenfold drop of the rate
 # included.
 _FORGOTTEN = 1e-9
+_BLOCK = 256  # rows of a kernel that a fold writes at once: they stay in the cache
 _WINDOW = 64  # pairs from one fold to the next; a fold costs one matrix product
 
 
@@ -98,7 +99,7 @@ def norm(of_params: Any, x: dict[str, jax.Array], g: dict[str, jax.Array]) -> ja
     A scalar. The square of such a kernel's norm, that of sum_b x_b g_b', is
     sum_bc (x_b . x_c) (g_b . g_c).
   """
-  squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(of_params))
+  squares = sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(of_params))
   for name, inputs in x.items():
     # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
     squares += jnp.maximum(jnp.sum((inputs @ inputs.T) * (g[name] @ g[name].T)), 0.0)
@@ -184,7 +185,7 @@ def fold(
     return jnp.concatenate([scale[None], vector[1:] - scale * kernel[1:]])
 
   def new_base(factor, kernel):
-    return kernel[0] * factor.base + (factor.x * kernel[1:, None]).T @ factor.g
+    return _add_product(kernel[0], factor.base, factor.x * kernel[1:, None], factor.g)
 
   is_factored = {
     name: {key: name in factors and key == 'kernel' for key in layer}
@@ -196,3 +197,21 @@ def fold(
   }
   opt_state = optax.tree_utils.tree_map_params(optimizer, new_basis, opt_state, params, is_factored)
   return jax.tree.map(new_basis, params, params, is_factored), opt_state, folded
+
+
+def _add_product(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:
+  """scale base + x' g, of base (inputs, outputs), x (pairs, inputs) and g (pairs, outputs).
+
+  Block by block of rows, in the place of a donated base: the product is never in memory as a
+  whole, which would take as much as the kernel.
+  """
+
+  def with_block(base, start, rows):
+    block = jax.lax.dynamic_slice_in_dim(base, start, rows)
+    pairs = jax.lax.dynamic_slice_in_dim(x, start, rows, axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(base, scale * block + pairs.T @ g, start, 0)
+
+  blocks, rest = divmod(len(base), _BLOCK)
+  if blocks:
+    base = jax.lax.fori_loop(0, blocks, lambda k, b: with_block(b, k * _BLOCK, _BLOCK), base)
+  return with_block(base, blocks * _BLOCK, rest) if rest else base

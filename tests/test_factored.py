@@ -1,6 +1,7 @@
 """Factored dense kernels train as plain ones do, in each preset and with every term of SGD."""
 
 import numpy as np
+import optax
 import pytest
 from helpers import load, train
 
@@ -79,6 +80,21 @@ def test_a_fold_changes_no_kernel(tiny):
     assert (folded.params[name]['kernel'][0] == np.eye(1, 65)[0]).all()
     np.testing.assert_allclose(kernel, before[name], atol=1e-6)
     assert np.abs(kernel - state.factors[name].base[0]).max() > 1e-5  # there was something to fold
+
+
+@pytest.mark.parametrize('inputs', [100, 256, 600])  # less than a block of rows, one, and a rest
+def test_a_fold_writes_every_row(inputs):
+  rng, rows = np.random.default_rng(0), 8
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+  params, factors = factored.split({'fc': {'kernel': draw(inputs, 5)}}, ('fc',), rows)
+  base, x, g, coordinates = factors['fc'].base, draw(rows, inputs), draw(rows, 5), draw(1 + rows)
+  factors = {'fc': factored.Factors(base, x, g)}
+  params = {'fc': {'kernel': coordinates}}
+  optimizer = optax.sgd(0.1)
+  _, _, folded = factored.fold(optimizer, params, optimizer.init(params), factors)
+  kernel = coordinates[0] * base + (x * coordinates[1:, None]).T @ g
+  # Sums of eight products of order 1 in float32.
+  np.testing.assert_allclose(folded['fc'].base, kernel, atol=1e-5)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 16, 64, 100])
