@@ -31,7 +31,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.parallel = 'vmap'  # all trials on one device; 'pmap' spreads them over all
   config.trials_per_call = 0  # that a device trains in one call; 0: as many as are fastest
   config.memory_gb = 0.0  # that the trials on a device may take; 0: what is free
-  config.eval_batch_size = 50  # changes speed and memory only
+  config.eval_batch_size = 10  # changes speed and memory only; so many fit in a CPU's cache
   config.log_every_steps = 100  # steps between two points in TensorBoard, and their mean
   config.checkpoint_minutes = 10.0  # besides the one at the end of each epoch
   config.checkpoint_steps = 0  # and, if not 0, after so many steps; at the end of a chunk of steps
@@ -125,4 +125,3 @@ def _make_small(config: ConfigDict) -> None:
   config.data.per_class = 500
   config.epochs = 3
   config.schedule.every_epochs = 1.0  # the decay in the same places: after each third
-  config.eval_batch_size = 10  # what fits in the cache of a CPU's core

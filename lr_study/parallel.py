@@ -1,5 +1,7 @@
 """From one trial to many: which of them a call trains, and on which device."""
 
+import contextlib
+import ctypes
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -137,6 +139,14 @@ def make_trials(
       jax.block_until_ready(function(tree, *shared)) for tree in tree_T
     ]
 
+  def init(seed_T):
+    # Once a group, before there are other states: drawing needs several times a state's memory.
+    drawn = by_call(programs.init)(of_groups(seed_T))
+    return [
+      drawn[group] if call == leaders[group] else jax.tree.map(jnp.copy, drawn[group])
+      for call, group in enumerate(group_of)
+    ]
+
   def take_step(state_T, rate_T, seed_T, batch_S, mean, step, measured):
     inputs_S = [
       programs.prepare(batch.images, mean, seed, step)
@@ -182,6 +192,7 @@ def make_trials(
       programs.eval_step.lower(state, *eval_arguments, mean),
     )
     temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
+    _give_back()
     kept = len(leaders) * _bytes((train_batch, inputs)) + _bytes(of_params)
     # On a CPU a checkpoint is copied, and written in the background, beside the state.
     copies = 2 if jax.default_backend() == 'cpu' else 1
@@ -199,7 +210,7 @@ def make_trials(
   return Trials(
     to_devices=lambda tree_T: [put(tree_T, trials) for trials in rows],
     to_host=to_host,
-    init=by_call(programs.init),
+    init=init,
     order=lambda seed_T, *of: [programs.order(seed, *of) for seed in of_groups(seed_T)],
     gather=lambda arrays, order_S, start: [programs.gather(arrays, o, start) for o in order_S],
     batch_to_devices=lambda batch_S: [put(batch_S, k) for k in range(len(leaders))],
@@ -261,6 +272,12 @@ def share(tree: Any, how: str) -> Any:
   devices = len(jax.local_devices())
   copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
   return jax.device_put(copies, _one_each())
+
+
+def _give_back() -> None:
+  """Returns to the system what compilers have freed, a third of a GB, where the C library can."""
+  with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fastest(trial: Trial, count: int) -> int:
