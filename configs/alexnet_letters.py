@@ -38,7 +38,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
   config.search = ConfigDict()
   config.search.name = 'grid'  # the order that rates are tried in: 'outside_in' and 'middle_out',
-  # as published; 'bisect', 'refine', 'halving', 'optuna': see lr_study/search.py
+  # as published; 'bisect', 'refine', 'halving', 'optuna': see lr_study/search/strategies.py
   config.search.epochs = 1  # of a short run: of bisect, and of halving's first
   config.search.factor = 1.25  # bisect and refine: no rates nearer than this to one another
   config.search.keep = 2  # halving: one in so many rates goes on, for so many times the epochs
@@ -91,7 +91,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.model.width = 1.0  # factor on the features of every hidden layer
   config.model.dropout = 0.5  # after fc6 and fc7, as in DIGITS
   config.model.convolution = 'auto'  # computed as 'grouped' on a GPU, as 'matmul' on a CPU
-  config.model.dense = 'auto'  # 'plain': kernels updated each step; 'factored': factored.py
+  config.model.dense = 'auto'  # 'plain': kernels updated each step; 'factored': network/factored.py
 
   config.schedule = ConfigDict()
   config.schedule.name = 'step_decay'  # 'constant', 'piecewise', 'exponential': a range test

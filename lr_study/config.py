@@ -12,9 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lr_study import model, parallel, schedule, search
+from lr_study import parallel, schedule
 from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
 from lr_study.errors import StudyError
+from lr_study.network import model
+from lr_study.search import strategies as search
 
 _LONGEST = 200  # characters of a wrong value that are shown
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lr_study import events, sweep
+from lr_study import sweep
+from lr_study.files import events
 
 
 def kill_often(

@@ -9,31 +9,22 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import (
-  axes,
-  best,
-  figures,
-  page,
-  parallel,
-  pictures,
-  progress,
-  provenance,
-  report,
-  rounds,
-  verdict,
-  wave,
-  workdir,
-)
 from lr_study import data as datasets
-from lr_study.asking import next_round
+from lr_study import parallel, progress, wave
+from lr_study.answer import axes, verdict
 from lr_study.config import check
 from lr_study.data.checks import leading_measure
 from lr_study.errors import StudyError
-from lr_study.events import write_experiment
-from lr_study.history import join
+from lr_study.files import provenance, workdir
+from lr_study.files.events import write_experiment
+from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.rounds import Plan, Planned, Setting
+from lr_study.report import figures, page, pictures, report
+from lr_study.search import rounds
+from lr_study.search.asking import next_round
+from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.training import Sweep, in_setting, prepare
+from lr_study.use import best
 
 
 def run(

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import curvature, parallel
 from lr_study import data as datasets
+from lr_study import parallel
 from lr_study.clock import Clock
+from lr_study.diagnosis import curvature
 from lr_study.feed import Feed, make_feed
-from lr_study.history import STEP_CURVES
+from lr_study.files.history import STEP_CURVES
 from lr_study.interrupt import Interrupt
 from lr_study.preprocess import subtracted
-from lr_study.rounds import Planned, at_once
+from lr_study.search.rounds import Planned, at_once
 from lr_study.trial import Batch, Trial, make_trial
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from lr_study import curvature, factored
-from lr_study import model as models
+from lr_study.diagnosis import curvature
+from lr_study.network import factored
+from lr_study.network import model as models
 from lr_study.optimizer import make_optimizer
 from lr_study.preprocess import input_shape, make_preprocess
 from lr_study.schedule import make_schedule

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lr_study import parallel, plan, progress, rounds, verdict, workdir
-from lr_study.checkpoint import Checkpoints
-from lr_study.events import Events
-from lr_study.history import History
+from lr_study import parallel, plan, progress
+from lr_study.answer import verdict
+from lr_study.files import workdir
+from lr_study.files.checkpoint import Checkpoints
+from lr_study.files.events import Events
+from lr_study.files.history import History
 from lr_study.interrupt import Interrupt, Stopped
-from lr_study.rounds import Plan
 from lr_study.schedule import Schedule, make_schedule
+from lr_study.search import rounds
+from lr_study.search.rounds import Plan
 from lr_study.training import (
   Running,
   Sweep,

@@ -8,8 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, provenance
+from lr_study import cli
 from lr_study.benchmark import rows
+from lr_study.files import provenance
 from lr_study.progress import note
 
 _ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')

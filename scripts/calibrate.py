@@ -8,10 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import calibration, cli, parallel
+from lr_study import cli, parallel
+from lr_study.answer import calibration
 from lr_study.errors import StudyError
+from lr_study.files.workdir import write_text
 from lr_study.progress import note
-from lr_study.workdir import write_text
 
 _TRUTH = flags.DEFINE_integer('truth_seeds', 64, 'Of the study that is the truth.', lower_bound=2)
 _STUDIES = flags.DEFINE_integer('studies', 40, 'How many are judged.', lower_bound=2)

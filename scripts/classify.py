@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import classify, cli, evaluate, explain, parallel
+from lr_study import cli, parallel
 from lr_study.errors import StudyError, is_full
-from lr_study.workdir import write_text
+from lr_study.files.workdir import write_text
+from lr_study.use import classify, evaluate, explain
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 _PART = flags.DEFINE_enum('part', None, evaluate.PARTS, "The study's own images, instead of files.")

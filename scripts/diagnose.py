@@ -7,7 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, diagnose
+from lr_study import cli
+from lr_study.diagnosis import diagnose
 from lr_study.errors import StudyError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a study, finished or stopped.')

@@ -10,9 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import classify, cli, evaluate, export
+from lr_study import cli
 from lr_study.errors import StudyError
 from lr_study.progress import note
+from lr_study.use import classify, evaluate, export
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 _OUT = flags.DEFINE_string('out', None, 'The folder to make.')

@@ -8,9 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, optuna_search, report
+from lr_study import cli
 from lr_study.errors import StudyError
 from lr_study.progress import note
+from lr_study.report import report
+from lr_study.search import optuna_search
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 _STORAGE = flags.DEFINE_string('storage', None, 'The URL of the database, as Optuna takes it.')

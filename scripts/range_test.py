@@ -8,9 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, climb, evaluate, parallel
+from lr_study import cli, parallel
 from lr_study.errors import StudyError
-from lr_study.workdir import write_text
+from lr_study.files.workdir import write_text
+from lr_study.search import climb
+from lr_study.use import evaluate
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 

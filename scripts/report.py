@@ -7,8 +7,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, compare, page
+from lr_study import cli
 from lr_study.errors import StudyError
+from lr_study.report import compare, page
 
 _WORKDIR = flags.DEFINE_multi_string(
   'workdir', [], 'The folder of a finished study; several, by commas or repeated, are compared.'

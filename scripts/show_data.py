@@ -7,8 +7,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, show
+from lr_study import cli
 from lr_study.config import check
+from lr_study.report import show
 
 _OUT = flags.DEFINE_string('out', None, 'Where the pictures go; default: runs/<config name>_data.')
 

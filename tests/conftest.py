@@ -128,7 +128,8 @@ def photos(tmp_path):
 # Python's start and the imports take seconds: each command is a child of one server.
 SERVER = """
 import json, os, runpy, sys, traceback
-from lr_study import classify, cli, evaluate, explain, export
+from lr_study import cli
+from lr_study.use import classify, evaluate, explain, export
 
 for line in sys.stdin:
   script, arguments, folder, out = json.loads(line)

@@ -7,7 +7,7 @@ import numpy as np
 
 from lr_study import data, parallel, trial
 from lr_study.config import check
-from lr_study.rounds import Planned
+from lr_study.search.rounds import Planned
 
 
 def planned(rates, seeds, epochs):

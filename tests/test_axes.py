@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lr_study import axes
-from lr_study.verdict import Result
+from lr_study.answer import axes
+from lr_study.answer.verdict import Result
 
 RATES = tuple(10.0 ** (-k / 2) for k in range(2, 11))  # 0.1 to 1e-5
 

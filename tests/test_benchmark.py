@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from lr_study import model as models
 from lr_study.benchmark import rows
+from lr_study.network import model as models
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import calibration as calibration_config
-from lr_study import calibration, data, verdict
+from lr_study import data
+from lr_study.answer import calibration, verdict
 from lr_study.errors import StudyError
 
 

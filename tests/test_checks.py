@@ -10,10 +10,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import alexnet_letters
-from lr_study import data, provenance, show
+from lr_study import data
 from lr_study.config import check
 from lr_study.data import checks
 from lr_study.errors import StudyError
+from lr_study.files import provenance
+from lr_study.report import show
 
 
 def save(folder, name, image, **options):

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from rich.cells import cell_len
 
-from lr_study import classify, cli, evaluate, explain
+from lr_study import cli
 from lr_study.errors import StudyError
+from lr_study.use import classify, evaluate, explain
 
 
 @pytest.fixture(scope='module')

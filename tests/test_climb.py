@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from lr_study import climb
-from lr_study.verdict import Result, Verdict
+from lr_study.answer.verdict import Result, Verdict
+from lr_study.search import climb
 
 
 def result(rate, accuracy):

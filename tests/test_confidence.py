@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lr_study import confidence
+from lr_study.answer import confidence
 
 STUDIES, IMAGES = 500, 1000
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lr_study.convolution import as_matmul
+from lr_study.network.convolution import as_matmul
 
 
 @pytest.mark.parametrize(

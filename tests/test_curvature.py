@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from lr_study import curvature, factored, trial
-from lr_study import model as models
+from lr_study import trial
 from lr_study.config import check
+from lr_study.diagnosis import curvature
+from lr_study.network import factored
+from lr_study.network import model as models
 from lr_study.trial import Batch
 
 

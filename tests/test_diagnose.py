@@ -10,8 +10,10 @@ import pytest
 from conftest import ROOT
 
 from configs import alexnet_letters
-from lr_study import diagnose, events, sweep
+from lr_study import sweep
+from lr_study.diagnosis import diagnose
 from lr_study.errors import StudyError
+from lr_study.files import events
 
 SCRIPT = [sys.executable, str(ROOT / 'scripts' / 'diagnose.py')]
 EARLY, LATE, STABLE = 1e5, 1e-2, 1e-9

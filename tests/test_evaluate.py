@@ -8,8 +8,9 @@ from conftest import make_small
 from helpers import load as load_data
 from helpers import train
 
-from lr_study import data, evaluate
+from lr_study import data
 from lr_study.errors import StudyError
+from lr_study.use import evaluate
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from configs import alexnet_letters
-from lr_study import card, evaluate, export
-from lr_study import model as models
+from lr_study.network import model as models
 from lr_study.preprocess import input_shape
+from lr_study.use import card, evaluate, export
 
 
 @pytest.fixture(scope='module')

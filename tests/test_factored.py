@@ -6,7 +6,7 @@ import pytest
 from helpers import load, train
 
 from configs import alexnet_letters_caffe
-from lr_study import factored
+from lr_study.network import factored
 
 STEPS = 200
 

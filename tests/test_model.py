@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import layers, model, presets
+from lr_study.network import layers, model, presets
 
 
 def make(preset, classes=10, width=1.0):

@@ -11,12 +11,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from lr_study import figures, formats, progress, report, verdict, workdir
-from lr_study.axes import Answer
+from lr_study import formats, progress
+from lr_study.answer import verdict
+from lr_study.answer.axes import Answer
 from lr_study.errors import StudyError
-from lr_study.events import Events, write_experiment
-from lr_study.history import EPOCH_CURVES, History, join, window_means
-from lr_study.rounds import Setting
+from lr_study.files import workdir
+from lr_study.files.events import Events, write_experiment
+from lr_study.files.history import EPOCH_CURVES, History, join, window_means
+from lr_study.report import figures, report
+from lr_study.search.rounds import Setting
 
 RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
 TRIALS = planned(RATES, SEEDS, epochs=2)

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from configs import alexnet_letters
-from lr_study import axes, best, compare, evaluate, matrices, page, report, rounds, svg, verdict
+from lr_study.answer import axes, verdict
 from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
-from lr_study.history import EPOCH_CURVES, History
-from lr_study.rounds import Planned
+from lr_study.files.history import EPOCH_CURVES, History
+from lr_study.report import compare, matrices, page, report, svg
+from lr_study.search import rounds
+from lr_study.search.rounds import Planned
+from lr_study.use import best, evaluate
 
 SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'
 EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs import alexnet_letters
-from lr_study import range_test
 from lr_study.schedule import make_schedule
+from lr_study.search import range_test
 
 RATES = np.geomspace(1e-7, 10, 200)
 

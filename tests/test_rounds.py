@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from lr_study import faults, rounds, sweep
+from lr_study import faults, sweep
 from lr_study.config import check
 from lr_study.errors import StudyError
-from lr_study.rounds import Plan, Planned, Setting
+from lr_study.search import rounds
+from lr_study.search.rounds import Plan, Planned, Setting
 
 
 @pytest.fixture

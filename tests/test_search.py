@@ -6,10 +6,11 @@ import math
 import pytest
 from conftest import make_tiny
 
-from lr_study import optuna_search, search
 from lr_study.config import check
 from lr_study.errors import StudyError
-from lr_study.search import Ask, Told
+from lr_study.search import optuna_search
+from lr_study.search import strategies as search
+from lr_study.search.strategies import Ask, Told
 
 LADDER = tuple(10.0**-k for k in range(1, 8))
 

@@ -17,9 +17,12 @@ from PIL import Image
 from rich.cells import cell_len
 
 from configs import alexnet_letters
-from lr_study import classify, data, evaluate, events, progress, report, sweep
+from lr_study import data, progress, sweep
 from lr_study.errors import StudyError
-from lr_study.history import STEP_CURVES, History
+from lr_study.files import events
+from lr_study.files.history import STEP_CURVES, History
+from lr_study.report import report
+from lr_study.use import classify, evaluate
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 'é' * 127 + 'z'  # 255 bytes, what a file system allows

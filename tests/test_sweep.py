@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, START, small_study, steps_saved, sweep
 
-from lr_study import events, faults
+from lr_study import faults
+from lr_study.files import events
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ from helpers import load, train
 from ml_collections import ConfigDict
 
 from configs import alexnet_letters_caffe
-from lr_study import factored, model
+from lr_study.network import factored, model
 from lr_study.schedule import make_schedule
 
 torch = pytest.importorskip(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import planned
 
-from lr_study import confidence, verdict
-from lr_study.history import History
+from lr_study.answer import confidence, verdict
+from lr_study.files.history import History
 
 GUESS = float(np.log(10))
 

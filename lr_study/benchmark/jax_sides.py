@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lr_study import model as models
 from lr_study import parallel, training
 from lr_study.benchmark.side import RATES, config_of, data_of
 from lr_study.data import Dataset, Part
+from lr_study.network import model as models
 from lr_study.trial import cross_entropy
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_study import model as models
 from lr_study.benchmark.side import config_of
 from lr_study.errors import StudyError
+from lr_study.network import model as models
 
 ROOT = Path(__file__).parents[2]
 

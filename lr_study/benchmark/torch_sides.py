@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from lr_study.benchmark.side import RATES, config_of, data_of
-from lr_study.model import scaled
-from lr_study.presets import KERNELS, POOL_AFTER, PRESETS, Preset
+from lr_study.network.model import scaled
+from lr_study.network.presets import KERNELS, POOL_AFTER, PRESETS, Preset
 
 
 def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Sequential:
-  """The network of lr_study/model.py, for images (batch, 3, height, width)."""
+  """The network of lr_study/network/model.py, for images (batch, 3, height, width)."""
   layers, channels, head = [], 3, scaled(4096, width)
   for i, kernel in enumerate(KERNELS):
     groups = preset.groups[i]

@@ -1,0 +1,1 @@
+"""From curves to an answer, and how sure it is."""

@@ -1,0 +1,250 @@
+"""Is the verdict as sure as it says? Many small studies against one of many seeds."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import stats
+
+from lr_study import data as datasets
+from lr_study import formats, training
+from lr_study.answer import confidence, verdict
+from lr_study.config import check
+from lr_study.errors import StudyError
+from lr_study.files import provenance
+from lr_study.files.history import History
+from lr_study.training import Sweep
+
+_TOGETHER = 8  # seeds that train in one call of the compiled program
+
+
+class Trained(NamedTuple):
+  """Every trial's training figures, rate by rate, and what was measured; NaN where it diverged.
+
+  of_truth: (studies, rates, truth seeds), on the images of each study.
+  of_studies: (studies, rates, seeds), of a study's own seeds on its own images.
+  """
+
+  results: list[verdict.Result]
+  of_truth: np.ndarray
+  of_studies: np.ndarray
+
+
+def calibrate(
+  config: ConfigDict, truth_seeds: int, studies: int, seeds: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+  """Judges studies of a few fresh seeds and fresh validation images; how often are they right?
+
+  Each study has `seeds` seeds of its own, and `eval_batch_size` validation images of its own, as
+  many of each class. The truth is the mean over `truth_seeds` other seeds on all of these
+  images. So the studies err as real ones do, by their seeds and by their images. The training
+  images are the same throughout: the question is which rate to use on these.
+
+  Args:
+    config: of a study; its seeds are set here.
+    truth_seeds: of the study that gives the truth.
+    studies: how many.
+    seeds: of each.
+    tell: is called with a line now and then.
+
+  Returns:
+    What `table` shows, and every study, for JSON.
+
+  Raises:
+    StudyError: if there are too few validation images.
+  """
+  config = config.copy_and_resolve_references().unlock()
+  config.seeds = tuple(range(truth_seeds + studies * seeds))
+  config = check(config)
+  data = _interleaved(datasets.load(config.data, config.image_size))
+  each = config.eval_batch_size
+  if len(data.validation.labels) < studies * each:
+    raise StudyError(
+      f'{studies} studies of {each} validation images need {studies * each}; there are '
+      f'{len(data.validation.labels)}: lower eval_batch_size or --studies'
+    )
+  trained = _train(training.prepare(config, data), data, truth_seeds, studies, seeds, tell)
+  answers = _judge(config, data, trained, truth_seeds)
+  # A run that diverged is worth a guess.
+  of_truth = np.nan_to_num(trained.of_truth, nan=1 / len(data.classes))
+  return {
+    'study': provenance.describe(config, data),
+    **_summary(config, of_truth, answers, each),
+    'accuracy_of_truth': of_truth.mean(0).tolist(),  # (rates, seeds)
+    'accuracy_of_studies': [  # (studies, rates, seeds), None where a trial diverged
+      [[None if np.isnan(value) else value for value in row] for row in rows]
+      for rows in trained.of_studies.tolist()
+    ],
+  }
+
+
+def table(found: dict[str, Any]) -> str:
+  """The truth, and how often the studies found it, in Markdown."""
+  lines = [
+    '| rate | accuracy | standard error | named best | in the set | interval holds the accuracy |',
+    '| ---: | ---: | ---: | ---: | ---: | ---: |',
+  ]
+  for row in found['rates']:
+    held = formats.percent(row['interval_holds'], 0)
+    lines.append(
+      f'| {formats.rate(row["learning_rate"])} | {formats.percent(row["accuracy"])} '
+      f'| {formats.percent(row["standard_error"])} | {row["named_best"]} | {row["in_set"]} '
+      f'| {held} of {row["intervals"]} |'
+    )
+  low, high = found['set_holds_best_interval']
+  return '\n'.join(
+    [
+      *lines,
+      '',
+      f'The best rate is {formats.rate(found["best"])}, by {formats.percent(found["margin"])} '
+      f'± {formats.percent(found["margin_standard_error"])} (standard error, paired).',
+      f'{found["studies"]} studies of {found["seeds"]} seeds: the {confidence.STATED} set holds '
+      f'it in {formats.percent(found["set_holds_best"])} (95 % interval {100 * low:.0f} to '
+      f'{100 * high:.0f} %) and has {found["mean_size"]:.2f} of {len(found["rates"])} rates; the '
+      f'rate named best is it in {formats.percent(found["named_is_best"])}, with a stated '
+      f'probability of {formats.percent(found["mean_stated"])}.',
+      f'Share of the images in the variance of a difference: {found["share_of_images"]:.3f}.',
+    ]
+  )
+
+
+def _interleaved(data: datasets.Dataset) -> datasets.Dataset:
+  """With validation images class after class in turn: any run of them has as many of each."""
+  images, labels = data.validation
+  turn = np.concatenate([np.arange(count) for count in np.bincount(labels)])
+  order = np.lexsort((labels, turn))
+  return data._replace(validation=datasets.Part(images[order], labels[order]))
+
+
+def _train(
+  sweep: Sweep,
+  data: datasets.Dataset,
+  truth_seeds: int,
+  studies: int,
+  seeds: int,
+  tell: Callable[[str], None],
+) -> Trained:
+  config, per_epoch = sweep.config, sweep.steps_per_epoch
+  rates, count = len(config.learning_rates), len(config.seeds)
+  accuracy = np.full((studies, rates, count), np.nan)
+  with tempfile.TemporaryDirectory() as folder:
+    history = History(Path(folder), config.epochs * per_epoch, config.epochs, rates * count)
+    for first in range(0, count, _TOGETHER):
+      chosen = np.arange(first, min(first + _TOGETHER, count))
+      columns = (np.arange(rates)[:, None] * count + chosen).ravel()
+      running = training.run_together(sweep, columns)
+      state_T = running.trials.init(running.seed_T)
+      for epoch in range(config.epochs):
+        start = epoch * per_epoch
+        state_T, curves, _ = training.train_steps(sweep, running, state_T, epoch, 0, per_epoch)
+        history.write_steps(start, curves, columns)
+        means = history.epoch_means(start, start + per_epoch, columns)
+        history.write_epoch(epoch, means, columns)
+      of_studies = range(studies)
+      if first >= truth_seeds:
+        of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
+      for study, window in enumerate(sweep.validation.windows(running.trials)):
+        if study in of_studies:
+          totals = running.trials.to_host(running.trials.eval_step(state_T, *window, sweep.mean))
+          correct = totals.correct.sum(1, dtype=np.float64).reshape(rates, len(chosen))
+          accuracy[study][:, chosen] = correct / config.eval_batch_size
+      # Of any of the images: it tells whether the weights are finite.
+      loss = totals.loss / config.eval_batch_size
+      history.write_epoch(config.epochs - 1, {'validation_loss': loss}, columns)
+      tell(f'{chosen[-1] + 1} of {count} seeds')
+    guessing = verdict.entropy(data.train.labels)
+    steps = [config.epochs * per_epoch] * (rates * count)
+    results = verdict.results(history, sweep.trials, guessing, steps)
+  own = accuracy[..., truth_seeds:].reshape(studies, rates, studies, seeds)
+  of_studies = own[np.arange(studies), :, np.arange(studies)]
+  return Trained(results, accuracy[..., :truth_seeds], of_studies)
+
+
+def _judge(
+  config: ConfigDict, data: datasets.Dataset, trained: Trained, truth_seeds: int
+) -> list[verdict.Verdict]:
+  each, answers = config.eval_batch_size, []
+  results = np.empty((len(config.learning_rates), len(config.seeds)), object)
+  results.ravel()[:] = trained.results
+  for study, measured in enumerate(trained.of_studies):
+    first = truth_seeds + study * measured.shape[1]
+    trials = results[:, first : first + measured.shape[1]]
+    trials = [
+      t if t.status == verdict.DIVERGED else replace(t, validation_accuracy=float(value))
+      for t, value in zip(trials.ravel(), measured.ravel(), strict=True)
+    ]
+    labels = data.validation.labels[study * each : (study + 1) * each]
+    answers.append(verdict.judge(trials, labels))
+  return answers
+
+
+def _summary(
+  config: ConfigDict, of_truth: np.ndarray, answers: list[verdict.Verdict], images: int
+) -> dict[str, Any]:
+  rates, by_seed = config.learning_rates, of_truth.mean(0)  # (rates, truth seeds)
+  mean = by_seed.mean(1)
+  best, second = np.argsort(-mean)[:2]
+  margins = by_seed[best] - by_seed[second]
+  holds = sum(rates[best] in answer.indistinguishable for answer in answers)
+  right = [answer.learning_rate == rates[best] for answer in answers]
+  named = [answer for answer in answers if answer.learning_rate is not None]
+  stated = [answer.probability_best[formats.rate(answer.learning_rate)] for answer in named]
+  exact = stats.binomtest(holds, len(answers)).proportion_ci()  # Clopper and Pearson
+  rows = []
+  for rate, accuracy, seeds in zip(rates, mean, by_seed, strict=True):
+    intervals = [found for a in answers if (found := a.intervals[formats.rate(rate)]) is not None]
+    rows.append(
+      {
+        'learning_rate': rate,
+        'accuracy': float(accuracy),
+        'standard_error': _standard_error(seeds),
+        'named_best': sum(answer.learning_rate == rate for answer in answers),
+        'in_set': sum(rate in answer.indistinguishable for answer in answers),
+        'intervals': len(intervals),
+        'interval_holds': float(np.mean([low <= accuracy <= high for low, high in intervals]))
+        if intervals
+        else None,
+      }
+    )
+  return {
+    'rates': rows,
+    'best': rates[best],
+    'margin': float(margins.mean()),
+    'margin_standard_error': _standard_error(margins),
+    'truth_seeds': of_truth.shape[2],
+    'studies': len(answers),
+    'seeds': (len(config.seeds) - of_truth.shape[2]) // len(answers),
+    'images': images,
+    'set_holds_best': holds / len(answers),
+    'set_holds_best_interval': [float(exact.low), float(exact.high)],
+    'mean_size': float(np.mean([len(answer.indistinguishable) for answer in answers])),
+    'named_is_best': float(np.mean(right)),
+    'mean_stated': float(np.mean(stated)) if stated else None,
+    'share_of_images': _share_of_images(of_truth[:, best], of_truth[:, second], images),
+    'verdicts': [asdict(answer) for answer in answers],
+  }
+
+
+def _standard_error(values: np.ndarray) -> float:
+  return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def _share_of_images(first: np.ndarray, second: np.ndarray, images: int) -> float:
+  """What the images alone add to the variance of two rates' difference; see confidence.py.
+
+  Analysis of variance in two ways, (groups of images, seeds): what is left of the variance of
+  the groups' means when that of the single entries is taken off, as a share of the variance of
+  counting two independent sets of images.
+  """
+  difference = first - second
+  of_groups, of_seeds = difference.mean(1), difference.mean(0)
+  left = difference - of_groups[:, None] - of_seeds + difference.mean()
+  groups, seeds = difference.shape
+  single = np.sum(left**2) / ((groups - 1) * (seeds - 1))
+  of_images = np.var(of_groups, ddof=1) - single / seeds
+  counting = sum(p.mean() * (1 - p.mean()) for p in (first, second)) / images
+  return float(of_images / counting)

@@ -1,0 +1,125 @@
+"""A diverged trial in the files of its study, and the newest state from before it broke."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import data as datasets
+from lr_study import formats, parallel, wave
+from lr_study.answer import verdict
+from lr_study.config import from_json
+from lr_study.errors import StudyError
+from lr_study.files.checkpoint import Checkpoints
+from lr_study.search import rounds
+from lr_study.search.rounds import Plan, Planned, Setting
+from lr_study.training import Sweep
+
+
+def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
+  """The config and the images of a study, finished or not.
+
+  Raises:
+    StudyError: if there is none, or if the images are not the same any more.
+  """
+  file = folder / 'config.json'
+  if not os.path.isfile(file):
+    raise StudyError(f'--workdir {folder} holds no study: it has no config.json')
+  try:
+    study = json.loads(file.read_text())
+    config, fingerprint = from_json(study['config']), study['data']['fingerprint']
+  except (KeyError, TypeError, ValueError) as error:
+    raise StudyError(f'{file} is damaged ({error!r})') from error
+  data = datasets.load(config.data, config.image_size, parallel.room_for_images(config.parallel))
+  if data.fingerprint != fingerprint:
+    raise StudyError(f'the images that {folder} was trained on have changed; run the study again')
+  return config, data
+
+
+def find(
+  folder: Path, planned: Plan, sweeps: dict[Setting, Sweep], learning_rate: float, seed: int
+) -> tuple[Planned, int]:
+  """A diverged trial, and its first bad step; of several settings, the one that broke first.
+
+  Args:
+    folder: the study's.
+    planned: its trials.
+    sweeps: of each of its settings.
+    learning_rate: of the trial.
+    seed: of the trial.
+
+  Raises:
+    StudyError: if there is none, or if it did not diverge.
+  """
+  trials = rounds.last(planned, sweeps)
+  if not trials:
+    raise StudyError(f'{folder} has no curves yet; run the study first')
+  found = [
+    t for t in trials if np.isclose(t.learning_rate, learning_rate, rtol=1e-5) and t.seed == seed
+  ]
+  if not found:
+    names = dict.fromkeys(f'{formats.rate(t.learning_rate)} with seed {t.seed}' for t in trials)
+    raise StudyError(
+      f'--learning_rate {formats.rate(learning_rate)} with --seed {seed} is not in the study, '
+      f'which has {", ".join(names)}'
+    )
+  steps = {t: _first_bad_step(folder, planned, t, sweeps[t.setting]) for t in found}
+  diverged = [t for t in found if steps[t] is not None]
+  if not diverged:
+    raise StudyError(
+      f'{formats.rate(learning_rate)} with seed {seed} has not diverged; name a --learning_rate '
+      'that did'
+    )
+  first = min(diverged, key=steps.get)
+  return first, steps[first]
+
+
+def _first_bad_step(folder: Path, planned: Plan, trial: Planned, sweep: Sweep) -> int | None:
+  """As in the verdict; of a wave that still trains, in the steps that it has come to."""
+  history = wave.curves(folder, planned, trial.wave, sweep.steps_per_epoch)
+  column, losses = planned.column(trial), history.steps['loss']
+  if wave.is_finished(folder, trial.wave):
+    return verdict.first_bad_step(history, column, len(losses))
+  # What is not reached is NaN too: the trials beside it tell how far they are.
+  reached = np.max(np.flatnonzero(np.isfinite(losses).any(1)), initial=-1) + 1
+  finite = np.isfinite(losses) & np.isfinite(history.steps['gradient_norm'])
+  bad = np.flatnonzero(~finite[:reached, column])
+  return int(bad[0]) + 1 if len(bad) else None
+
+
+def restore(
+  folder: Path, planned: Plan, trial: Planned | None, sweep: Sweep, bad: int
+) -> tuple[int, Any]:
+  """Steps done, and the trial's state (1, ...), in the newest checkpoint before a step.
+
+  It may be one of an earlier round. 0 and None if there is none.
+  """
+  while trial is not None:
+    done, columns, state = _newest(folder, planned, trial.wave, sweep, bad)
+    if done:
+      place = columns.tolist().index(planned.column(trial))
+      return done, jax.tree.map(lambda x, at=place: x[at : at + 1], state)
+    trial = rounds.before(planned, trial)
+  return 0, None
+
+
+def _newest(
+  folder: Path, planned: Plan, number: int, sweep: Sweep, bad: int
+) -> tuple[int, np.ndarray, Any]:
+  """Steps done, columns and state in the newest checkpoint of a wave before a step."""
+  history = wave.curves(folder, planned, number, sweep.steps_per_epoch)
+
+  def columns(done):
+    return wave.saved_columns(history, done, sweep)
+
+  def like(done):
+    return parallel.state_of(sweep.trial, len(columns(done)))
+
+  with contextlib.closing(Checkpoints(wave.place(folder / 'checkpoints', number))) as checkpoints:
+    done, state = checkpoints.newest(like, before=bad)
+  return done, columns(done), state

@@ -1,0 +1,180 @@
+"""TensorBoard: one run a trial, and the HParams tab over all of them."""
+
+import io
+import shutil
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from lr_study import formats
+from lr_study.files.history import EPOCH_CURVES, STEP_CURVES, History, window_means
+from lr_study.schedule import Schedule
+from lr_study.search.rounds import Planned
+
+
+class Events:
+  """Writes a study's curves as TensorBoard runs `lr_1e-04_seed_0`, ... in a folder."""
+
+  def __init__(
+    self,
+    folder: Path,
+    trials: Sequence[Planned],
+    schedule: Schedule,
+    window: int,
+  ):
+    """Starts afresh: what a stopped study left of these trials is deleted and written again.
+
+    Args:
+      folder: TensorBoard's logdir, or one in it.
+      trials: what each is.
+      schedule: height of the learning rate at a step.
+      window: steps that one point of a training curve is the mean of.
+    """
+    self._rates = [trial.learning_rate for trial in trials]
+    self._schedule, self._window = schedule, window
+    self._writers = []
+    for trial in trials:
+      writer = _Writer(folder / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}')
+      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial))
+      self._writers.append(writer)
+
+  def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
+    """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
+    heights = np.asarray([self._schedule(step) for step in range(first, stop, self._window)])
+    for name in STEP_CURVES:
+      ends, means = window_means(history.steps[name][first:stop], self._window)
+      for end, row, height in zip(first + ends, means, heights, strict=True):
+        for trial in columns:
+          self._writers[trial].scalar(f'step/{name}', row[trial], end)
+          if name == STEP_CURVES[0]:
+            self._writers[trial].scalar('step/learning_rate', self._rates[trial] * height, end)
+    self._flush(columns)
+
+  def write_epoch(
+    self, history: History, epoch: int, steps_done: int, columns: Sequence[int]
+  ) -> None:
+    """Adds row `epoch` of these trials' curves over epochs at `steps_done`."""
+    for name in EPOCH_CURVES:
+      if np.isnan(history.epochs[name][epoch, columns]).all():
+        continue  # not measured
+      for trial in columns:
+        value = history.epochs[name][epoch, trial]
+        self._writers[trial].scalar(f'epoch/{name}', value, steps_done)
+    self._flush(columns)
+
+  def _flush(self, columns: Sequence[int]) -> None:
+    for trial in columns:
+      self._writers[trial].flush()
+
+  def close(self, diverged: Sequence[bool]) -> None:
+    """Marks each trial as a success or, where it diverged, a failure."""
+    for writer, failed in zip(self._writers, diverged, strict=True):
+      status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
+      end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+      writer.hparams(
+        metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)
+      )
+      writer.flush()
+
+
+def write_experiment(folder: Path, trials: int) -> None:
+  """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in."""
+  for file in folder.glob('events.out.tfevents.*'):
+    file.unlink()
+  writer = _Writer(folder, keep=True)
+  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials))
+  writer.flush()
+
+
+def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
+  """Shows PNG files, by their names, in TensorBoard's images tab; what `folder` held is deleted."""
+  writer = _Writer(folder)
+  for name, encoded in pictures.items():
+    writer.image(name, encoded)
+  writer.flush()
+
+
+def read(run: Path) -> dict[str, list[tuple[int, float]]]:
+  """The curves of one run: tag -> (step, value) of each point, NaN as None."""
+  events = EventAccumulator(str(run), size_guidance={'scalars': 0})
+  events.Reload()
+  return {
+    tag: [(e.step, None if np.isnan(e.value) else e.value) for e in events.Scalars(tag)]
+    for tag in events.Tags()['scalars']
+  }
+
+
+class _Writer:
+  """One event file, open only while it is written: a study may have a thousand of them."""
+
+  def __init__(self, folder: Path, keep: bool = False):
+    if not keep:
+      shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    self._file = folder / f'events.out.tfevents.{now:.0f}.lr_study'
+    self._buffer = io.BytesIO()
+    self._add(Event(wall_time=now, file_version='brain.Event:2'))
+
+  def scalar(self, tag: str, value: float, step: int) -> None:
+    # float(): NumPy's scalars are refused or dropped by the protocol buffer.
+    value = Summary.Value(tag=tag, simple_value=float(value))
+    self._add(Event(wall_time=time.time(), step=int(step), summary=Summary(value=[value])))
+
+  def image(self, tag: str, encoded: bytes) -> None:
+    width, height = struct.unpack('>II', encoded[16:24])  # of a PNG's first chunk
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    value = Summary.Value(tag=tag, image=image)
+    self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
+
+  def hparams(self, tag: str, content: plugin_data_pb2.HParamsPluginData) -> None:
+    value = Summary.Value(
+      tag=tag,
+      metadata=metadata.create_summary_metadata(content),
+      tensor=metadata.NULL_TENSOR,
+    )
+    self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
+
+  def _add(self, event: Event) -> None:
+    RecordWriter(self._buffer).write(event.SerializeToString())
+
+  def flush(self) -> None:
+    with self._file.open('ab') as stream:
+      stream.write(self._buffer.getvalue())
+    self._buffer = io.BytesIO()
+
+
+def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
+  columns = [
+    api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
+    for name in ('learning_rate', 'log10_learning_rate', 'batch_size')
+  ]
+  columns.append(api_pb2.HParamInfo(name='schedule', type=api_pb2.DATA_TYPE_STRING))
+  metrics = [
+    api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f'epoch/{name}'), display_name=name)
+    for name in EPOCH_CURVES
+  ]
+  experiment = api_pb2.Experiment(
+    description=f'{trials} trials', hparam_infos=columns, metric_infos=metrics
+  )
+  return plugin_data_pb2.HParamsPluginData(experiment=experiment)
+
+
+def _session_start(trial: Planned) -> plugin_data_pb2.HParamsPluginData:
+  # The group is all but the seed, so that the tab averages seeds. Its axes are linear, hence log10.
+  group = f'{formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
+  start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
+  start.hparams['learning_rate'].number_value = trial.learning_rate
+  start.hparams['log10_learning_rate'].number_value = float(np.log10(trial.learning_rate))
+  start.hparams['seed'].number_value = trial.seed
+  start.hparams['batch_size'].number_value = trial.batch_size
+  start.hparams['schedule'].string_value = trial.schedule
+  return plugin_data_pb2.HParamsPluginData(session_start_info=start)

@@ -1,0 +1,89 @@
+"""What a study ran on: its code, its libraries, its device."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lr_study.data import Dataset
+
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'tensorflow-datasets',
+  'grain',
+  'orbax-checkpoint',
+  'numpy',
+  'pillow',
+)
+
+
+def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
+  """What is under "study" in results.json, but for the time."""
+  return {
+    'config': config.to_dict(),
+    'commit': _commit(),
+    'versions': _versions(_PACKAGES),
+    'device': device(),
+    'data': {
+      'name': data.name,
+      'fingerprint': data.fingerprint,
+      'classes': list(data.classes),
+      'train': len(data.train.labels),
+      'validation': len(data.validation.labels),
+      'test': data.test,
+      'left_out': list(data.left_out),
+      'checks': {name: finding._asdict() for name, finding in data.checks.items()},
+    },
+  }
+
+
+def device() -> str:
+  """The devices that trials train on: `cpu`, `4 x NVIDIA A100-SXM4-40GB`."""
+  devices = jax.local_devices()
+  count = f'{len(devices)} x ' if len(devices) > 1 else ''
+  return f'{count}{devices[0].device_kind}'
+
+
+def machine() -> dict[str, Any]:
+  """What a benchmark ran on."""
+  cpu = Path('/proc/cpuinfo')
+  lines = cpu.read_text().splitlines() if cpu.exists() else []
+  names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
+  return {
+    'cpu': names[0] if names else platform.processor(),
+    'cores': os.cpu_count(),
+    'device': device(),
+    'commit': _commit(),
+  } | _versions(('jax', 'jaxlib', 'torch', 'ray', 'numpy'))
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+  """Of Python, and of those of the packages that are installed."""
+  installed = {d.name: d.version for d in importlib.metadata.distributions()}
+  return {'python': platform.python_version()} | {
+    name: installed[name] for name in packages if name in installed
+  }
+
+
+def _commit() -> str | None:
+  """The commit of this code, with + if files differ from it; None outside a git checkout."""
+  root = Path(__file__).parents[2]
+
+  def git(*arguments: str) -> str:
+    command = ['git', '-C', str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+  try:
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

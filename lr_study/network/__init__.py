@@ -1,0 +1,1 @@
+"""The networks, and how their convolutions and dense kernels are computed."""

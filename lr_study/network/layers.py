@@ -1,0 +1,85 @@
+"""Layers of the networks: dense ones with factored kernels, normalisation, pooling."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lr_study.network import factored
+from lr_study.network.convolution import product
+
+
+class Dense(nn.Module):
+  """A dense layer whose kernel is a matrix, or factors (factored.py) if given those.
+
+  With factors its input and, as the gradient of a tap that is added to it, the gradient of its
+  output can be had from outside.
+  """
+
+  features: int
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (batch, inputs) to (batch, features)."""
+    if self.has_variable('factors', 'kernel'):
+      coordinates = self.get_variable('params', 'kernel')
+      self.sow('inputs', 'x', x, reduce_fn=lambda _, value: value)
+      x = factored.product(x, coordinates, self.get_variable('factors', 'kernel'))
+      x = x + self.get_variable('taps', 'kernel')
+    else:
+      x = product(x, self.param('kernel', self.kernel_init, (x.shape[-1], self.features)))
+    return x + self.param('bias', self.bias_init, (self.features,))
+
+
+def local_response_norm(x: jax.Array) -> jax.Array:
+  """x / (1 + alpha / n * sum of x^2 over n channels)^beta, as Caffe's lrn_layer.cpp does it.
+
+  n = 5, alpha = 1e-4, beta = 0.75 (Krizhevsky et al., 2012, section 3.3, with k = 1).
+  """
+  padded = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
+  channels = x.shape[-1]
+  total = sum(padded[..., k : k + channels] for k in range(5))
+  return x * (1 + 1e-4 / 5 * total) ** -0.75
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+  """Averages (batch, h, w, channels) to (batch, size, size, channels).
+
+  Cell i covers rows floor(i h / size) to ceil((i + 1) h / size), as torch's
+  AdaptiveAveragePool.cpp does it, so cells overlap where `size` does not divide h.
+  """
+
+  def weights(n: int) -> np.ndarray:
+    matrix = np.zeros((size, n), np.float32)
+    for i in range(size):
+      start, stop = i * n // size, -(-(i + 1) * n // size)
+      matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+  return jnp.einsum('ph,qw,bhwc->bpqc', weights(x.shape[1]), weights(x.shape[2]), x)
+
+
+def max_pool(x: jax.Array, ceil: bool) -> jax.Array:
+  """Maxima of 3 x 3 windows, 2 apart, of (batch, h, w, channels); `ceil`: they may hang over.
+
+  The gradient goes to the first of equal maxima, row by row, as in Caffe's pooling_layer.cpp.
+  Written as comparisons of slices: the gradient of XLA's reduce_window takes ten times as long
+  on CPUs.
+  """
+  for axis in (2, 1):  # within the rows first: then ties go to the first row
+    size = x.shape[axis]
+    if ceil and (size - 3) % 2:
+      overhang = [(0, 1) if i == axis else (0, 0) for i in range(4)]
+      x = jnp.pad(x, overhang, constant_values=-jnp.inf)
+    count = (x.shape[axis] - 3) // 2 + 1
+    first, *others = (
+      jax.lax.slice_in_dim(x, k, k + 2 * count - 1, stride=2, axis=axis) for k in range(3)
+    )
+    for other in others:
+      first = jnp.where(other > first, other, first)
+    x = first
+  return x

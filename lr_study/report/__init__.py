@@ -1,0 +1,1 @@
+"""A finished study for people: tables, pictures and pages."""

@@ -1,0 +1,144 @@
+"""Several studies on one page: their answers side by side, and what differs between them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lr_study import formats
+from lr_study.answer.verdict import DIVERGED, Result
+from lr_study.config import flatten
+from lr_study.report import figures, html, report, svg
+from lr_study.search import rounds
+from lr_study.use import evaluate
+
+_MARKERS = 'os^Dv*Px'
+
+
+def write(workdirs: Sequence[Path], out: Path) -> None:
+  """Writes the comparison of finished studies, in the order in which they are given.
+
+  Raises:
+    StudyError: if one is not finished, or the file cannot be written.
+  """
+  found = [evaluate.read_study(workdir) for workdir in workdirs]
+  names = _names(workdirs)
+  series = _series(names, workdirs, found)
+  studies = [
+    {
+      'name': name,
+      'folder': str(workdir),
+      'sentence': verdict.sentence,
+      'rate': '–' if verdict.learning_rate is None else formats.rate(verdict.learning_rate),
+      'images': f'{study["data"]["train"]} + {study["data"]["validation"]}',
+      'fingerprint': study['data']['fingerprint'],
+      'seconds': formats.duration(study['seconds']),
+      'device': study['device'],
+      'commit': study['commit'] or '–',
+    }
+    for name, workdir, (_, study, _, verdict) in zip(names, workdirs, found, strict=True)
+  ]
+  label = 'Validation accuracy at the end against the learning rate, a line a study'
+  text = html.render(
+    'compare.html',
+    studies=studies,
+    same_images=len({study['fingerprint'] for study in studies}) == 1,
+    differences=_differences([flatten(config) for config, *_ in found]),
+    series=series,
+    rates=_rates([line['results'] for line in series]),
+    picture=svg.inline(_accuracy_by_rate(series), 'accuracy', label),
+  )
+  html.save(out, text)
+
+
+def _names(workdirs: Sequence[Path]) -> list[str]:
+  """The folders' own names where they differ, else their paths."""
+  own = [workdir.resolve().name for workdir in workdirs]
+  names = own if len(set(own)) == len(own) else map(str, workdirs)
+  return [formats.printable(name) for name in names]
+
+
+def _series(
+  names: Sequence[str], workdirs: Sequence[Path], found: Sequence[tuple[Any, ...]]
+) -> list[dict[str, Any]]:
+  """What is compared: the studies; of one with several batch sizes or schedules, each of these."""
+  series = []
+  for name, workdir, (_, _, results, _) in zip(names, workdirs, found, strict=True):
+    verdicts = report.of_settings(report.read_content(workdir))
+    for setting, verdict in verdicts.items():
+      label = rounds.label(setting, verdicts).replace('_', ' ')
+      series.append(
+        {
+          'name': f'{name}, {label}' if label else name,
+          'rate': verdict.learning_rate,
+          'results': [r for r in results if (r.batch_size, r.schedule) == setting],
+        }
+      )
+  return series
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+  """The fields whose values differ, with the value in each study."""
+  fields = sorted({name for config in configs for name in config})
+  rows = [(name, [repr(config[name]) for config in configs]) for name in fields]
+  return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _rates(columns: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
+  """A row a rate, the largest first: what became of it in each column."""
+  rates = sorted({r.learning_rate for results in columns for r in results}, reverse=True)
+  return [
+    {
+      'rate': formats.rate(rate),
+      'value': rate,
+      'cells': [_cell([r for r in results if r.learning_rate == rate]) for results in columns],
+    }
+    for rate in rates
+  ]
+
+
+def _cell(trials: Sequence[Result]) -> dict[str, Any]:
+  """Mean validation accuracy of trials of one rate, and how many diverged."""
+  if not trials:
+    return {'text': '–', 'value': ''}
+  left = [r.validation_accuracy for r in trials if r.status != DIVERGED]
+  if not left:
+    return {'text': DIVERGED, 'value': ''}
+  gone = len(trials) - len(left)
+  mean = float(np.mean(left))
+  return {
+    'text': formats.percent(mean) + (f', {gone} of {len(trials)} diverged' if gone else ''),
+    'value': mean,
+  }
+
+
+def _accuracy_by_rate(series: Sequence[dict[str, Any]]) -> Figure:
+  with matplotlib.rc_context(figures.STYLE):
+    axes = Figure(figsize=(6.4, 3.8)).add_subplot(xscale='log')
+    axes.set(xlabel='learning rate', ylabel='validation accuracy at the end')
+    axes.set_ylim(-0.05 * len(series) - 0.04, 1)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.axhline(0, color='black', linewidth=0.8)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    for number, (name, results) in enumerate((s['name'], s['results']) for s in series):
+      style = {'color': f'C{number % 10}', 'marker': _MARKERS[number % len(_MARKERS)]}
+      left = [r for r in results if r.status != DIVERGED]
+      rates = sorted({r.learning_rate for r in left})
+      means = [
+        np.mean([r.validation_accuracy for r in left if r.learning_rate == x]) for x in rates
+      ]
+      (line,) = axes.plot(rates, means, linewidth=1, markersize=4.5, label=name, **style)
+      points = [r.validation_accuracy for r in left]
+      axes.scatter([r.learning_rate for r in left], points, s=8, alpha=0.5, **style)
+      gone = [r.learning_rate for r in results if r.status == DIVERGED]
+      # Below 0, a line a study: the same rate may have diverged in several.
+      heights = np.full(len(gone), -0.05 * (number + 1))
+      axes.plot(gone, heights, linestyle='none', marker='x', color=line.get_color(), markersize=6)
+    legend = axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+    for text in legend.get_texts():
+      text.set_parse_math(False)  # names of folders may hold dollars
+    return axes.figure

@@ -1,0 +1,309 @@
+"""The pictures of a study: built once, then saved as files or into a page."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lr_study import formats
+from lr_study.answer.confidence import STATED
+from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.files.history import History, window_means
+from lr_study.schedule import Schedule
+
+_POINTS = 150  # of a training curve: a window's mean each
+STYLE = {
+  'font.size': 9,
+  'axes.spines.top': False,
+  'axes.grid': True,
+  'grid.alpha': 0.3,
+  'figure.dpi': 150,
+  'savefig.bbox': 'tight',
+}
+
+
+def build(
+  history: History,
+  results: Sequence[Result],
+  verdict: Verdict,
+  schedule: Schedule,
+  guessing_loss: float,
+) -> dict[str, Figure]:
+  """Every figure of a finished study, by its name; `save` turns one into a file.
+
+  lr_1e-04_seed_0, ...: a trial's training loss and accuracy over the epochs.
+  all_rates: loss and validation accuracy of all trials.
+  accuracy_by_rate: final accuracy against the rate, diverged rates as crosses.
+  schedule: each rate over the epochs.
+  sharpness: where it was measured, sharpness and its edge over the epochs.
+  """
+  with matplotlib.rc_context(STYLE):
+    figures = {
+      f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}': _trial(
+        history, trial, result, guessing_loss
+      )
+      for trial, result in enumerate(results)
+    }
+    figures |= {
+      'all_rates': _all_rates(history, results, guessing_loss),
+      'accuracy_by_rate': _accuracy_by_rate(results, verdict),
+      'schedule': _schedule(results, schedule, history),
+    }
+    if np.isfinite(history.epochs['sharpness']).any():
+      figures['sharpness'] = _sharpness(results, history)
+    return figures
+
+
+def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
+  """Writes a figure to a file or a stream, as 'png', 'svg', ..."""
+  with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    # Names of classes may be in any script; what the typeface lacks is a box.
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+    figure.savefig(target, format=image_format)  # makes ticks, and reads sizes, only now
+
+
+def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
+  """Saves every figure into `folder` as its name with `.png`."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, figure in figures.items():
+    save(figure, folder / f'{name}.png')
+
+
+def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:
+  """Loss in blue on the left axis and accuracy in red on the right, as DIGITS draws them."""
+  figure = Figure(figsize=(5.2, 3.2))
+  left = figure.add_subplot()
+  left.set_ylabel('training loss (nats)', color='tab:blue')
+  right = left.twinx()
+  right.grid(False)
+  right.set_ylabel('training accuracy', color='tab:red')
+  right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  right.set_ylim(-0.02, 1.02)
+  epochs, loss = _training_curve(history, trial, result, 'loss')
+  left.plot(epochs, loss, color='tab:blue', linewidth=1)
+  accuracy = _training_curve(history, trial, result, 'accuracy')
+  right.plot(*accuracy, color='tab:red', linewidth=1)
+  left.axhline(guessing_loss, color='tab:blue', linewidth=0.8, linestyle=':')
+  if np.isfinite(loss).any():
+    left.set_ylim(0, min(1.1 * np.nanmax(loss), 3 * guessing_loss))
+  if result.status == DIVERGED:
+    at = result.first_bad_step / _steps_per_epoch(history)
+    left.axvline(at, color='black', linewidth=0.8, linestyle='--')
+    left.annotate(
+      f' diverged at step {result.first_bad_step}', (at, 0.5), xycoords=('data', 'axes fraction')
+    )
+  _epoch_axis(left, len(history.epochs['train_loss']))
+  rate = formats.rate(result.learning_rate)
+  left.set_title(f'learning rate {rate}: {result.status.replace("_", " ")}', fontsize=10)
+  return figure
+
+
+def _all_rates(history: History, results: Sequence[Result], guessing_loss: float) -> Figure:
+  figure = Figure(figsize=(8.4, 3.4), layout='constrained')
+  losses, accuracies = figure.subplots(1, 2)
+  epochs, seeds = len(history.epochs['train_loss']), 1
+  ends, _ = window_means(history.steps['loss'], _window(history))
+  for (rate, trials), colour in zip(_by_rate(results).items(), _colours(results), strict=True):
+    seeds = max(seeds, len(trials))
+    label = formats.rate(rate) + _diverged(trials)
+    loss = np.full((len(ends), len(trials)), np.nan)
+    accuracy = np.full((epochs, len(trials)), np.nan)
+    for seed, (trial, result) in enumerate(trials):
+      _, means = _training_curve(history, trial, result, 'loss')
+      loss[: len(means), seed] = means
+      bad = result.first_bad_step
+      known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
+      accuracy[:known, seed] = history.epochs['validation_accuracy'][:known, trial]
+    _band(losses, ends / _steps_per_epoch(history), loss, colour, label=label)
+    _band(accuracies, np.arange(1, epochs + 1), accuracy, colour, marker='o', markersize=3)
+  losses.axhline(guessing_loss, color='black', linewidth=0.8, linestyle=':')
+  losses.annotate(
+    'guessing',
+    (1, guessing_loss),
+    xycoords=('axes fraction', 'data'),
+    ha='right',
+    va='bottom',
+    bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
+  )
+  losses.set(ylabel='training loss (nats)', ylim=(0, 2 * guessing_loss))
+  accuracies.set(ylabel='validation accuracy', ylim=(0, 1))
+  for axes in (losses, accuracies):
+    _epoch_axis(axes, epochs)
+  accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  title = 'learning rate' if seeds == 1 else f'learning rate:\nmean and range\nof {seeds} seeds'
+  figure.legend(loc='outside right center', title=title, frameon=False)
+  return figure
+
+
+def _by_rate(results: Sequence[Result]) -> dict[float, list[tuple[int, Result]]]:
+  """The trials of each rate, the largest first, with their columns in the history."""
+  rates = sorted({result.learning_rate for result in results}, reverse=True)
+  return {
+    rate: [(i, result) for i, result in enumerate(results) if result.learning_rate == rate]
+    for rate in rates
+  }
+
+
+def _diverged(trials: Sequence[tuple[int, Result]]) -> str:
+  count = sum(result.status == DIVERGED for _, result in trials)
+  if count in (0, len(trials)):
+    return ' (diverged)' if count else ''
+  return f' ({count} of {len(trials)} diverged)'
+
+
+def _band(
+  axes: Axes, x: np.ndarray, curves: np.ndarray, colour: tuple[float, ...], **options: Any
+) -> None:
+  """The mean of curves (points, seeds) as a line in a band from the smallest to the largest.
+
+  NaN where a trial has no point: the others' go on.
+  """
+  known = np.ma.masked_invalid(curves)
+  axes.plot(x, known.mean(1).filled(np.nan), color=colour, linewidth=1, **options)
+  if curves.shape[1] > 1:
+    low, high = (side.filled(np.nan) for side in (known.min(1), known.max(1)))
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
+  """Means over seeds, the interval of what was validated, and each trial as a small point."""
+  figure = Figure(figsize=(5.2, 3.4))
+  axes = figure.add_subplot(xscale='log', xlabel='learning rate', ylabel='accuracy at the end')
+  ended = {
+    rate: [result for _, result in trials if result.status != DIVERGED]
+    for rate, trials in _by_rate(results).items()
+  }
+  ended = {rate: found for rate, found in ended.items() if found}
+  several = any(len(found) > 1 for found in ended.values())
+  for name, colour, label in (
+    ('train_accuracy', 'tab:gray', 'training accuracy'),
+    (
+      verdict.measure,
+      'tab:red',
+      f'{verdict.measure.replace("_", " ")}, {STATED} interval',
+    ),
+  ):
+    means = [np.mean([getattr(r, name) for r in found]) for found in ended.values()]
+    axes.plot(list(ended), means, color=colour, linewidth=1, marker='o', markersize=4, label=label)
+    if several:
+      points = [(r.learning_rate, getattr(r, name)) for found in ended.values() for r in found]
+      axes.scatter(*zip(*points, strict=True), color=colour, s=6, alpha=0.4, linewidth=0)
+  for rate, interval in zip(map(float, verdict.intervals), verdict.intervals.values(), strict=True):
+    if interval is not None:
+      axes.plot([rate, rate], interval, color='tab:red', linewidth=1.5, alpha=0.6)
+  if len(verdict.indistinguishable) > 1:
+    alike = [
+      np.mean([getattr(r, verdict.measure) for r in ended[rate]])
+      for rate in verdict.indistinguishable
+    ]
+    rings = {'s': 70, 'facecolor': 'none', 'edgecolor': 'black', 'linewidth': 0.8, 'zorder': 3}
+    axes.scatter(verdict.indistinguishable, alike, label='may be the best', **rings)
+  gone = [result.learning_rate for result in results if result.status == DIVERGED]
+  if gone:
+    axes.scatter(
+      gone,
+      np.zeros(len(gone)),
+      color='red',
+      marker='x',
+      s=45,
+      label='diverged',
+      clip_on=False,
+      zorder=3,
+    )
+  if verdict.learning_rate is not None:
+    axes.axvline(verdict.learning_rate, color='black', linewidth=0.8, linestyle=':')
+    axes.annotate(
+      f' {formats.rate(verdict.learning_rate)}',
+      (verdict.learning_rate, 1),
+      va='top',
+      xycoords=('data', 'axes fraction'),
+    )
+  axes.set_ylim(0, 1)
+  axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
+  return figure
+
+
+def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -> Figure:
+  figure = Figure(figsize=(5.2, 3.2))
+  axes = figure.add_subplot(yscale='log', ylabel='learning rate')
+  steps = np.unique(np.linspace(0, len(history.steps['loss']) - 1, 1000).astype(int))
+  heights = np.asarray([schedule(step) for step in steps])
+  for rate, colour in zip(_by_rate(results), _colours(results), strict=True):
+    axes.plot(
+      steps / _steps_per_epoch(history),
+      rate * heights,
+      color=colour,
+      linewidth=1.2,
+      label=formats.rate(rate),
+    )
+  _epoch_axis(axes, len(history.epochs['train_loss']))
+  axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
+  return figure
+
+
+def _sharpness(results: Sequence[Result], history: History) -> Figure:
+  figure = Figure(figsize=(8.4, 3.4), layout='constrained')
+  left, right = figure.subplots(1, 2, subplot_kw={'yscale': 'log'})
+  sharpness, edge = (np.asarray(history.epochs[name]) for name in ('sharpness', 'sharpness_edge'))
+  sharpness = np.where(sharpness > 0, sharpness, np.nan)  # the axis is logarithmic
+  epochs = np.arange(1, len(edge) + 1)
+  for (rate, trials), colour in zip(_by_rate(results).items(), _colours(results), strict=True):
+    columns = [trial for trial, _ in trials]
+    if np.isnan(sharpness[:, columns]).all():
+      continue
+    _band(left, epochs, edge[:, columns], colour, linestyle=':')
+    for axes, curves in ((left, sharpness), (right, sharpness / edge)):
+      label = formats.rate(rate)
+      _band(axes, epochs, curves[:, columns], colour, marker='o', markersize=3, label=label)
+  left.plot([], [], color='black', linewidth=1, linestyle=':', label='edge')
+  left.set_ylabel('sharpness of the loss')
+  right.set_ylabel('sharpness / edge of stability')
+  right.axhline(1, color='black', linewidth=1, linestyle=':')
+  for axes in (left, right):
+    _epoch_axis(axes, len(epochs))
+  figure.legend(
+    *left.get_legend_handles_labels(),
+    loc='outside right center',
+    title='learning rate',
+    frameon=False,
+  )
+  return figure
+
+
+def _epoch_axis(axes: Axes, epochs: int) -> None:
+  axes.set(xlabel='epoch', xlim=(0, epochs))
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _training_curve(
+  history: History, trial: int, result: Result, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Epochs, (points,), and means over windows of steps up to where the trial diverged."""
+  bad = result.first_bad_step
+  curve = history.steps[name][: None if bad is None else bad - 1, trial]
+  if len(curve) == 0:
+    return np.zeros(0), np.zeros(0)
+  ends, means = window_means(curve, _window(history))
+  return ends / _steps_per_epoch(history), means
+
+
+def _window(history: History) -> int:
+  """Steps that a point of a training curve is the mean of."""
+  return max(1, len(history.steps['loss']) // _POINTS)
+
+
+def _steps_per_epoch(history: History) -> int:
+  return len(history.steps['loss']) // len(history.epochs['train_loss'])
+
+
+def _colours(results: Sequence[Result]) -> list[tuple[float, ...]]:
+  """From red for the largest rate to blue for the smallest, as `_by_rate` has them."""
+  scale = matplotlib.colormaps['turbo'](np.linspace(0.92, 0.08, len(_by_rate(results))))
+  return [tuple(colour) for colour in scale]

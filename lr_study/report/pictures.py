@@ -1,0 +1,51 @@
+"""All figures of a finished study, setting by setting, from the curves in its folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from lr_study.answer.verdict import Result, Verdict
+from lr_study.files.history import open_joined
+from lr_study.report import figures, matrices
+from lr_study.schedule import make_schedule
+from lr_study.search import rounds
+from lr_study.search.rounds import Setting
+
+
+def build(
+  workdir: Path,
+  config: ConfigDict,
+  study: Mapping[str, Any],
+  results: Sequence[Result],
+  verdicts: Mapping[Setting, Verdict],
+  best_trial: dict[str, Any] | None,
+) -> dict[str, dict[str, Figure]]:
+  """The figures by their names, under the label of their setting; '' for those of the study.
+
+  Args:
+    workdir: the study's; its history is joined.
+    config: the study's.
+    study: as under "study" in results.json, with `data` and `guessing_loss`.
+    results: of all trials.
+    verdicts: of each setting.
+    best_trial: as under "best_trial" in results.json.
+
+  Raises:
+    StudyError: if a curve is lost or damaged.
+  """
+  drawn = {}
+  for setting, own in rounds.settings(config).items():
+    label = rounds.label(setting, verdicts)
+    per_epoch = study['data']['train'] // setting.batch_size
+    drawn[label] = figures.build(
+      open_joined(workdir / 'history' / label),
+      [r for r in results if (r.batch_size, r.schedule) == setting],
+      verdicts[setting],
+      make_schedule(own.schedule, per_epoch, own.epochs),
+      study['guessing_loss'],
+    )
+  of_study = matrices.build(results, study['data']['classes'], best_trial)
+  return drawn | {'': drawn.get('', {}) | of_study}

@@ -1,0 +1,56 @@
+"""A data set for people: what a study would train on, as pictures and in lines."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import data as datasets
+from lr_study import parallel
+from lr_study.errors import StudyError, is_full
+from lr_study.files.events import write_images
+from lr_study.progress import note
+from lr_study.report import data_figures
+
+
+def show(config: ConfigDict, folder: Path) -> None:
+  """Builds the data set of a checked config, tells what is in it, and draws it into `folder`.
+
+  contact_sheet.png, counts.png, sizes.png and mean.png; tensorboard/ has the same four pictures.
+
+  Raises:
+    StudyError: for what the user can mend in the config, in the files or in the folder's name.
+  """
+  room = parallel.room_for_images(config.parallel)
+  data = datasets.load(config.data, config.image_size, room)
+  counts, sizes = datasets.files(config.data, config.image_size)
+  _tell(data, counts, sizes)
+  pictures = data_figures.draw(data, counts, sizes)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, encoded in pictures.items():
+      (folder / f'{name}.png').write_bytes(encoded)
+    write_images(folder / 'tensorboard', pictures)
+  except OSError as error:
+    if is_full(error):
+      raise
+    raise StudyError(f'cannot write --out {folder}: {error.strerror or error}') from error
+  note(f'{folder}: {", ".join(f"{name}.png" for name in pictures)}')
+  note(f'tensorboard --logdir {folder}/tensorboard')
+
+
+def _tell(data: datasets.Dataset, counts: np.ndarray, sizes: np.ndarray) -> None:
+  train, validation, test = counts.sum(1)
+  note(
+    f'{data.name}: {len(data.classes)} classes; {train} training, {validation} validation and '
+    f'{test} test images; fingerprint {data.fingerprint}'
+  )
+  low, middle, high = (sizes.min(0), np.median(sizes, 0).astype(int), sizes.max(0))
+  note(
+    f'Files from {low[0]} x {low[1]} to {high[0]} x {high[1]} pixels, median '
+    f'{middle[0]} x {middle[1]}'
+  )
+  for finding in data.checks.values():
+    note(f'Check: {finding.line}')
+  if data.left_out:
+    note(f'{len(data.left_out)} unreadable files were left out')

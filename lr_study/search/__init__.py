@@ -1,0 +1,1 @@
+"""Which trials a study has: strategies, rounds, the plan on disk, and range tests."""

@@ -1,0 +1,123 @@
+"""A range test beside a finished sweep: one trial whose rate climbs, and what is read off it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from lr_study import data as datasets
+from lr_study import formats, parallel, training
+from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.config import check
+from lr_study.files.history import window_means
+from lr_study.report import figures
+from lr_study.schedule import make_schedule
+from lr_study.search.range_test import suggestions
+
+_RULES = {
+  'valley': "fastai's valley, its default",
+  'steep': "fastai's steepest fall",
+  'minimum': "a tenth of fastai's minimum",
+  'lightning': "Lightning's steepest fall",
+}
+
+
+class Climb(NamedTuple):
+  """rates, losses: (steps,); a loss is NaN or infinite once the trial diverged."""
+
+  rates: np.ndarray
+  losses: np.ndarray
+  suggested: dict[str, float | None]
+
+
+def climb(config: ConfigDict) -> Climb:
+  """Trains one trial of a study for an epoch, from its smallest rate to its largest.
+
+  Args:
+    config: the study's; its first seed is taken.
+  """
+  config = config.copy_and_resolve_references().unlock()
+  smallest, largest = min(config.learning_rates), max(config.learning_rates)
+  config.learning_rates, config.seeds, config.epochs = (largest,), config.seeds[:1], 1
+  config.schedule.name, config.schedule.warmup_epochs = 'exponential', 0.0
+  config.schedule.start_height = smallest / largest
+  config = check(config)
+  room = parallel.room_for_images(config.parallel)
+  data = datasets.load(config.data, config.image_size, room)
+  sweep = training.prepare(config, data)
+  running = training.run_together(sweep, np.arange(1))
+  state_T = running.trials.init(running.seed_T)
+  _, curves, *_ = training.train_steps(sweep, running, state_T, 0, 0, sweep.steps_per_epoch)
+  schedule = make_schedule(config.schedule, sweep.steps_per_epoch, 1)
+  rates = largest * np.asarray([schedule(step) for step in range(sweep.steps_per_epoch)])
+  losses = curves['loss'][:, 0]
+  return Climb(rates, losses, suggestions(rates, losses))
+
+
+def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
+  """Each suggestion, and how the sweep's nearest rate did, in Markdown."""
+  lines = [
+    '| rule | suggests | nearest rate of the sweep | which had |',
+    '| --- | ---: | ---: | --- |',
+  ]
+  for rule, name in _RULES.items():
+    rate = found.suggested[rule]
+    if rate is None:
+      lines.append(f'| {name} | – | – | the curve is too short for it |')
+      continue
+    near = min({r.learning_rate for r in results}, key=lambda x: abs(np.log(x / rate)))
+    lines.append(
+      f'| {name} | {formats.rate(float(f"{rate:.2g}"))} | {formats.rate(near)} '
+      f'| {_outcome([r for r in results if r.learning_rate == near], verdict)} |'
+    )
+  best = verdict.learning_rate
+  lines.append(
+    '| the sweep | – | – | no rate learned |'
+    if best is None
+    else f'| the sweep | {formats.rate(best)} | {formats.rate(best)} '
+    f'| {_outcome([r for r in results if r.learning_rate == best], verdict)} |'
+  )
+  return '\n'.join(lines)
+
+
+def as_json(found: Climb) -> dict[str, Any]:
+  """All of it; null where a loss is not finite."""
+  losses = [float(x) if np.isfinite(x) else None for x in found.losses]
+  return {
+    'suggested': found.suggested,
+    'learning_rates': [float(rate) for rate in found.rates],
+    'losses': losses,
+  }
+
+
+def save(found: Climb, verdict: Verdict, file: Path) -> None:
+  """Draws the loss against the climbing rate, and the rates that are read off it."""
+  with matplotlib.rc_context(figures.STYLE):
+    axes = Figure(figsize=(6.4, 3.4)).add_subplot(xscale='log')
+    axes.set(xlabel='learning rate', ylabel='training loss (nats)')
+    known = np.isfinite(found.losses)
+    rates, losses = found.rates[known], found.losses[known]
+    axes.plot(rates, losses, color='tab:blue', linewidth=0.5, alpha=0.35)
+    ends, means = window_means(losses, max(1, len(found.losses) // 100))
+    axes.plot(rates[ends - 1], means, color='tab:blue', linewidth=1.2)
+    axes.set_ylim(0, 2 * np.median(losses[: max(1, len(losses) // 10)]))
+    marks = {_RULES[rule]: rate for rule, rate in found.suggested.items() if rate is not None}
+    for number, (name, rate) in enumerate(marks.items()):
+      axes.axvline(rate, color=f'C{number + 1}', linewidth=1, linestyle='--', label=name)
+    if verdict.learning_rate is not None:
+      axes.axvline(verdict.learning_rate, color='black', linewidth=1.2, label='the sweep')
+    axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+  figures.save(axes.figure, file)
+
+
+def _outcome(trials: Sequence[Result], verdict: Verdict) -> str:
+  setting = (verdict.batch_size, verdict.schedule)
+  trials = [t for t in trials if (t.batch_size, t.schedule) == setting] or trials
+  if any(trial.status == DIVERGED for trial in trials):
+    return DIVERGED
+  accuracy = float(np.mean([getattr(trial, verdict.measure) for trial in trials]))
+  return formats.percent(accuracy)

@@ -1,0 +1,205 @@
+"""Which learning rates to train next: strategies that are asked for rates and told how they did.
+
+A strategy is a pure function of what it was told; it trains nothing. One more is a function in
+this file and a line in `STRATEGIES`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study.search import optuna_search
+
+
+class Ask(NamedTuple):
+  """Train this rate, from every seed, to the end of epoch `epochs` (from 1)."""
+
+  learning_rate: float
+  epochs: int
+
+
+class Told(NamedTuple):
+  """How a rate had done at the end of epoch `epochs`, over all its seeds.
+
+  diverged: with any seed. learned: with every seed. accuracy: on the validation images, the mean
+  over seeds, NaN where it diverged. alike: it cannot be told apart from the best so far.
+  """
+
+  learning_rate: float
+  epochs: int
+  diverged: bool
+  learned: bool
+  accuracy: float
+  alike: bool
+
+
+Strategy = Callable[[ConfigDict, Sequence[Told]], list[Ask]]
+
+
+def ask(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """What to train in the next round; nothing once the search has ended.
+
+  Args:
+    config: the study's; `search.name` is one of `STRATEGIES`, `learning_rates` is the ladder.
+    told: every rate and number of epochs that was asked for before, in any order.
+  """
+  return STRATEGIES[config.search.name](config, sorted(told))
+
+
+def _grid(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """The whole ladder at once."""
+  return [] if told else _to_the_end(config, config.learning_rates)
+
+
+def _outside_in(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """The two ends of the ladder, then their neighbours, toward the middle.
+
+  Ends early where a rate did worse than the one outside it: if accuracy has one peak, that is
+  behind.
+  """
+  ladder, known = sorted(config.learning_rates), _by_rate(told)
+  step = math.ceil(len(known) / 2)
+  if step > 1:
+    for newer, older in ((step - 1, step - 2), (-step, 1 - step)):
+      if _is_worse(known[ladder[newer]], known[ladder[older]]):
+        return []
+  left = ladder[step : len(ladder) - step]
+  return _to_the_end(config, dict.fromkeys([left[-1], left[0]]) if left else [])
+
+
+def _middle_out(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """The middle of the ladder, then up and down, on each side until it gets worse."""
+  ladder, known = sorted(config.learning_rates), _by_rate(told)
+  middle = len(ladder) // 2
+  if not told:
+    return _to_the_end(config, [ladder[middle]])
+  rates = []
+  for side in (ladder[middle:], ladder[middle::-1]):
+    tried = [known[rate] for rate in side if rate in known]
+    up_and_broken = side[0] < side[-1] and tried[-1].diverged
+    worse = len(tried) > 1 and _is_worse(tried[-1], tried[-2])
+    if len(tried) < len(side) and not worse and not up_and_broken:
+      rates.append(side[len(tried)])
+  return _to_the_end(config, rates)
+
+
+def _bisect(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """Where training stops being stable, to within `search.factor`, by runs of `search.epochs`.
+
+  The ladder first; then so many rates at a time, spread evenly between the largest that is
+  stable and the smallest that is not, as the ladder has.
+  """
+  if not told:
+    return [Ask(rate, config.search.epochs) for rate in config.learning_rates]
+  broken = [t.learning_rate for t in told if t.diverged]
+  stable = [t.learning_rate for t in told if not broken or t.learning_rate < broken[0]]
+  if not broken:
+    rates = [_LADDER * stable[-1]]
+  elif not stable:
+    rates = [broken[0] / _LADDER]
+  else:
+    low, high = stable[-1], broken[0]
+    rates = _between(low, high, config.search.factor, len(config.learning_rates))
+  return [Ask(rate, config.search.epochs) for rate in rates if _SMALLEST < rate < _LARGEST]
+
+
+def _refine(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """The ladder, then finer ones around the best, until its neighbours are as good.
+
+  Each finer one has the places that diverged trials of the ladder left free, and two at least. A
+  best rate at an end of the ladder gets a neighbour outside first. Ends too where neighbours are
+  within `search.factor`.
+  """
+  if not told:
+    return _to_the_end(config, config.learning_rates)
+  learned = [t for t in told if t.learned]
+  if not learned:
+    return []
+  best = max(learned, key=lambda t: t.accuracy)
+  place, free = told.index(best), sum(t.diverged for t in told)
+  sides = [told[place - 1] if place else None, told[place + 1] if place + 1 < len(told) else None]
+  if all(side is not None and side.alike for side in sides):
+    return []
+  rates = []
+  for side, factor in zip(sides, (1 / _LADDER, _LADDER), strict=True):
+    if side is None:
+      rates.append(_rounded(best.learning_rate * factor))
+    elif not side.alike:
+      low, high = sorted((side.learning_rate, best.learning_rate))
+      rates += _between(low, high, config.search.factor, max(1, (free + 1) // 2))
+  return _to_the_end(config, [rate for rate in rates if _SMALLEST < rate < _LARGEST])
+
+
+def _halving(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """Successive halving (Jamieson and Talwalkar, 2016): short runs, and the best go on.
+
+  All rates train for `search.epochs`, the best 1 / `search.keep` of them go on to that times
+  `search.keep`, and so on to the last epoch. A rate that learns late is dropped for good.
+  """
+  if not told:
+    return [Ask(rate, min(config.search.epochs, config.epochs)) for rate in config.learning_rates]
+  done = max(t.epochs for t in told)
+  if done >= config.epochs:
+    return []
+  rung = [t for t in told if t.epochs == done]
+  alive = sorted((t for t in rung if not t.diverged), key=lambda t: -t.accuracy)
+  kept = alive[: math.ceil(len(rung) / config.search.keep)]
+  return [Ask(t.learning_rate, min(done * config.search.keep, config.epochs)) for t in kept]
+
+
+def _optuna(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+  """`search.trials` rates that Optuna's TPE sampler asks for, as many a round as the ladder has."""
+  left = min(config.search.trials - len(told), len(config.learning_rates))
+  if left < 1:
+    return []
+  # A rate that diverged has no accuracy; as the worst there is it keeps the sampler away.
+  values = [(t.learning_rate, 0.0 if t.diverged else t.accuracy) for t in told]
+  ladder = config.learning_rates
+  rates = optuna_search.ask(values, min(ladder), max(ladder), left)
+  known = {t.learning_rate for t in told}
+  return _to_the_end(config, [r for r in dict.fromkeys(map(_rounded, rates)) if r not in known])
+
+
+STRATEGIES: dict[str, Strategy] = {
+  'grid': _grid,
+  'outside_in': _outside_in,
+  'middle_out': _middle_out,
+  'bisect': _bisect,
+  'refine': _refine,
+  'halving': _halving,
+  'optuna': _optuna,
+}
+
+_LADDER = 10.0  # from one rate to the next, beyond the ends of the ladder
+_SMALLEST, _LARGEST = 1e-30, 1e30  # float32 holds the rates between, and their products
+
+
+def _to_the_end(config: ConfigDict, rates) -> list[Ask]:
+  return [Ask(rate, config.epochs) for rate in rates]
+
+
+def _by_rate(told: Sequence[Told]) -> dict[float, Told]:
+  return {t.learning_rate: t for t in told}
+
+
+def _is_worse(newer: Told, older: Told) -> bool:
+  """True if the step from `older` to `newer` led away from the peak, as far as one can tell."""
+  if not older.learned:
+    return False
+  return newer.diverged or (newer.accuracy < older.accuracy and not newer.alike)
+
+
+def _between(low: float, high: float, factor: float, most: int) -> list[float]:
+  """Rates between two, evenly by their logarithms: as many as bring them within `factor` of one
+  another, and `most` at most; fewer where rounding joins them."""
+  needed = math.ceil(math.log(high / low) / math.log(factor) - 1e-9) - 1
+  rates = map(_rounded, np.geomspace(low, high, min(needed, most) + 2)[1:-1])
+  return [rate for rate in dict.fromkeys(rates) if low < rate < high]
+
+
+def _rounded(rate: float) -> float:
+  """To three digits: a rate that people can read, and type."""
+  return float(f'{rate:.2e}')

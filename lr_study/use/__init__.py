@@ -1,0 +1,1 @@
+"""A finished study's trials at work: on images, explained, exported."""

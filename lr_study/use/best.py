@@ -1,0 +1,93 @@
+"""The best trial on the validation images: the classes it confuses, the images it gets wrong."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy.special import softmax
+
+from lr_study.answer.verdict import Result, Verdict
+from lr_study.data import Dataset
+from lr_study.errors import StudyError
+from lr_study.preprocess import subtracted
+from lr_study.use import evaluate
+
+MISTAKES = Path('figures', 'mistakes')  # a picture of each, in the work directory
+_COUNT = 24  # pictures: some rows of a page
+_SIDE = 112  # pixels of a picture, at most: a few kB each
+
+
+def examine(
+  workdir: Path, config: ConfigDict, data: Dataset, results: Sequence[Result], verdict: Verdict
+) -> dict[str, Any] | None:
+  """Looks at the best trial with the weights of its last checkpoint, and draws its mistakes.
+
+  Returns:
+    What is under "best_trial" in results.json; None if no rate learned.
+      learning_rate, seed: which trial it is.
+      confusion: in row i and column j, the images of class i that it took for class j.
+      recall: the share of each class that it took for what it is; null if there are none.
+      mistakes: the images of `MISTAKES`: true and predicted class, probability of the latter.
+    Or, with learning_rate and seed, `missing`: why there is nothing else.
+  """
+  if verdict.learning_rate is None:
+    return None
+  result, place = evaluate.choose(results, verdict, None, None, workdir)
+  trial = {'learning_rate': result.learning_rate, 'seed': result.seed}
+  counts = {'train': len(data.train.labels), 'classes': data.classes}
+  try:
+    params = evaluate.restore(workdir, config, counts, place)
+  except StudyError as error:
+    return trial | {'missing': str(error)}
+  mean = subtracted(config.input, data.mean)
+  trained = evaluate.Trained(config, data.classes, result, params, mean)
+  images, labels = data.validation
+  probabilities = softmax(evaluate.predict(trained, images).astype(np.float64), 1)
+  predicted = probabilities.argmax(1)
+  score = evaluate.count(data.classes, labels, predicted)
+  chosen = _choose_mistakes(labels, predicted, probabilities.max(1))
+  files = _draw(workdir, [images[np.asarray([i])][0] for i in chosen])
+  return trial | {
+    'confusion': score.confusion.tolist(),
+    'recall': [None if np.isnan(share) else float(share) for share in score.recall],
+    'mistakes': [
+      {
+        'file': file,
+        'true': data.classes[labels[i]],
+        'predicted': data.classes[predicted[i]],
+        'probability': round(float(probabilities[i, predicted[i]]), 3),
+      }
+      for i, file in zip(chosen, files, strict=True)
+    ],
+  }
+
+
+def _choose_mistakes(
+  labels: np.ndarray, predicted: np.ndarray, probability: np.ndarray
+) -> np.ndarray:
+  """Indices of wrong images, by class: the surest of each class first, as many of each as go."""
+  wrong = np.flatnonzero(predicted != labels)
+  wrong = wrong[np.argsort(-probability[wrong], kind='stable')]
+  seen, turn = Counter(), []
+  for label in labels[wrong]:
+    turn.append(seen[label])
+    seen[label] += 1
+  chosen = wrong[np.argsort(turn, kind='stable')][:_COUNT]
+  return chosen[np.argsort(labels[chosen], kind='stable')]
+
+
+def _draw(workdir: Path, images: Sequence[np.ndarray]) -> list[str]:
+  """Saves small pictures of images, each uint8 (size, size, 3); their paths in `workdir`."""
+  shutil.rmtree(workdir / MISTAKES, ignore_errors=True)  # those of a run that was stopped
+  (workdir / MISTAKES).mkdir(parents=True)
+  names = [str(MISTAKES / f'{number:02}.jpg') for number in range(len(images))]
+  for name, pixels in zip(names, images, strict=True):
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_SIDE, _SIDE))
+    picture.save(workdir / name, quality=85)
+  return names

@@ -1,0 +1,230 @@
+"""Image files from outside through a finished study's trial, and what it takes them for."""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+from lr_study import formats, progress
+from lr_study.data import folder, images
+from lr_study.errors import StudyError
+from lr_study.use import evaluate
+from lr_study.use.evaluate import Score, Trained
+
+_TOP = 5  # classes that are named for an image
+
+
+class File(NamedTuple):
+  """An image file, or what may be none; links may not leave the roots, if there are any."""
+
+  path: Path
+  roots: tuple[Path, ...] = ()
+
+
+class Seen(NamedTuple):
+  """readable: the files that are images. logits: theirs, (readable, classes). skipped: why not."""
+
+  readable: Sequence[Path]
+  logits: np.ndarray
+  skipped: Sequence[tuple[Path, str]]
+
+
+class Answer(NamedTuple):
+  """For a person, and for a program as JSON."""
+
+  text: str
+  content: dict[str, Any]
+
+
+def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray | None]:
+  """Lists image files, with their labels (files,) if each lies in the folder of its class.
+
+  Args:
+    paths: files and folders of files; or one folder with a sub-folder a class, each named by it.
+    classes: those that the trial knows.
+
+  Raises:
+    StudyError: if there is no such file, no file in a folder, or a sub-folder is no class.
+  """
+  files = []
+  for path in map(Path, paths):
+    if not os.path.lexists(path):  # Path.exists raises for too long a name
+      raise StudyError(f'{path}: no such file or folder')
+    if not os.path.isdir(path):
+      files.append(File(path))  # a link that the user names may lead anywhere
+      continue
+    inside = _listing(path)
+    if any(map(os.path.isdir, inside)):
+      if len(paths) > 1:
+        raise StudyError(f'{path} has sub-folders, one a class; name it alone, or only its images')
+      return _labelled(path, classes)
+    if not inside:
+      raise StudyError(f'{path} holds no files')
+    files += [File(file, (path.resolve(),)) for file in inside]
+  return files, None
+
+
+def look(trained: Trained, files: Sequence[File]) -> Seen:
+  """Reads the files as the trial's study would, as many at a time as make a batch.
+
+  Raises:
+    StudyError: if none can be read.
+  """
+  predict = evaluate.make_predict(trained, len(files))
+  chunk = trained.config.eval_batch_size
+  readable, logits, skipped = [], [], []
+  for start in range(0, len(files), chunk):
+    some = files[start : start + chunk]
+    found = images.in_threads(lambda file: read(file, trained), some)
+    good = [i for i, pixels in enumerate(found) if not isinstance(pixels, str)]
+    skipped += [(some[i].path, why) for i, why in enumerate(found) if isinstance(why, str)]
+    if good:
+      readable += [some[i].path for i in good]
+      logits.append(predict(np.stack([found[i] for i in good])))
+  if not readable:
+    raise StudyError(f'no image can be read: {_named(skipped)}')
+  return Seen(readable, np.concatenate(logits), skipped)
+
+
+def read(file: File, trained: Trained) -> np.ndarray | str:
+  """A file's pixels, uint8 (size, size, 3), or why it is none."""
+  config = trained.config
+  try:
+    image = images.decode(folder.read(*file))
+    return images.resize(image, config.image_size, config.data.resize)
+  except ValueError as error:
+    return folder.printable(str(error))
+
+
+def answer(trained: Trained, paths: Sequence[str]) -> Answer:
+  """What the trial takes images for; how often rightly where their folders tell what they are.
+
+  Raises:
+    StudyError: as `find` and `look` do; if an image of a class cannot be read, since the share
+      of right ones would be that of other images then.
+  """
+  files, labels = find(paths, trained.classes)
+  seen = look(trained, files)
+  if labels is None:
+    return Answer(_top_text(trained, seen), _trial(trained) | _top_content(trained, seen))
+  if seen.skipped:
+    raise StudyError(
+      f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; mend or remove them'
+    )
+  score = evaluate.count(trained.classes, labels, seen.logits.argmax(1))
+  return scored(trained, score, {'dir': folder.printable(paths[0])})
+
+
+def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:
+  """The confusion matrix, and the shares of right ones; null for a class without images.
+
+  A row of the matrix is a true class, a column what its images were taken for.
+  """
+  rows = [['true', *found.classes, 'images', 'right']]
+  recall = [None if np.isnan(share) else float(share) for share in found.recall]
+  for name, counts, share in zip(found.classes, found.confusion, recall, strict=True):
+    rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(share)])
+  total = int(found.confusion.sum())
+  text = (
+    f'{_aligned(rows)}\n\n{describe(trained)}, on {total} images: accuracy '
+    f'{formats.percent(found.accuracy)}, balanced accuracy '
+    f'{formats.percent(found.balanced_accuracy)}'
+  )
+  content = {
+    'images': total,
+    'accuracy': found.accuracy,
+    'balanced_accuracy': found.balanced_accuracy,
+    'classes': list(found.classes),
+    'recall': recall,
+    'confusion': found.confusion.tolist(),
+  }
+  return Answer(text, images_of | _trial(trained) | content)
+
+
+def top(classes: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
+  """The likeliest classes of one image by its logits (classes,), with their probabilities."""
+  probabilities = softmax(logits.astype(np.float64))
+  best = np.argsort(-probabilities, kind='stable')[:_TOP]
+  return [(classes[i], float(probabilities[i])) for i in best]
+
+
+def describe(trained: Trained) -> str:
+  """Which trial it is, in words."""
+  return f'learning rate {formats.rate(trained.result.learning_rate)}, seed {trained.result.seed}'
+
+
+def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray]:
+  files_of = {
+    folder.printable(name): of for name, of in folder.scan(root, (), 'the images').items()
+  }
+  unknown = [name for name in files_of if name not in classes]
+  if unknown:
+    raise StudyError(
+      f'{root} has the class {unknown[0]!r}, which the study does not know; it knows '
+      f'{", ".join(classes)}'
+    )
+  roots = (root.resolve(),)
+  files = [File(file, roots) for of in files_of.values() for file in of]
+  if not files:
+    raise StudyError(f'{root} has no files in its sub-folders')
+  labels = [classes.index(name) for name, of in files_of.items() for _ in of]
+  return files, np.asarray(labels, np.int32)
+
+
+def _listing(path: Path) -> list[Path]:
+  try:
+    return sorted(inner for inner in path.iterdir() if not inner.name.startswith('.'))
+  except OSError as error:
+    raise StudyError(f'cannot read {path}: {error.strerror}') from error
+
+
+def _trial(trained: Trained) -> dict[str, Any]:
+  return {'learning_rate': trained.result.learning_rate, 'seed': trained.result.seed}
+
+
+def _top_text(trained: Trained, seen: Seen) -> str:
+  count = min(_TOP, len(trained.classes))
+  rows = [['image', *(cell for place in range(count) for cell in (str(place + 1), ''))]]
+  for file, logits in zip(seen.readable, seen.logits, strict=True):
+    cells = [
+      cell
+      for name, share in top(trained.classes, logits)
+      for cell in (name, formats.percent(share))
+    ]
+    rows.append([folder.printable(file), *cells])
+  lines = [f'{folder.printable(file)} is skipped: {why}' for file, why in seen.skipped]
+  return '\n'.join([_aligned(rows, left=range(0, len(rows[0]))), *lines])
+
+
+def _top_content(trained: Trained, seen: Seen) -> dict[str, Any]:
+  found = [
+    {
+      'file': folder.printable(file),
+      'top': [{'class': name, 'probability': share} for name, share in top(trained.classes, of)],
+    }
+    for file, of in zip(seen.readable, seen.logits, strict=True)
+  ]
+  skipped = [{'file': folder.printable(file), 'reason': why} for file, why in seen.skipped]
+  return {'files': found, 'skipped': skipped}
+
+
+def _named(skipped: Sequence[tuple[Path, str]]) -> str:
+  """The first three."""
+  names = '; '.join(f'{folder.printable(file)} ({why})' for file, why in skipped[:3])
+  return names + (f' and {len(skipped) - 3} more' if len(skipped) > 3 else '')
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:
+  """Lines with columns of the same width in a terminal; those of `left` begin at the left."""
+  widths = [max(map(progress.width, column)) for column in zip(*rows, strict=True)]
+
+  def cell(text, column):
+    blank = ' ' * (widths[column] - progress.width(text))
+    return text + blank if column in left else blank + text
+
+  return '\n'.join(
+    '  '.join(cell(text, column) for column, text in enumerate(row)).rstrip() for row in rows
+  )

@@ -1,0 +1,233 @@
+"""One image on its way through a trial's network: filters and activations, as a picture."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lr_study import formats
+from lr_study.data import folder as image_folder
+from lr_study.errors import StudyError
+from lr_study.files.workdir import write_text
+from lr_study.network import model as models
+from lr_study.preprocess import make_preprocess
+from lr_study.use import classify, evaluate
+from lr_study.use.evaluate import Trained
+
+_WIDTH, _HEIGHT = 5.6, 1.5  # of a row's tiles, inches
+_STYLE = {
+  'font.size': 8,
+  'axes.titlesize': 8,
+  'figure.dpi': 150,
+  'savefig.bbox': 'tight',
+  'axes.spines.top': False,
+}
+_GAP = 1  # pixels between two tiles
+_NAMED = 40  # classes at most that are named below their logits
+_CAPTION = (
+  'Each layer after its ReLU, where it has one, and before pooling. A tile is the map of one '
+  'feature; of a dense layer, one feature.\nOn the right how often a layer has which values (the '
+  "height is logarithmic), in the tiles' colours. In filters on colours, grey is 0."
+)
+LOGITS = 'logits'
+
+
+class Layer(NamedTuple):
+  """values: (height, width, features) or (features,) of activations; the filters of the first
+  layer are (height, width, channels, features)."""
+
+  name: str
+  values: np.ndarray
+
+  @property
+  def figures(self) -> dict[str, Any]:
+    """Its shape, mean, standard deviation, range, and the share that is zero."""
+    return {
+      'layer': self.name,
+      'shape': list(self.values.shape),
+      'mean': float(self.values.mean(dtype=np.float64)),
+      'std': float(self.values.std(dtype=np.float64)),
+      'smallest': float(self.values.min()),
+      'largest': float(self.values.max()),
+      'zeros': float(np.mean(self.values == 0)),
+    }
+
+
+def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
+  """Writes layers.png and layers.json of one image file into a folder, made if missing.
+
+  Raises:
+    StudyError: if it is not one image.
+    OSError: if they cannot be written.
+  """
+  files, _ = classify.find(paths, trained.classes)
+  if len(files) != 1:
+    raise StudyError(f'--explain takes one image, not {len(files)}')
+  pixels = classify.read(files[0], trained)
+  if isinstance(pixels, str):
+    raise StudyError(f'{image_folder.printable(files[0].path)}: {pixels}')
+  shown, layers, logits = look_inside(trained, pixels)
+  folder.mkdir(parents=True, exist_ok=True)
+  with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph')  # a sign that no font has becomes a box
+    name = image_folder.printable(files[0].path.name)
+    picture(trained, name, pixels, shown, layers, logits).savefig(folder / 'layers.png')
+  figures = [layer.figures for layer in (Layer('input', shown), *layers)]
+  write_text(folder / 'layers.json', json.dumps(figures, indent=1, allow_nan=False) + '\n')
+
+
+def look_inside(
+  trained: Trained, pixels: np.ndarray
+) -> tuple[np.ndarray, Sequence[Layer], np.ndarray]:
+  """One image, uint8 (size, size, 3): the network's input, filters and activations, and logits."""
+  inputs = make_preprocess(trained.config.input)(pixels[None], trained.mean, None)
+  by_layer, logits = models.outputs(evaluate.network(trained), trained.params, inputs)
+  by_layer, inputs, logits = jax.device_get((by_layer, inputs[0], logits[0]))
+  first = next(iter(by_layer))
+  layers = [Layer(f'{first} filters', np.asarray(trained.params[first]['kernel']))]
+  layers += [Layer(name, values[0]) for name, values in by_layer.items()]
+  return inputs, [*layers, Layer(LOGITS, logits)], logits
+
+
+def picture(
+  trained: Trained,
+  name: str,
+  pixels: np.ndarray,
+  shown: np.ndarray,
+  layers: Sequence[Layer],
+  logits: np.ndarray,
+) -> Figure:
+  """The image, what the network is given, its answer; then a row a layer.
+
+  A row has every filter or feature map of the layer as a tile, in the same place for every
+  image, and how its values are distributed, in the tiles' colours.
+  """
+  heights = [2.0] + [_HEIGHT + 0.4] * len(layers)
+  figure = Figure(figsize=(9.6, sum(heights) + 0.6))
+  grid = figure.add_gridspec(
+    len(heights), 3, height_ratios=heights, width_ratios=[1.1, _WIDTH, 1.7], wspace=0.1, hspace=0.25
+  )
+  _draw_top(
+    grid[0, :].subgridspec(1, 3, width_ratios=[1, 1, 2]), trained, name, pixels, shown, logits
+  )
+  for row, layer in enumerate(layers, 1):
+    about, values, spread = (figure.add_subplot(grid[row, column]) for column in range(3))
+    _describe(about, layer)
+    draw_values = _draw_bars if layer.name == LOGITS else _draw_tiles
+    draw_values(values, layer.values, trained.classes)
+    _draw_spread(spread, layer.values)
+  figure.text(0.125, 0.09, _CAPTION, va='top', color='0.3', linespacing=1.5)
+  return figure
+
+
+def _draw_top(grid, trained, name, pixels, shown, logits) -> None:
+  figure = grid.figure
+  image, given, answer = (figure.add_subplot(grid[column]) for column in range(3))
+  image.imshow(pixels)
+  image.set_title(_short(name), parse_math=False)
+  span = shown.max() - shown.min()
+  given.imshow(np.squeeze((shown - shown.min()) / (span or 1)), cmap='gray')
+  size = ' x '.join(map(str, shown.shape))
+  given.set_title(f'input {size}\nmean {shown.mean():.3g}, sd {shown.std():.3g}')
+  for axes in (image, given):
+    axes.set_axis_off()
+  found = classify.top(trained.classes, logits)[::-1]
+  bars = answer.barh(range(len(found)), [share for _, share in found], color='tab:red')
+  answer.bar_label(bars, [formats.percent(share) for _, share in found], padding=3)
+  answer.set_yticks(range(len(found)), [_short(label) for label, _ in found], parse_math=False)
+  answer.set(xlim=(0, 1.2), xticks=[])
+  answer.set_title(f'probability; {classify.describe(trained)}')
+  answer.spines[['right', 'bottom']].set_visible(False)
+
+
+def _describe(axes: Axes, layer: Layer) -> None:
+  figures = layer.figures
+  lines = [
+    ' x '.join(map(str, layer.values.shape)),
+    f'mean {figures["mean"]:.3g}',
+    f'sd {figures["std"]:.3g}',
+  ]
+  if figures['zeros']:
+    lines.append(f'{formats.percent(figures["zeros"])} zero')
+  axes.set_axis_off()
+  axes.text(0, 1, layer.name, weight='bold', va='top', fontsize=10)
+  axes.text(0, 0.82, '\n'.join(lines), va='top', linespacing=1.5)
+
+
+def _draw_tiles(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
+  del classes
+  norm, colours = _scale(values)
+  mosaic = _mosaic(values)
+  if mosaic.ndim == 3:  # filters on colours: grey is 0
+    axes.imshow(np.where(np.isnan(mosaic), 1, norm(mosaic)))
+  else:
+    axes.imshow(mosaic, norm=norm, cmap=colours)
+  axes.set_anchor('NW')
+  axes.set_axis_off()
+
+
+def _draw_bars(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
+  """A bar a class, named while there is room for it."""
+  norm, colours = _scale(values)
+  axes.bar(range(len(values)), values, color=colours(norm(values)), edgecolor='0.3', linewidth=0.5)
+  axes.axhline(0, color='black', linewidth=0.6)
+  names = list(map(_short, classes)) if len(classes) <= _NAMED else []
+  rotation = 90 if max(map(len, names), default=0) > 2 else 0
+  axes.set_xticks(range(len(names)), names, parse_math=False, rotation=rotation)
+  axes.spines[['right', 'bottom']].set_visible(False)
+
+
+def _draw_spread(axes: Axes, values: np.ndarray) -> None:
+  norm, colours = _scale(values)
+  counts, edges = np.histogram(values, 40)
+  middles = (edges[1:] + edges[:-1]) / 2
+  in_colours = values.ndim == 4 and values.shape[2] == 3  # its tiles have another scale
+  axes.bar(middles, counts, np.diff(edges), color='0.4' if in_colours else colours(norm(middles)))
+  axes.axvline(0, color='black', linewidth=0.6)
+  axes.set(yscale='log', ylim=(0.7, None), facecolor='0.93')
+  axes.yaxis.set_visible(False)
+  axes.xaxis.set_major_locator(MaxNLocator(3))
+  axes.spines[['left', 'right']].set_visible(False)
+
+
+def _scale(values: np.ndarray) -> tuple[Normalize, Colormap]:
+  """Dark to bright from 0 on after a ReLU, blue to red about 0 for values of both signs."""
+  largest = float(np.abs(values).max()) or 1.0
+  if values.min() >= 0:
+    return Normalize(0, largest), matplotlib.colormaps['magma']
+  return Normalize(-largest, largest), matplotlib.colormaps['RdBu_r']
+
+
+def _mosaic(values: np.ndarray) -> np.ndarray:
+  """Every feature as a tile, NaN between them: (rows, columns) or, in colours, (..., 3)."""
+  tiles = np.moveaxis(values if values.ndim > 1 else values[None, None], -1, 0)
+  if tiles.ndim == 4 and tiles.shape[-1] != 3:
+    tiles = tiles.mean(-1)  # filters on one channel of brightness
+  count, height, width = tiles.shape[:3]
+  gap = _GAP if height > 1 else 0
+  height, width = height + gap, width + gap
+  rows = _rows(count, _WIDTH / width, _HEIGHT / height)
+  columns = -(-count // rows)
+  mosaic = np.full((rows * height, columns * width, *tiles.shape[3:]), np.nan, np.float32)
+  for i, tile in enumerate(tiles):
+    y, x = (place * step for place, step in zip(divmod(i, columns), (height, width), strict=True))
+    mosaic[y : y + height - gap, x : x + width - gap] = tile
+  return mosaic
+
+
+def _rows(count: int, across: float, down: float) -> int:
+  """The number of rows that makes `count` tiles largest, where so many of size 1 fit."""
+  return max(range(1, count + 1), key=lambda rows: min(across / -(-count // rows), down / rows))
+
+
+def _short(name: str) -> str:
+  return name if len(name) <= 24 else name[:12] + '…' + name[-11:]
