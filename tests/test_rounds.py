@@ -1,6 +1,7 @@
 """Studies of several rounds, batch sizes and schedules, trained in small."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -96,6 +97,20 @@ def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
     assert (gain['schedule'], gain['over']) == ('step_decay', 'constant')
   assert (tmp_path / 'figures' / 'batch_4_constant' / 'all_rates.png').exists()
   assert (tmp_path / 'tensorboard' / 'batch_1_step_decay' / 'lr_3e-04_seed_0').is_dir()
+  summary = (tmp_path / 'summary.md').read_text()
+  pictures = re.findall(r'!\[.*\]\((.*)\)', summary)
+  assert len(pictures) == 8
+  assert all((tmp_path / picture).exists() for picture in pictures)
+  # A table of its own for each setting, whose figures are that setting's.
+  for verdict in content['settings']:
+    head = f'## batch {verdict["batch_size"]} {verdict["schedule"].replace("_", " ")}'
+    table = summary.split(head)[1].split('##')[0]
+    best = max(
+      t['validation_accuracy']
+      for t in trials
+      if (t['batch_size'], t['schedule']) == (verdict['batch_size'], verdict['schedule'])
+    )
+    assert f'| {100 * best:.1f} % |' in table
 
 
 def test_equal_steps_scale_epochs_and_drops(small):
