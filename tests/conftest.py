@@ -14,6 +14,7 @@ import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 sys.path.insert(0, str(Path(__file__).parent))
 
 from PIL import Image  # noqa: E402
@@ -181,8 +182,10 @@ def command(tmp_path_factory):
 
 @pytest.fixture(scope='session', autouse=True)
 def compiled_programs(tmp_path_factory):
-  """Not in the user's own cache."""
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('compiled'))
+  """Kept from test to test, most of which train the same network; not in the user's own cache."""
+  folder = str(tmp_path_factory.mktemp('compiled'))
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder  # for the commands that tests start
+  jax.config.update('jax_compilation_cache_dir', folder)
   yield
   del os.environ['JAX_COMPILATION_CACHE_DIR']
 
