@@ -23,6 +23,7 @@ __all__ = [
   'Memory',
   'Trials',
   'free_memory',
+  'keep',
   'keep_compiled_programs',
   'make_trials',
   'room_for_images',
@@ -92,6 +93,7 @@ class Trials(NamedTuple):
   fold_every: int
   batch_size: int
   eval_batch: int
+  width: int  # trials a call, on all devices together
 
 
 def make_trials(
@@ -224,7 +226,18 @@ def make_trials(
     fold_every=trial.fold_every,
     batch_size=batch_size,
     eval_batch=eval_batch,
+    width=width,
   )
+
+
+def keep(old: Trials, new: Trials, state_T: Any, good: np.ndarray) -> Any:
+  """The state_T for `new` of those trials of `old` that are `good`, (trials,).
+
+  With one trial a call, as at full size on a CPU, theirs are there already and nothing is copied.
+  """
+  if old.width == new.width == 1:
+    return [state for state, stays in zip(state_T, good, strict=True) if stays]
+  return new.to_devices(jax.tree.map(lambda x: x[good], old.to_host(state_T)))
 
 
 def free_memory() -> int:

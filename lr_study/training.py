@@ -104,9 +104,8 @@ def run_together(sweep: Sweep, columns: np.ndarray) -> Running:
 
 def keep(sweep: Sweep, running: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
   """Lets the trials go on that are `good`, (trials,), in a program for so many."""
-  state = jax.tree.map(lambda x: x[good], running.trials.to_host(state_T))
-  running = run_together(sweep, running.columns[good])
-  return running, running.trials.to_devices(state)
+  kept = run_together(sweep, running.columns[good])
+  return kept, parallel.keep(running.trials, kept.trials, state_T, good)
 
 
 def train_steps(

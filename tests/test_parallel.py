@@ -206,3 +206,17 @@ def test_balanced_accuracy_is_the_mean_over_classes(tiny):
   plain, balanced = accuracies(part)
   np.testing.assert_allclose(balanced, np.mean(alone, 0), atol=1e-12)
   np.testing.assert_allclose(plain, np.average(alone, 0, np.bincount(keep)), atol=1e-12)
+
+
+@pytest.mark.parametrize('how', parallel.HOW)
+@pytest.mark.parametrize('trials_per_call', [1, 2])
+def test_those_that_stay_keep_their_state(tiny, how, trials_per_call):
+  config, data_set = load(tiny)
+  config.trials_per_call = trials_per_call
+  rates, good = [1e-4, 1e-3, 1e-5], np.array([True, False, True])
+  _, state, trials = train(config, data_set, rates, [0, 1, 2], 2, how)
+  one = trial.make_trial(config, len(data_set.classes), 60)
+  fewer = parallel.make_trials(one, [0, 2], how, 1, 8, trials_per_call)
+  kept = parallel.keep(trials, fewer, trials.to_devices(state), good)
+  for a, b in zip(jax.tree.leaves(fewer.to_host(kept)), jax.tree.leaves(state), strict=True):
+    assert (a == b[good]).all()
