@@ -180,6 +180,14 @@ def command(tmp_path_factory):
   server.stdout.close()
 
 
+# The longest files first: the two processes that share them then end together.
+LONG = ['test_faults.py', 'test_sweep.py', 'test_rounds.py', 'test_processes.py']
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: [*LONG, item.path.name].index(item.path.name))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def compiled_programs(tmp_path_factory):
   """Kept from test to test, most of which train the same network; not in the user's own cache."""
