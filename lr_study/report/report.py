@@ -38,7 +38,7 @@ def write(
   writer.writeheader()
   writer.writerows(trials)
   write_text(workdir / 'results.csv', table.getvalue())
-  write_text(workdir / 'summary.md', summary.write(study, results, answer))
+  write_text(workdir / 'summary.md', summary.text(study, results, answer))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
   content['settings'] = [dataclasses.asdict(verdict) for verdict in answer.of_setting.values()]
   for name in ('growth', 'gains'):

@@ -14,7 +14,7 @@ from lr_study.diagnosis import curvature
 from lr_study.search.rounds import label
 
 
-def write(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) -> str:
+def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) -> str:
   """A finished study as Markdown.
 
   Args:
