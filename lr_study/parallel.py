@@ -1,5 +1,6 @@
 """From one trial to many: which of them a call trains, and on which device."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -31,9 +32,9 @@ __all__ = [
   'state_of',
 ]
 
-# A CPU trains so many trials in one call as have parameters of this many bytes together: with
+# A core trains so many trials in one call as have parameters of this many bytes together: with
 # more, what one operation leaves is out of the cache when the next one reads it.
-_CALL_BYTES = 64 * 2**20
+_CALL_BYTES = 32 * 2**20
 
 
 class Memory(NamedTuple):
@@ -61,12 +62,12 @@ class Trials(NamedTuple):
     order(seed_T, epoch, images) -> order_S: a permutation of so many images for an epoch.
     gather(arrays, order_S, start) -> batch_S: the images order[start : start + batch size].
     batch_to_devices(batch_S) -> batch_S: from a tree of host arrays (groups, ...).
-    train_step(state_T, rate_T, seed_T, batch_S, mean, step) -> state_T, metrics_T: the step
-      after `step` steps. The given state_T is donated.
-    measured_step(...) -> state_T, metrics_T, ratio_T: the same, and the norm of what the step
-      adds to the weights, by theirs.
-    fold(state_T) -> state_T: due after every `fold_every` steps and before an evaluation.
-      The given state_T is donated.
+    train_steps(state_T, rate_T, seed_T, batches, mean, done) -> state_T, metrics, ratio_T: the
+      steps of an epoch that follow the first `done` steps of the study, one for each batch_S in
+      `batches`, and the folds that are due; a list of metrics_T, one a step. If the epoch's last
+      is among them, the norm of what it adds to the weights by theirs, else None. The given
+      state_T is donated.
+    fold(state_T) -> state_T: before an evaluation amid an epoch. The given state_T is donated.
     window(arrays, start) -> batch, weight: images start to start + eval_batch; weight is 0
       where that is beyond the last one.
     eval_step(state_T, batch, weight, mean) -> totals_T
@@ -83,14 +84,12 @@ class Trials(NamedTuple):
   order: Callable[[Any, int, int], Any]
   gather: Callable[[Arrays, Any, int], Any]
   batch_to_devices: Callable[[Any], Any]
-  train_step: Callable[..., tuple[Any, Any]]
-  measured_step: Callable[..., tuple[Any, Any, Any]]
+  train_steps: Callable[..., tuple[Any, list[Any], Any]]
   fold: Callable[[Any], Any]
   window: Callable[[Arrays, int], tuple[Batch, jax.Array]]
   eval_step: Callable[..., Any]
   sharpness: Callable[[Any, Batch, jax.Array], Any]
   memory: Callable[[jax.Array], Memory]
-  fold_every: int
   batch_size: int
   eval_batch: int
   width: int  # trials a call, on all devices together
@@ -117,7 +116,8 @@ def make_trials(
   """
   devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
-  calls = -(-each // (trials_per_call or _fastest(trial, each)))
+  workers = _workers(how)
+  calls = -(-each // trials_per_call) if trials_per_call else _calls(trial, each, workers)
   each = -(-each // calls)
   shape = (each,) if how == 'vmap' else (len(devices), each)
   width = len(devices) * each
@@ -135,34 +135,56 @@ def make_trials(
   def of_groups(seed_T):
     return [seed_T[call] for call in leaders]
 
+  pool = _pool(min(workers, calls))
+
   def by_call(function):
-    # One after the other: a CPU would begin several, each with temporaries as large as a state.
-    return lambda tree_T, *shared: [
-      jax.block_until_ready(function(tree, *shared)) for tree in tree_T
-    ]
+    def of_calls(tree_T, *shared):
+      return list(pool.map(lambda tree: jax.block_until_ready(function(tree, *shared)), tree_T))
+
+    return of_calls
 
   def init(seed_T):
     # Once a group, before there are other states: drawing needs several times a state's memory.
-    drawn = by_call(programs.init)(of_groups(seed_T))
+    drawn = [jax.block_until_ready(programs.init(seed)) for seed in of_groups(seed_T)]
     return [
       drawn[group] if call == leaders[group] else jax.tree.map(jnp.copy, drawn[group])
       for call, group in enumerate(group_of)
     ]
 
-  def take_step(state_T, rate_T, seed_T, batch_S, mean, step, measured):
-    inputs_S = [
-      programs.prepare(batch.images, mean, seed, step)
-      for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
-    ]
-    new_T, metrics_T, ratio_T = [], [], []
-    for state, rate, seed, group in zip(state_T, rate_T, seed_T, group_of, strict=True):
-      labels = batch_S[group].labels
-      of_params, metrics = programs.gradient(state, seed, inputs_S[group], labels, step)
-      if measured:
-        ratio_T.append(programs.update_ratio(state, of_params, rate, step))
-      new_T.append(programs.update(state, of_params, rate, step))
-      metrics_T.append(metrics)
-    return new_T, metrics_T, ratio_T
+  on_cpu = jax.default_backend() == 'cpu'
+
+  def step_of_call(state_of, rate, seed, inputs, labels, step):
+    state = state_of()
+    of_params, metrics = programs.gradient(state, seed, inputs, labels, step)
+    done_in_epoch, ratio = (step + 1) % trial.steps_per_epoch, None
+    if not done_in_epoch:
+      ratio = programs.update_ratio(state, of_params, rate, step)
+    state = programs.update(state, of_params, rate, step)
+    if done_in_epoch % trial.fold_every == 0:
+      state = programs.fold(state)
+    # A CPU would begin the next step of several calls, each with temporaries of its own.
+    return jax.block_until_ready((state, metrics, ratio)) if on_cpu else (state, metrics, ratio)
+
+  def train_steps(state_T, rate_T, seed_T, batches, mean, done):
+    steps, state_of_T = [], [functools.partial(_same, state) for state in state_T]
+    for step, batch_S in enumerate(batches, done):
+      inputs_S = [
+        programs.prepare(batch.images, mean, seed, step)
+        for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
+      ]
+      # A call's step follows its last one; calls do not wait for each other.
+      futures = [
+        pool.submit(step_of_call, *of_call, inputs_S[group], batch_S[group].labels, step)
+        for *of_call, group in zip(state_of_T, rate_T, seed_T, group_of, strict=True)
+      ]
+      state_of_T = [functools.partial(_state_after, future) for future in futures]
+      steps.append(futures)
+      for future in steps[-2] if len(steps) > 1 else ():
+        future.result()  # so that the inputs of two steps are in memory, and not of all
+    of_steps = [[future.result() for future in of_step] for of_step in steps]
+    state_T, _, ratio_T = zip(*of_steps[-1], strict=True)
+    metrics = [[metrics for _, metrics, _ in of_step] for of_step in of_steps]
+    return list(state_T), metrics, None if ratio_T[0] is None else list(ratio_T)
 
   def memory(mean):
     device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
@@ -193,9 +215,11 @@ def make_trials(
       programs.fold.lower(state),
       programs.eval_step.lower(state, *eval_arguments, mean),
     )
-    temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
+    first, *others = (p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
     _give_back()
-    kept = len(leaders) * _bytes((train_batch, inputs)) + _bytes(of_params)
+    at_once = min(workers, calls)
+    temporary = max(first, at_once * max(others))  # weights are drawn call by call
+    kept = 2 * len(leaders) * _bytes((train_batch, inputs)) + at_once * _bytes(of_params)
     # On a CPU a checkpoint is copied, and written in the background, beside the state.
     copies = 2 if jax.default_backend() == 'cpu' else 1
     return Memory(copies * _bytes(state) // width, temporary + kept // len(devices), len(devices))
@@ -216,14 +240,12 @@ def make_trials(
     order=lambda seed_T, *of: [programs.order(seed, *of) for seed in of_groups(seed_T)],
     gather=lambda arrays, order_S, start: [programs.gather(arrays, o, start) for o in order_S],
     batch_to_devices=lambda batch_S: [put(batch_S, k) for k in range(len(leaders))],
-    train_step=lambda *arguments: take_step(*arguments, measured=False)[:2],
-    measured_step=functools.partial(take_step, measured=True),
+    train_steps=train_steps,
     fold=by_call(programs.fold),
     window=programs.window,
     eval_step=by_call(programs.eval_step),
     sharpness=by_call(programs.sharpness),
     memory=memory,
-    fold_every=trial.fold_every,
     batch_size=batch_size,
     eval_batch=eval_batch,
     width=width,
@@ -293,12 +315,37 @@ def _give_back() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def _fastest(trial: Trial, count: int) -> int:
-  """How many of `count` trials one call on one device trains the fastest."""
+def _calls(trial: Trial, count: int, workers: int) -> int:
+  """In how many calls a device trains `count` trials the fastest."""
   if jax.default_backend() != 'cpu':
-    return count
+    return 1
   state = jax.eval_shape(trial.init, jax.random.key(0))
-  return max(1, _CALL_BYTES // _bytes((state.params, state.factors)))
+  fit = max(1, _CALL_BYTES // _bytes((state.params, state.factors)))
+  return max(-(-count // fit), min(count, workers))
+
+
+def _workers(how: str) -> int:
+  """How many calls run at once.
+
+  On a CPU one a core: what in a step waits for memory runs beside what computes, and no core
+  waits for the end of an operation that they share. Several devices run at once by themselves.
+  """
+  if how == 'pmap' or jax.default_backend() != 'cpu':
+    return 1
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+@functools.cache
+def _pool(workers: int) -> concurrent.futures.Executor:
+  return concurrent.futures.ThreadPoolExecutor(workers)
+
+
+def _same(state: Any) -> Any:
+  return state
+
+
+def _state_after(step: concurrent.futures.Future) -> Any:
+  return step.result()[0]
 
 
 def _bytes(tree: Any) -> int:

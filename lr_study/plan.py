@@ -63,18 +63,18 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   order_S = trials.order(seed_T, 0, len(train.labels))
   step_seconds = np.inf
   for _ in range(3):  # the first round compiles, the second warms up
-    count = int(np.clip(2 / step_seconds, 1, trials.fold_every))  # about two seconds
+    count = int(np.clip(2 / step_seconds, 1, sweep.trial.fold_every))  # about two seconds
     clock = [time.monotonic()]
     count = min(count, sweep.steps_per_epoch)
-    for step, batch_S in enumerate(train.batches(trials, order_S, 0, count)):
-      state_T, _ = trials.train_step(state_T, rate_T, seed_T, batch_S, mean, step)
+    batches = train.batches(trials, order_S, 0, count)
+    state_T, *_ = trials.train_steps(state_T, rate_T, seed_T, batches, mean, 0)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
     state_T = trials.fold(state_T)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
     jax.block_until_ready(trials.eval_step(state_T, *next(sweep.validation.windows(trials)), mean))
     clock.append(time.monotonic())
     step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
-  step_seconds += fold_seconds / trials.fold_every
+  step_seconds += fold_seconds / sweep.trial.fold_every
   windows = -(-len(sweep.validation.labels) // trials.eval_batch)
   seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
   note(

@@ -123,25 +123,21 @@ def train_steps(
     The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
     among them, what is measured at it alone, (trials,): its update by the weights.
   """
-  trials, metrics, ends = running.trials, [], {}
-  for step, batch_S in zip(
-    range(first, last), batches(sweep, running, epoch, first, last), strict=True
-  ):
-    done = epoch * sweep.steps_per_epoch + step
-    arguments = (state_T, running.rate_T, running.seed_T, batch_S, sweep.mean, done)
-    if step + 1 == sweep.steps_per_epoch:
-      state_T, metrics_T, ratio_T = trials.measured_step(*arguments)
-      ends['update_ratio'] = trials.to_host(ratio_T)
-    else:
-      state_T, metrics_T = trials.train_step(*arguments)
-    metrics.append(metrics_T)
-    if (step + 1) % trials.fold_every == 0 or step + 1 == sweep.steps_per_epoch:
-      state_T = trials.fold(state_T)
-    if interrupt and interrupt.signum:
-      break
+  trials = running.trials
+
+  def until_signal():
+    for batch_S in batches(sweep, running, epoch, first, last):
+      yield batch_S
+      if interrupt and interrupt.signum:
+        return
+
+  done = epoch * sweep.steps_per_epoch + first
+  state_T, metrics, ratio_T = trials.train_steps(
+    state_T, running.rate_T, running.seed_T, until_signal(), sweep.mean, done
+  )
   rows = [trials.to_host(metrics_T) for metrics_T in metrics]
   curves = {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
-  return state_T, curves, ends
+  return state_T, curves, {} if ratio_T is None else {'update_ratio': trials.to_host(ratio_T)}
 
 
 def batches(

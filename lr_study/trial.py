@@ -67,6 +67,7 @@ class Trial(NamedTuple):
   sharpness: Callable[[State, Batch, jax.Array], jax.Array]
   examine: Callable[..., tuple[dict[str, jax.Array], jax.Array, models.Params]]
   fold_every: int
+  steps_per_epoch: int
   image_size: int  # of the stored images, in pixels
   computed: str  # how, for people
 
@@ -86,7 +87,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     in one program with `gradient` XLA copies what the one reads and the other writes.
   update_ratio(state, gradient, learning_rate, step) -> ratio: the norm of what `update` adds to
     the weights, by theirs.
-  fold(state) -> state: due after every `fold_every` steps of the study, and before an
+  fold(state) -> state: due after every `fold_every` steps of an epoch, and before an
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
     is 1 for an image that counts and 0 for padding.
@@ -194,6 +195,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     sharpness=sharpness,
     examine=examine,
     fold_every=fold_every,
+    steps_per_epoch=steps_per_epoch,
     image_size=config.image_size,
     computed=computed,
   )

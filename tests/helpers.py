@@ -42,19 +42,30 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   orders = [trials.order(seed_T, epoch, images) for epoch in range(-(-steps // per_epoch))]
   state_T, rows = trials.init(seed_T), []
   # The weights and the order are drawn in float32 either way: float64 draws would be others.
-  with jax.enable_x64(True) if exact else contextlib.nullcontext():
+  with _double_precision() if exact else contextlib.nullcontext():
     if exact:
       state_T = jax.tree.map(lambda x: x.astype(_DOUBLE.get(x.dtype, x.dtype)), state_T)
-    for step in range(steps):
-      epoch, position = divmod(step, per_epoch)
-      batch_S = trials.gather(arrays, orders[epoch], position * config.batch_size)
-      state_T, metrics_T = trials.train_step(state_T, rate_T, seed_T, batch_S, mean, step)
-      rows.append(metrics_T)
-      if (position + 1) % trials.fold_every == 0 or position + 1 == per_epoch:
-        state_T = trials.fold(state_T)
+    for epoch, order_S in enumerate(orders):
+      done = epoch * per_epoch
+      batches = [
+        trials.gather(arrays, order_S, k * config.batch_size)
+        for k in range(min(per_epoch, steps - done))
+      ]
+      state_T, of_epoch, _ = trials.train_steps(state_T, rate_T, seed_T, batches, mean, done)
+      rows += of_epoch
     rows = [trials.to_host(row) for row in rows]
     metrics = jax.tree.map(lambda *values: np.stack(values), *rows)
     return metrics, jax.tree.map(np.array, trials.to_host(state_T)), trials
+
+
+@contextlib.contextmanager
+def _double_precision():
+  """In all threads, those that train among them: jax.enable_x64 is of one alone."""
+  jax.config.update('jax_enable_x64', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_x64', False)
 
 
 _DOUBLE = {np.dtype(np.float32): np.float64}

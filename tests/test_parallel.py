@@ -118,7 +118,7 @@ def test_no_rate_compiles_twice(tiny):
       state_T = trials.init(seed_T)
       rate_T = trials.to_devices(np.asarray(rates, np.float32))
       batch_S = trials.gather(arrays, order_S, 1)
-      trials.train_step(state_T, rate_T, seed_T, batch_S, mean, 1)
+      trials.train_steps(state_T, rate_T, seed_T, [batch_S], mean, 1)
     assert not compiled
     jax.jit(lambda x: x * 3 + len(compiled))(np.ones(3))
     assert compiled  # the listener does hear of compilations
