@@ -115,8 +115,9 @@ class Ladder:
     )
     study = training.prepare(config, _data(images, labels, mean))
     running = training.run_together(study, np.arange(len(RATES)))
+    running.trials.memory(study.mean)  # compiles all, as a sweep does before it starts
     state_T = jax.block_until_ready(running.trials.init(running.seed_T))
-    training.train_steps(study, running, state_T, 0, 0, 1)  # compiles; writes over the state
+    training.train_steps(study, running, state_T, 0, 0, study.steps_per_epoch)  # warms up
     state_T = jax.block_until_ready(running.trials.init(running.seed_T))
     started = time.perf_counter()  # start-up is what a study of any length has once
     for epoch in range(3):
