@@ -131,7 +131,7 @@ def weights_norm(params: Any, factors: dict[str, Factors]) -> jax.Array:
       if name in factors and key == 'kernel':
         base, x, g = factors[name]
         a, c = leaf[0], leaf[1:]
-        along = jnp.sum((x @ base) * g, 1)
+        along = jnp.sum(x * (base @ g.T).T, 1)
         gram = (x @ x.T) * (g @ g.T)
         square = a * a * jnp.sum(jnp.square(base)) + 2 * a * (c @ along) + c @ gram @ c
         squares += jnp.maximum(square, 0.0)  # as in `norm`
@@ -212,19 +212,42 @@ def fold(
   return jax.tree.map(new_basis, params, params, is_factored), opt_state, folded
 
 
+@jax.custom_batching.custom_vmap
 def _add_product(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:
-  """scale base + x' g, of base (inputs, outputs), x (pairs, inputs) and g (pairs, outputs).
+  """scale base + x' g, of base (inputs, outputs), x (pairs, inputs) and g (pairs, outputs)."""
+  return _add_products(*(value[None] for value in (scale, base, x, g)))[0]
+
+
+@_add_product.def_vmap
+def _add_product_of_trials(trials, is_batched, *values):
+  # A rule of our own: vmap's would make of slices at a moving place gathers, and copy each block.
+  values = (
+    value if batched else jnp.broadcast_to(value, (trials, *value.shape))
+    for value, batched in zip(values, is_batched, strict=True)
+  )
+  return _add_products(*values), True
+
+
+def _add_products(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:
+  """As `_add_product`, with a leading axis of trials.
 
   Block by block of rows, in the place of a donated base: the product is never in memory as a
   whole, which would take as much as the kernel.
   """
+  trials, inputs, outputs = base.shape
+  blocks, rest = divmod(inputs, _BLOCK)
 
-  def with_block(base, start, rows):
-    block = jax.lax.dynamic_slice_in_dim(base, start, rows)
-    pairs = jax.lax.dynamic_slice_in_dim(x, start, rows, axis=1)
-    return jax.lax.dynamic_update_slice_in_dim(base, scale * block + pairs.T @ g, start, 0)
+  def with_block(base, trial, start, rows):
+    block = jax.lax.dynamic_slice(base, (trial, start, 0), (1, rows, outputs))
+    pairs = jax.lax.dynamic_slice(x, (trial, 0, start), (1, x.shape[1], rows))[0]
+    block = scale[trial] * block + pairs.T @ g[trial]
+    return jax.lax.dynamic_update_slice(base, block, (trial, start, 0))
 
-  blocks, rest = divmod(len(base), _BLOCK)
-  if blocks:
-    base = jax.lax.fori_loop(0, blocks, lambda k, b: with_block(b, k * _BLOCK, _BLOCK), base)
-  return with_block(base, blocks * _BLOCK, rest) if rest else base
+  def of_trial(trial, base):
+    if blocks:
+      base = jax.lax.fori_loop(
+        0, blocks, lambda k, base: with_block(base, trial, k * _BLOCK, _BLOCK), base
+      )
+    return with_block(base, trial, blocks * _BLOCK, rest) if rest else base
+
+  return jax.lax.fori_loop(0, trials, of_trial, base)
