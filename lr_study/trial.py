@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from lr_study.diagnosis import curvature
 from lr_study.network import factored
 from lr_study.network import model as models
+from lr_study.network.convolution import Layout
 from lr_study.optimizer import make_optimizer
 from lr_study.preprocess import input_shape, make_preprocess
 from lr_study.schedule import make_schedule
@@ -58,7 +59,7 @@ class Trial(NamedTuple):
   """The functions that make one trial; see `make_trial` for what they take and give."""
 
   init: Callable[[jax.Array], State]
-  prepare: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+  prepare: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array | Layout]
   gradient: Callable[..., tuple[Gradient, StepMetrics]]
   update: Callable[[State, Gradient, jax.Array, jax.Array], State]
   update_ratio: Callable[[State, Gradient, jax.Array, jax.Array], jax.Array]
@@ -79,8 +80,8 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   state: trials that train together share it, and with it what hangs on nothing else.
 
   init(key) -> state
-  prepare(images, mean, key, step) -> inputs: the network's, augmented. It hangs on no state, so
-    trials of a seed share it.
+  prepare(images, mean, key, step) -> inputs: the network's, augmented, and laid out for its first
+    layer. It hangs on no state, so trials of a seed share it.
   gradient(state, inputs, labels, key, step) -> gradient, metrics: of the loss of one batch. The
     key is the seed's; dropout and augmentation of step t draw from fold_in(key, t).
   update(state, gradient, learning_rate, step) -> state: one step. A function of its own, because
@@ -127,10 +128,10 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     return jax.random.split(jax.random.fold_in(key, step))
 
   def prepare(images, mean, key, step):
-    return preprocess(images, mean, keys(key, step)[0])
+    return models.lay_out(model, preprocess(images, mean, keys(key, step)[0]))
 
   def gradient(state, inputs, labels, key, step):
-    taps = {n: jnp.zeros((len(inputs), f.g.shape[1])) for n, f in state.factors.items()}
+    taps = {n: jnp.zeros((len(labels), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
       state.params, taps, state.factors, inputs, labels, keys(key, step)[1]
     )

@@ -1,6 +1,7 @@
 """A tiny study's data and trials, for tests that train without the rest of the program."""
 
 import contextlib
+import functools
 
 import jax
 import numpy as np
@@ -44,7 +45,8 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   # The weights and the order are drawn in float32 either way: float64 draws would be others.
   with _double_precision() if exact else contextlib.nullcontext():
     if exact:
-      state_T = jax.tree.map(lambda x: x.astype(_DOUBLE.get(x.dtype, x.dtype)), state_T)
+      double = functools.partial(jax.tree.map, lambda x: x.astype(_DOUBLE.get(x.dtype, x.dtype)))
+      state_T, mean = double(state_T), double(mean)
     for epoch, order_S in enumerate(orders):
       done = epoch * per_epoch
       batches = [

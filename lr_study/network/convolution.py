@@ -1,89 +1,185 @@
-"""Convolutions as matrix products: what stays fast when every trial has kernels of its own."""
+"""Convolutions as matrix products: what stays fast when every trial has kernels of its own.
 
-from collections.abc import Sequence
-from typing import Any
+vmap over kernels turns a product into a batched product, where it would turn a convolution into a
+grouped one, which XLA computes slowly on CPUs. What hangs on the images alone, `lay_out`, can be
+done once for all kernels.
+
+Few outputs are had as one product of the images' windows and the kernel. Many take a fraction of
+the multiplications by the algorithm of Toom and Cook, as Lavin and Gray (2016), "Fast Algorithms
+for Convolutional Neural Networks", apply it: F(3 x 3, r x r). The outputs of a tile of pixels are
+coefficients of a product of two polynomials, which is known by its values at as many points as it
+has coefficients, and those are products of the factors' values. So, in one dimension,
+
+    outputs = A ((G kernel) * (B pixels))
+
+with small matrices A, G and B, and * element by element; in two, with their Kronecker squares.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+_TILE = 3  # outputs of a tile, down and across; with more float32 rounds ever more
+# Where polynomials are looked at, besides infinity. Of points that float32 holds exactly these
+# round the least: a 3 x 3 kernel's outputs by 6e-7 of their size, a 5 x 5 kernel's by 2e-6.
+_POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
+# For tiles the kernel is transformed as well, which so many outputs make up for; and products of
+# matrices that are thinner than this take as long as what is around them.
+_LEAST_OUTPUTS, _LEAST_FEATURES = 512, 32
 
 
-def as_matmul(
-  lhs: jax.Array,
-  rhs: jax.Array,
-  window_strides: Sequence[int],
-  padding: Sequence[tuple[int, int]],
-  *,
-  feature_group_count: int = 1,
-  **unused: Any,
-) -> jax.Array:
-  """The convolution of `jax.lax.conv_general_dilated`, undilated, as one product a group.
+@struct.dataclass
+class Layout:
+  """What of a convolution hangs on its images alone.
 
-  The windows of the input are laid side by side by slicing it once for each place in the kernel.
-  vmap over kernels turns the product into a batched product, where it would turn a convolution
-  into a grouped one, which XLA computes slowly on CPUs.
+  Attributes:
+    groups: of each group of channels either its windows, (images, height', width', size x size x
+      channels), or its transformed tiles, (points, images, tiles down, tiles across, channels).
+    shape: of the images, (images, height, width, channels).
+  """
+
+  groups: tuple[jax.Array, ...]
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+def lay_out(
+  images: jax.Array, kernel: tuple[int, ...], stride: int, padding: int, groups: int = 1
+) -> Layout:
+  """Makes images (images, height, width, channels) ready for `convolve`.
 
   Args:
-    lhs: images (batch, height, width, channels).
-    rhs: kernel (rows, columns, channels // groups, features).
-    window_strides: steps down and across.
-    padding: zeros (before, after) in height and in width.
-    feature_group_count: groups of channels that are convolved on their own.
-    **unused: Flax's other arguments, which have their default values here.
+    images: float32.
+    kernel: its shape, (size, size, channels // groups, features).
+    stride: pixels from one window to the next, down and across.
+    padding: zeros on each side.
+    groups: of channels, which are convolved on their own.
+  """
+  size, features = kernel[0], kernel[3] // groups
+  x = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  if groups == 1 and stride > 1:
+    x, size, stride = _blocks(x, size, stride), -(-size // stride), 1
+  parts = jnp.split(x, groups, -1)
+  outputs = len(x) * (x.shape[1] - size + 1) * (x.shape[2] - size + 1)
+  tiled = (
+    stride == 1
+    and 1 < size <= len(_POINTS) + 2 - _TILE
+    and outputs >= _LEAST_OUTPUTS
+    and min(features, parts[0].shape[-1]) >= _LEAST_FEATURES
+  )
+  return Layout(
+    tuple(_tiles(part, size) if tiled else _windows(part, size, stride) for part in parts),
+    images.shape,
+  )
+
+
+def convolve(
+  images: jax.Array | Layout, kernel: jax.Array, stride: int, padding: int, groups: int = 1
+) -> jax.Array:
+  """The convolution of `jax.lax.conv_general_dilated`; arguments as in `lay_out`.
+
+  Args:
+    images: as they are, or laid out.
+    kernel: (size, size, channels // groups, features).
+    stride: pixels.
+    padding: pixels.
+    groups: of channels.
 
   Returns:
-    (batch, height', width', features).
+    (images, height', width', features).
   """
-  x = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-  if feature_group_count == 1 and max(window_strides) > 1:
-    x, rhs = _in_blocks(x, rhs, window_strides)
-    window_strides = (1, 1)
-  rows, columns, channels, features = rhs.shape
-  down, across = window_strides
-  height = (x.shape[1] - rows) // down + 1
-  width = (x.shape[2] - columns) // across + 1
-  windows = [
-    x[:, i : i + (height - 1) * down + 1 : down, j : j + (width - 1) * across + 1 : across]
-    for i in range(rows)
-    for j in range(columns)
+  if not isinstance(images, Layout):
+    images = lay_out(images, kernel.shape, stride, padding, groups)
+  height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
+  if groups == 1 and stride > 1:
+    kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)
+  outputs = [
+    _of_tiles(part, of_part) if part.ndim == 5 else _of_windows(part, of_part)
+    for part, of_part in zip(images.groups, jnp.split(kernel, groups, -1), strict=True)
   ]
-  outputs = []
-  for group in range(feature_group_count):
-    first, each = group * channels, features // feature_group_count
-    patches = jnp.concatenate([w[..., first : first + channels] for w in windows], -1)
-    kernel = rhs[..., group * each : (group + 1) * each].reshape(-1, each)
-    outputs.append(product(patches.reshape(-1, patches.shape[-1]), kernel))
-  return jnp.concatenate(outputs, -1).reshape(x.shape[0], height, width, features)
+  return jnp.concatenate(outputs, -1)[:, :height, :width]
 
 
-def _in_blocks(
-  x: jax.Array, kernel: jax.Array, strides: Sequence[int]
-) -> tuple[jax.Array, jax.Array]:
-  """Image and kernel of the same convolution with stride 1: a block of pixels is a pixel there.
+def _blocks(x: jax.Array, size: int, stride: int) -> jax.Array:
+  """Images, or kernels, of the same convolution with stride 1: a block of pixels is a pixel there.
 
   AlexNet's first kernel, 11 x 11 with stride 4, is one of 3 x 3 blocks of 4 x 4 pixels, with zeros
   where the blocks are larger than the kernel: 9 slices to lay side by side, and not 121.
   """
-  for axis, stride in enumerate(strides):
-    size, length = x.shape[axis + 1], kernel.shape[axis]
-    blocks = -(-length // stride)  # that the kernel is long
-    wanted = ((size - length) // stride + blocks) * stride
-    kernel = _fit(kernel, axis, blocks * stride)
-    x = _fit(x, axis + 1, wanted)
-  down, across = strides
-  batch, height, width, channels = x.shape
-  rows, columns, _, features = kernel.shape
-  x = x.reshape(batch, height // down, down, width // across, across, channels)
-  kernel = kernel.reshape(rows // down, down, columns // across, across, channels, features)
-  return (
-    x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // down, width // across, -1),
-    kernel.transpose(0, 2, 1, 3, 4, 5).reshape(rows // down, columns // across, -1, features),
-  )
+  for axis in (1, 2):
+    wanted = ((x.shape[axis] - size) // stride + -(-size // stride)) * stride
+    x = _fit(x, axis, wanted)
+  images, height, width, channels = x.shape
+  x = x.reshape(images, height // stride, stride, width // stride, stride, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(images, height // stride, width // stride, -1)
 
 
 def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
   """Cuts `x` off at `size` along an axis, or adds zeros up to it."""
   x = jax.lax.slice_in_dim(x, 0, min(size, x.shape[axis]), axis=axis)
   return jnp.pad(x, [(0, size - x.shape[axis] if k == axis else 0) for k in range(x.ndim)])
+
+
+def _windows(x: jax.Array, size: int, stride: int) -> jax.Array:
+  return jnp.concatenate(_shifted(x, size, stride), -1)
+
+
+def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
+  features = kernel.shape[-1]
+  y = product(windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, features))
+  return y.reshape(*windows.shape[:3], features)
+
+
+def _tiles(x: jax.Array, size: int) -> jax.Array:
+  side = _TILE + size - 1
+  for axis in (1, 2):
+    # A last tile may hang over; what it gives there is cut off.
+    x = _fit(x, axis, -(-(x.shape[axis] - size + 1) // _TILE) * _TILE + size - 1)
+  return _combine(_transforms(size)[0], jnp.stack(_shifted(x, side, _TILE)))
+
+
+def _of_tiles(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+  points, images, high, wide, channels = tiles.shape
+  size, features = len(kernel), kernel.shape[-1]
+  _, of_kernel, of_outputs = _transforms(size)
+  kernels = _combine(of_kernel, kernel.reshape(size**2, channels, features))
+  y = _combine(of_outputs, product(tiles.reshape(points, -1, channels), kernels))
+  y = y.reshape(_TILE, _TILE, images, high, wide, features).transpose(2, 3, 0, 4, 1, 5)
+  return y.reshape(images, high * _TILE, wide * _TILE, features)
+
+
+def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+  """For each place in a window of `size` x `size`, row by row, what lies there in all windows."""
+  down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
+  return [
+    x[:, i : i + down : stride, j : j + across : stride] for i in range(size) for j in range(size)
+  ]
+
+
+@functools.cache
+def _transforms(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """B, G and A for a kernel of `size` x `size`: (points, pixels), (points, kernel), (tile, points).
+
+  Lavin and Gray, section 5.1, name the points; the last one is infinity, where a polynomial is
+  its highest coefficient.
+  """
+  count = _TILE + size - 2
+  points = np.array(_POINTS[:count])
+  others = [np.delete(points, k) for k in range(count)]
+
+  def at_points(length):
+    return np.vstack([points[:, None] ** np.arange(length), np.eye(length)[-1]])
+
+  # Lagrange's polynomials, low coefficients first; their scales go to the kernel.
+  of_pixels = np.zeros((count + 1, count + 1))
+  for k, roots in enumerate([*others, points]):
+    of_pixels[k, : len(roots) + 1] = np.poly(roots)[::-1]
+  scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+  of_kernel = at_points(size) / np.array([*scales, 1.0])[:, None]
+  matrices = of_pixels, of_kernel, at_points(_TILE).T
+  return tuple(np.kron(matrix, matrix).astype(np.float32) for matrix in matrices)
 
 
 @jax.custom_vjp
@@ -98,8 +194,29 @@ def _product_forward(a, b):
 
 def _product_backward(factors, g):
   a, b = factors
-  of_a = jax.lax.dot_general(g, b, (((1,), (1,)), ((), ())))
-  return of_a, jax.lax.dot_general(a, g, (((0,), (0,)), ((), ())))
+  batch = tuple(range(a.ndim - 2))
+  rows, columns = a.ndim - 2, a.ndim - 1
+  of_a = jax.lax.dot_general(g, b, (((columns,), (columns,)), (batch, batch)))
+  return of_a, jax.lax.dot_general(a, g, (((rows,), (rows,)), (batch, batch)))
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _combine(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+  """The matrix times x along x's first axis, with a gradient that copies nothing."""
+  y = jax.lax.dot_general(matrix, x.reshape(len(x), -1), (((1,), (0,)), ((), ())))
+  return y.reshape(-1, *x.shape[1:])
+
+
+def _combine_forward(matrix, x):
+  return _combine(matrix, x), matrix
+
+
+def _combine_backward(matrix, g):
+  of_x = jax.lax.dot_general(matrix, g.reshape(len(g), -1), (((0,), (0,)), ((), ())))
+  return None, of_x.reshape(-1, *g.shape[1:])
+
+
+_combine.defvjp(_combine_forward, _combine_backward)

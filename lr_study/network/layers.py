@@ -1,4 +1,4 @@
-"""Layers of the networks: dense ones with factored kernels, normalisation, pooling."""
+"""Layers: convolutions by products, dense ones with factored kernels, normalisation, pooling."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,57 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_study.network import factored
-from lr_study.network.convolution import product
+from lr_study.network.convolution import Layout, convolve, lay_out, product
+
+
+class Conv(nn.Module):
+  """A convolution, computed by XLA's own or, with `matmul`, as products (convolution.py).
+
+  Attributes:
+    features: of the output.
+    size: of the kernel, in pixels down and across.
+    stride: pixels from one window to the next.
+    padding: zeros on each side.
+    groups: of channels, which are convolved on their own.
+    matmul: compute it as products of matrices.
+    kernel_init: draws the kernel, (size, size, channels // groups, features).
+    bias_init: draws the bias, (features,).
+  """
+
+  features: int
+  size: int
+  stride: int = 1
+  padding: int = 0
+  groups: int = 1
+  matmul: bool = False
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: jax.Array | Layout) -> jax.Array:
+    """Maps (batch, height, width, channels), or their layout, to (batch, h, w, features)."""
+    shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    if self.matmul:
+      y = convolve(x, kernel, self.stride, self.padding, self.groups)
+    else:
+      y = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (self.stride, self.stride),
+        [(self.padding, self.padding)] * 2,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=self.groups,
+      )
+    return y + self.param('bias', self.bias_init, (self.features,))
+
+
+def layout(
+  images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Layout:
+  """Images (batch, height, width, channels) laid out for the `Conv` with these attributes."""
+  kernel = (size, size, images.shape[-1] // groups, features)
+  return lay_out(images, kernel, stride, padding, groups)
 
 
 class Dense(nn.Module):

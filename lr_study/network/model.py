@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.network import convolution, factored
-from lr_study.network.layers import Dense, adaptive_average_pool, local_response_norm, max_pool
+from lr_study.network import factored
+from lr_study.network.convolution import Layout
+from lr_study.network.layers import (
+  Conv,
+  Dense,
+  adaptive_average_pool,
+  layout,
+  local_response_norm,
+  max_pool,
+)
 from lr_study.network.presets import GAUSSIAN, KERNELS, POOL_AFTER, PRESETS, Preset, smallest_image
 
 Params = Any  # a pytree of float32 arrays
@@ -33,26 +41,29 @@ class AlexNet(nn.Module):
   dropout: float = 0.5
   matmul: bool = False
 
+  def convolution(self, i: int) -> dict[str, int]:
+    """What `Conv` takes to be the layer conv{i + 1}."""
+    groups = self.preset.groups[i]
+    return {
+      'features': scaled(self.preset.features[i], self.width, groups),
+      'size': KERNELS[i],
+      'stride': 4 if i == 0 else 1,
+      'padding': self.preset.padding[i],
+      'groups': groups,
+    }
+
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Layout, train: bool) -> jax.Array:
     """Maps images (batch, height, width, 3), float32, to logits (batch, classes).
 
-    In training a 'dropout' rng is needed.
+    They may be laid out for the first layer. In training a 'dropout' rng is needed.
     """
     preset = self.preset
     for i, kernel in enumerate(KERNELS):
-      name, groups = f'conv{i + 1}', preset.groups[i]
-      fan_in = kernel * kernel * x.shape[-1] // groups
-      x = nn.Conv(
-        scaled(preset.features[i], self.width, groups),
-        (kernel, kernel),
-        strides=4 if i == 0 else 1,
-        padding=preset.padding[i],
-        feature_group_count=groups,
-        conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
-        name=name,
-        **_initializers(preset, name, fan_in),
-      )(x)
+      name = f'conv{i + 1}'
+      fan_in = kernel * kernel * x.shape[-1] // preset.groups[i]
+      initializers = _initializers(preset, name, fan_in)
+      x = Conv(**self.convolution(i), matmul=self.matmul, name=name, **initializers)(x)
       x = nn.relu(x)
       self.sow('intermediates', f'{name}_output', x)
       if preset.norm and i < 2:
@@ -91,22 +102,20 @@ class SmallCNN(nn.Module):
   dropout: float = 0.5
   matmul: bool = False
 
+  def convolution(self, i: int) -> dict[str, int]:
+    """What `Conv` takes to be the layer conv{i + 1}."""
+    return {'features': scaled(_SMALL_FEATURES[i], self.width), 'size': 3, 'padding': 1}
+
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Layout, train: bool) -> jax.Array:
     """Maps images (batch, height, width, channels), float32, to logits (batch, classes).
 
-    In training a 'dropout' rng is needed.
+    They may be laid out for the first layer. In training a 'dropout' rng is needed.
     """
     he = nn.initializers.he_normal()  # He et al., 2015: keeps the size of signals through ReLUs
-    for i, features in enumerate(_SMALL_FEATURES):
-      x = nn.Conv(
-        scaled(features, self.width),
-        (3, 3),
-        padding=1,
-        kernel_init=he,
-        conv_general_dilated=convolution.as_matmul if self.matmul else jax.lax.conv_general_dilated,
-        name=f'conv{i + 1}',
-      )(x)
+    for i in range(len(_SMALL_FEATURES)):
+      name = f'conv{i + 1}'
+      x = Conv(**self.convolution(i), matmul=self.matmul, kernel_init=he, name=name)(x)
       x = nn.relu(x)
       self.sow('intermediates', f'conv{i + 1}_output', x)
       x = max_pool(x, ceil=False)
@@ -136,6 +145,11 @@ def make_model(config: ConfigDict, classes: int) -> Network:
 def init_params(model: Network, key: jax.Array, image_size: int, channels: int = 3) -> Params:
   """Draws the initial weights for square images of `image_size` pixels."""
   return model.init(key, jnp.zeros((1, image_size, image_size, channels)), train=False)['params']
+
+
+def lay_out(model: Network, images: jax.Array) -> jax.Array | Layout:
+  """What of the first layer hangs on no weights: `apply` and its kin take it for the images."""
+  return layout(images, **model.convolution(0)) if model.matmul else images
 
 
 def apply(
