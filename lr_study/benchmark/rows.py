@@ -52,7 +52,7 @@ ROWS: dict[str, Row] = {
   'step_full_momentum': _step('full', 0.9, 4),
   'step_quick': _step('quick', 0.0, 128),
   'step_quick_momentum': _step('quick', 0.9, 128),
-  'ladder_full': _ladder('full', 60),
+  'ladder_full': _ladder('full', 120),
   'ladder_quick': _ladder('quick', 600),
   'trials_full': _growth('full', 2, 'trials', (4, 1, 16, 48)),
   'trials_quick': _growth('quick', 8, 'trials', (4, 1, 16, 64, 256, 1024)),

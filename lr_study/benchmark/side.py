@@ -20,6 +20,7 @@ from configs import alexnet_letters
 from lr_study.config import check
 
 RATES = tuple(10.0**-k for k in range(1, 8))  # the published ladder
+LOOKS = 24  # in a ladder, for trials that have diverged; a real study looks far more often
 
 
 class Side(Protocol):

@@ -10,7 +10,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
-from lr_study.benchmark.side import RATES, config_of, data_of
+from lr_study.benchmark.side import LOOKS, RATES, config_of, data_of
 from lr_study.network.model import scaled
 from lr_study.network.presets import KERNELS, POOL_AFTER, PRESETS, Preset
 
@@ -122,7 +122,7 @@ class Ladder:
   """The published ladder, one run after another, two at a time, by Ray Tune, or a single run.
 
   `run(n)` trains on n images, three epochs of a third each, the rate divided by 10 after each.
-  A run ends when it sees that its loss is not finite, as ours does, twelve times in all.
+  A run ends when it sees that its loss is not finite: it looks as often as ours does.
   """
 
   def __init__(self, options: dict[str, Any]):
@@ -196,7 +196,7 @@ def _train(task: tuple[dict[str, Any], float, int, int]) -> None:
       loss = nn.functional.cross_entropy(model(inputs), torch.tensor([labels[k]]).long())
       loss.backward()
       optimizer.step()
-      if step % max(1, steps // 12) == 0 and not torch.isfinite(loss):
+      if step % max(1, steps // LOOKS) == 0 and not torch.isfinite(loss):
         return
     schedule.step()
 
