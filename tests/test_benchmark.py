@@ -21,15 +21,24 @@ def benchmark(*arguments):
 
 
 def test_work_is_what_the_layers_take():
-  """Against sums over the real network's kernels: every one is used once a place in its output."""
+  """Against the real network's kernels: every one is used once a place in its output."""
   model = models.AlexNet(models.PRESETS['digits_tensorflow'], classes=10)
   params = jax.eval_shape(lambda key: models.init_params(model, key, 256), jax.random.key(0))
-  sizes = {'conv1': 62, 'conv2': 30, 'conv3': 14, 'conv4': 14, 'conv5': 14}
   kernels = {name: int(np.prod(layer['kernel'].shape)) for name, layer in params.items()}
-  dense = sum(size for name, size in kernels.items() if name not in sizes)
-  flops = sum(2 * 3 * sizes[name] ** 2 * kernels[name] for name in sizes)
-  flops += 2 * 2 * dense - 2 * 62**2 * kernels['conv1']
+  convolutions = [name for name in kernels if name.startswith('conv')]
+  dense = sum(size for name, size in kernels.items() if name not in convolutions)
+  products = {name: 14**2 * kernels[name] for name in ('conv3', 'conv4', 'conv5')}
+  # Tiles of 3 x 3 outputs: of 62 x 62 as blocks of 4 x 4 x 3 pixels, and of 30 x 30.
+  products |= {'conv1': 21**2 * 25 * 48 * 96, 'conv2': 10**2 * 49 * 96 * 256}
+  assert products['conv1'] < 62**2 * kernels['conv1'] / 2
+  assert products['conv2'] < 30**2 * kernels['conv2'] / 4
+  flops = 2 * (3 * sum(products.values()) - products['conv1']) + 4 * dense
   assert rows.work('digits_tensorflow', 1.0, 256) == (flops, 8 * dense)
+  # Too few outputs for tiles: 19 x 19, then 9 x 9 and 4 x 4 with 24, 64, 96, 96 and 64 features.
+  plain = 2 * 19**2 * 11**2 * 3 * 24 + 3 * 9**2 * 25 * 24 * 64
+  plain += 3 * 4**2 * 9 * (64 * 96 + 96 * 96 + 96 * 64)
+  dense = 64 * 1024 + 1024**2 + 1024 * 10
+  assert rows.work('digits_tensorflow', 0.25, 84) == (2 * plain + 4 * dense, 8 * dense)
 
 
 def test_a_row_is_a_table_and_json(tmp_path):

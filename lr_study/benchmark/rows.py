@@ -1,6 +1,7 @@
 """The comparisons, run side by side in turn, and the tables they end in."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,9 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from lr_study.benchmark.side import config_of
 from lr_study.errors import StudyError
 from lr_study.network import model as models
+from lr_study.network.layers import layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,14 +183,20 @@ def work(network: str, width: float, image_size: int, classes: int = 10) -> tupl
 
   A multiplication and an addition count as two; three products a layer (forward, and both
   gradients), but none for the gradient of the images, nor for that of a dense kernel, which is
-  an outer product that nothing needs written. Dense kernels are read forward and backward.
+  an outer product that nothing needs written. A convolution in tiles (convolution.py) counts its
+  products, not what leads to them. Dense kernels are read forward and backward.
   """
-  preset, size, channels, flops = models.PRESETS[network], image_size, 3, 0.0
+  model = models.AlexNet(models.PRESETS[network], classes, width)
+  size, channels, flops = image_size, 3, 0.0
   for i, kernel in enumerate(models.KERNELS):
-    size = (size + 2 * preset.padding[i] - kernel) // (4 if i == 0 else 1) + 1
-    features = models.scaled(preset.features[i], width)
-    products = 2 if i == 0 else 3
-    flops += products * 2 * size**2 * kernel**2 * channels * features
+    settings = model.convolution(i)
+    features, groups = settings['features'], settings['groups']
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    laid_out = jax.eval_shape(functools.partial(layout, **settings), images)
+    size = (size + 2 * settings['padding'] - kernel) // settings['stride'] + 1
+    plain = size**2 * kernel**2 * channels // groups * features
+    in_tiles = sum(part.size for part in laid_out.groups) * features // groups
+    flops += (2 if i == 0 else 3) * 2 * min(plain, in_tiles)
     if i in models.POOL_AFTER:
       size = (size - 3) // 2 + 1
     channels = features
