@@ -1,8 +1,6 @@
 """From one trial to many: which of them a call trains, and on which device."""
 
 import concurrent.futures
-import contextlib
-import ctypes
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -12,22 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lr_study.memory import Memory, give_back
 from lr_study.programs import HOW, Arrays, compiled_programs, devices_of
 from lr_study.trial import Batch, Trial
 
 __all__ = [
   'HOW',
   'Arrays',
-  'Memory',
   'Trials',
-  'free_memory',
   'keep',
   'keep_compiled_programs',
   'make_trials',
-  'room_for_images',
   'share',
   'state_of',
 ]
@@ -35,14 +30,6 @@ __all__ = [
 # A core trains so many trials in one call as have parameters of this many bytes together: with
 # more, what one operation leaves is out of the cache when the next one reads it.
 _CALL_BYTES = 32 * 2**20
-
-
-class Memory(NamedTuple):
-  """Bytes on a device: of each trial's state, and of one call of the largest program."""
-
-  trial: int
-  call: int
-  devices: int
 
 
 class Trials(NamedTuple):
@@ -153,8 +140,8 @@ def make_trials(
 
   on_cpu = jax.default_backend() == 'cpu'
 
-  def step_of_call(state_of, rate, seed, inputs, labels, step):
-    state = state_of()
+  def step_of_call(before, rate, seed, inputs, labels, step):
+    state = before.result()[0]
     of_params, metrics = programs.gradient(state, seed, inputs, labels, step)
     done_in_epoch, ratio = (step + 1) % trial.steps_per_epoch, None
     if not done_in_epoch:
@@ -166,19 +153,18 @@ def make_trials(
     return jax.block_until_ready((state, metrics, ratio)) if on_cpu else (state, metrics, ratio)
 
   def train_steps(state_T, rate_T, seed_T, batches, mean, done):
-    steps, state_of_T = [], [functools.partial(_same, state) for state in state_T]
+    steps, before_T = [], [_done((state,)) for state in state_T]
     for step, batch_S in enumerate(batches, done):
       inputs_S = [
         programs.prepare(batch.images, mean, seed, step)
         for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
       ]
       # A call's step follows its last one; calls do not wait for each other.
-      futures = [
+      before_T = [
         pool.submit(step_of_call, *of_call, inputs_S[group], batch_S[group].labels, step)
-        for *of_call, group in zip(state_of_T, rate_T, seed_T, group_of, strict=True)
+        for *of_call, group in zip(before_T, rate_T, seed_T, group_of, strict=True)
       ]
-      state_of_T = [functools.partial(_state_after, future) for future in futures]
-      steps.append(futures)
+      steps.append(before_T)
       for future in steps[-2] if len(steps) > 1 else ():
         future.result()  # so that the inputs of two steps are in memory, and not of all
     of_steps = [[future.result() for future in of_step] for of_step in steps]
@@ -216,7 +202,7 @@ def make_trials(
       programs.eval_step.lower(state, *eval_arguments, mean),
     )
     first, *others = (p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
-    _give_back()
+    give_back()
     at_once = min(workers, calls)
     temporary = max(first, at_once * max(others))  # weights are drawn call by call
     kept = 2 * len(leaders) * _bytes((train_batch, inputs)) + at_once * _bytes(of_params)
@@ -262,30 +248,6 @@ def keep(old: Trials, new: Trials, state_T: Any, good: np.ndarray) -> Any:
   return new.to_devices(jax.tree.map(lambda x: x[good], old.to_host(state_T)))
 
 
-def free_memory() -> int:
-  """Bytes that are free on a device; for CPUs, of the machine or of this process's cgroup."""
-  device = jax.local_devices()[0]
-  if device.platform != 'cpu':
-    stats = device.memory_stats()
-    return stats['bytes_limit'] - stats['bytes_in_use']
-  free = psutil.virtual_memory().available
-  limit, used = (Path('/sys/fs/cgroup', f'memory.{name}') for name in ('max', 'current'))
-  if limit.exists() and limit.read_text().strip() != 'max':
-    free = min(free, int(limit.read_text()) - int(used.read_text()))
-  return free
-
-
-def room_for_images(how: str) -> int:
-  """Bytes that images may take on each device: half of what is free, trials need the rest.
-
-  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
-  of a GPU machine what was read.
-  """
-  if jax.default_backend() == 'cpu':
-    return free_memory() // (2 * (1 + len(devices_of(how))))
-  return min(free_memory(), psutil.virtual_memory().available) // 2
-
-
 def keep_compiled_programs() -> None:
   """Lets later runs find what this one compiles, in JAX_COMPILATION_CACHE_DIR or ~/.cache."""
   if jax.config.jax_compilation_cache_dir is None:
@@ -307,12 +269,6 @@ def share(tree: Any, how: str) -> Any:
   devices = len(jax.local_devices())
   copies = jax.tree.map(lambda x: np.broadcast_to(x, (devices, *np.shape(x))), tree)
   return jax.device_put(copies, _one_each())
-
-
-def _give_back() -> None:
-  """Returns to the system what compilers have freed, a third of a GB, where the C library can."""
-  with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _calls(trial: Trial, count: int, workers: int) -> int:
@@ -340,12 +296,11 @@ def _pool(workers: int) -> concurrent.futures.Executor:
   return concurrent.futures.ThreadPoolExecutor(workers)
 
 
-def _same(state: Any) -> Any:
-  return state
-
-
-def _state_after(step: concurrent.futures.Future) -> Any:
-  return step.result()[0]
+def _done(result: Any) -> concurrent.futures.Future:
+  """A future that has its result."""
+  future = concurrent.futures.Future()
+  future.set_result(result)
+  return future
 
 
 def _bytes(tree: Any) -> int:

@@ -6,7 +6,7 @@ import time
 import jax
 import numpy as np
 
-from lr_study import formats, parallel
+from lr_study import formats, memory, parallel
 from lr_study.errors import StudyError
 from lr_study.progress import note
 from lr_study.training import Running, Sweep
@@ -29,7 +29,7 @@ def waves(
   Raises:
     StudyError: if not even one fits.
   """
-  need, free = trials.memory(mean), limit or parallel.free_memory()
+  need, free = trials.memory(mean), limit or memory.free_memory()
   fit = max(0, int((free - need.call) // need.trial)) * need.devices
   note(
     f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
@@ -62,10 +62,10 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   state_T = trials.init(seed_T)
   order_S = trials.order(seed_T, 0, len(train.labels))
   step_seconds = np.inf
+  most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
   for _ in range(3):  # the first round compiles, the second warms up
-    count = int(np.clip(2 / step_seconds, 1, sweep.trial.fold_every))  # about two seconds
+    count = int(np.clip(2 / step_seconds, 1, most))  # about two seconds
     clock = [time.monotonic()]
-    count = min(count, sweep.steps_per_epoch)
     batches = train.batches(trials, order_S, 0, count)
     state_T, *_ = trials.train_steps(state_T, rate_T, seed_T, batches, mean, 0)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import parallel, progress, wave
+from lr_study import memory, parallel, progress, wave
 from lr_study.answer import axes, verdict
 from lr_study.config import check
 from lr_study.data.checks import leading_measure
@@ -52,7 +52,7 @@ def run(
     if process.count > 1 and not process.index:
       datasets.build(config.data, config.image_size)  # once; the others wait in `leave`
     leave()  # before a device is touched, as the room for images asks it to be
-    room = parallel.room_for_images(config.parallel)
+    room = memory.room_for_images(config.parallel)
     data = datasets.load(config.data, config.image_size, room)
     for finding in data.checks.values():
       progress.note(f'Check: {finding.line}')

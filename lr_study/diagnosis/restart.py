@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, parallel, wave
+from lr_study import formats, memory, parallel, wave
 from lr_study.answer import verdict
 from lr_study.config import from_json
 from lr_study.errors import StudyError
@@ -35,7 +35,7 @@ def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
     config, fingerprint = from_json(study['config']), study['data']['fingerprint']
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
-  data = datasets.load(config.data, config.image_size, parallel.room_for_images(config.parallel))
+  data = datasets.load(config.data, config.image_size, memory.room_for_images(config.parallel))
   if data.fingerprint != fingerprint:
     raise StudyError(f'the images that {folder} was trained on have changed; run the study again')
   return config, data

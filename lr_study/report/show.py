@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import parallel
+from lr_study import memory
 from lr_study.errors import StudyError, is_full
 from lr_study.files.events import write_images
 from lr_study.progress import note
@@ -21,7 +21,7 @@ def show(config: ConfigDict, folder: Path) -> None:
   Raises:
     StudyError: for what the user can mend in the config, in the files or in the folder's name.
   """
-  room = parallel.room_for_images(config.parallel)
+  room = memory.room_for_images(config.parallel)
   data = datasets.load(config.data, config.image_size, room)
   counts, sizes = datasets.files(config.data, config.image_size)
   _tell(data, counts, sizes)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, parallel, training
+from lr_study import formats, memory, training
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import check
 from lr_study.files.history import window_means
@@ -46,7 +46,7 @@ def climb(config: ConfigDict) -> Climb:
   config.schedule.name, config.schedule.warmup_epochs = 'exponential', 0.0
   config.schedule.start_height = smallest / largest
   config = check(config)
-  room = parallel.room_for_images(config.parallel)
+  room = memory.room_for_images(config.parallel)
   data = datasets.load(config.data, config.image_size, room)
   sweep = training.prepare(config, data)
   running = training.run_together(sweep, np.arange(1))

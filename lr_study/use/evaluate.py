@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, parallel, wave
+from lr_study import formats, memory, wave
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import from_json
 from lr_study.errors import StudyError
@@ -123,7 +123,7 @@ def read_part(workdir: Path, part: str) -> datasets.Part:
     raise StudyError(
       f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
     )
-  found = datasets.load(config.data, config.image_size, parallel.room_for_images(config.parallel))
+  found = datasets.load(config.data, config.image_size, memory.room_for_images(config.parallel))
   if found.fingerprint != record['data']['fingerprint']:
     raise StudyError(
       f'the images that {workdir} was trained on have changed, so nobody knows which of them it '

@@ -1,0 +1,49 @@
+"""How much memory there is, and how much of it trials and images may take."""
+
+import contextlib
+import ctypes
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import psutil
+
+from lr_study.programs import devices_of
+
+
+class Memory(NamedTuple):
+  """Bytes on a device: of each trial's state, and of one call of the largest program."""
+
+  trial: int
+  call: int
+  devices: int
+
+
+def free_memory() -> int:
+  """Bytes that are free on a device; for CPUs, of the machine or of this process's cgroup."""
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    stats = device.memory_stats()
+    return stats['bytes_limit'] - stats['bytes_in_use']
+  free = psutil.virtual_memory().available
+  limit, used = (Path('/sys/fs/cgroup', f'memory.{name}') for name in ('max', 'current'))
+  if limit.exists() and limit.read_text().strip() != 'max':
+    free = min(free, int(limit.read_text()) - int(used.read_text()))
+  return free
+
+
+def room_for_images(how: str) -> int:
+  """Bytes that images may take on each device: half of what is free, trials need the rest.
+
+  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
+  of a GPU machine what was read.
+  """
+  if jax.default_backend() == 'cpu':
+    return free_memory() // (2 * (1 + len(devices_of(how))))
+  return min(free_memory(), psutil.virtual_memory().available) // 2
+
+
+def give_back() -> None:
+  """Returns to the system what compilers have freed, a third of a GB, where the C library can."""
+  with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+    ctypes.CDLL(None).malloc_trim(0)
