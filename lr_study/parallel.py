@@ -133,10 +133,12 @@ def make_trials(
   def init(seed_T):
     # Once a group, before there are other states: drawing needs several times a state's memory.
     drawn = [jax.block_until_ready(programs.init(seed)) for seed in of_groups(seed_T)]
-    return [
-      drawn[group] if call == leaders[group] else jax.tree.map(jnp.copy, drawn[group])
-      for call, group in enumerate(group_of)
-    ]
+
+    def state_of_call(call):
+      state = drawn[group_of[call]]
+      return state if call in leaders else jax.block_until_ready(jax.tree.map(jnp.copy, state))
+
+    return list(pool.map(state_of_call, range(calls)))
 
   on_cpu = jax.default_backend() == 'cpu'
 

@@ -123,7 +123,11 @@ def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
 
 
 def _windows(x: jax.Array, size: int, stride: int) -> jax.Array:
-  return jnp.concatenate(_shifted(x, size, stride), -1)
+  down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
+  slices = [
+    x[:, i : i + down : stride, j : j + across : stride] for i in range(size) for j in range(size)
+  ]
+  return jnp.concatenate(slices, -1)
 
 
 def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -134,10 +138,24 @@ def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _tiles(x: jax.Array, size: int) -> jax.Array:
   side = _TILE + size - 1
-  for axis in (1, 2):
-    # A last tile may hang over; what it gives there is cut off.
-    x = _fit(x, axis, -(-(x.shape[axis] - size + 1) // _TILE) * _TILE + size - 1)
-  return _combine(_transforms(size)[0], jnp.stack(_shifted(x, side, _TILE)))
+  x = _slide(_slide(x, 2, size), 2, size)  # columns, then rows, which are one axis further on
+  return _combine(_transforms(size)[0], x.reshape(side * side, *x.shape[2:]))
+
+
+def _slide(x: jax.Array, axis: int, size: int) -> jax.Array:
+  """Splits an axis into tiles, which overlap, and the place in a tile, which is the first axis.
+
+  In pieces of a tile's step: the gradient then is few sums of large pieces, and not one for each
+  place.
+  """
+  side = _TILE + size - 1
+  reach = -(-side // _TILE)  # pieces that a tile is made of
+  count = -(-(x.shape[axis] - size + 1) // _TILE)
+  # A last tile may hang over; what it gives there is cut off.
+  x = _fit(x, axis, (count + reach - 1) * _TILE)
+  x = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, _TILE, *x.shape[axis + 1 :]), axis + 1, 0)
+  pieces = [jax.lax.slice_in_dim(x, k, k + count, axis=axis + 1) for k in range(reach)]
+  return jnp.concatenate(pieces)[:side]
 
 
 def _of_tiles(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -148,14 +166,6 @@ def _of_tiles(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
   y = _combine(of_outputs, product(tiles.reshape(points, -1, channels), kernels))
   y = y.reshape(_TILE, _TILE, images, high, wide, features).transpose(2, 3, 0, 4, 1, 5)
   return y.reshape(images, high * _TILE, wide * _TILE, features)
-
-
-def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
-  """For each place in a window of `size` x `size`, row by row, what lies there in all windows."""
-  down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
-  return [
-    x[:, i : i + down : stride, j : j + across : stride] for i in range(size) for j in range(size)
-  ]
 
 
 @functools.cache
