@@ -36,7 +36,7 @@ def test_equals_the_convolution(form, shape):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, 2, size, size, channels)).astype(np.float32)
   w = rng.normal(size=(3, kernel, kernel, channels // groups, features)).astype(np.float32)
-  of_groups = lay_out(x[0], w.shape[1:], stride, padding, groups).groups
+  of_groups = lay_out(x[0], features, kernel, stride, padding, groups).groups
   assert len(of_groups) == groups
   assert {part.ndim for part in of_groups} == {{'windows': 4, 'tiles': 5}[form]}
 
@@ -44,7 +44,8 @@ def test_equals_the_convolution(form, shape):
     return convolve(x, w, stride, padding, groups)
 
   def laid_out_before(x, w):
-    return convolve(lay_out(x, w.shape, stride, padding, groups), w, stride, padding, groups)
+    laid_out = lay_out(x, features, kernel, stride, padding, groups)
+    return convolve(laid_out, w, stride, padding, groups)
 
   def xlas(x, w):
     return jax.lax.conv_general_dilated(

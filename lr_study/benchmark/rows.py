@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from lr_study.benchmark.side import config_of
 from lr_study.errors import StudyError
 from lr_study.network import model as models
-from lr_study.network.layers import layout
+from lr_study.network.convolution import lay_out
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +192,7 @@ def work(network: str, width: float, image_size: int, classes: int = 10) -> tupl
     settings = model.convolution(i)
     features, groups = settings['features'], settings['groups']
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    laid_out = jax.eval_shape(functools.partial(layout, **settings), images)
+    laid_out = jax.eval_shape(functools.partial(lay_out, **settings), images)
     size = (size + 2 * settings['padding'] - kernel) // settings['stride'] + 1
     plain = size**2 * kernel**2 * channels // groups * features
     in_tiles = sum(part.size for part in laid_out.groups) * features // groups

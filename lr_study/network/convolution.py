@@ -46,18 +46,18 @@ class Layout:
 
 
 def lay_out(
-  images: jax.Array, kernel: tuple[int, ...], stride: int, padding: int, groups: int = 1
+  images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Layout:
   """Makes images (images, height, width, channels) ready for `convolve`.
 
   Args:
     images: float32.
-    kernel: its shape, (size, size, channels // groups, features).
+    features: of the output.
+    size: of the kernel, in pixels down and across.
     stride: pixels from one window to the next, down and across.
     padding: zeros on each side.
     groups: of channels, which are convolved on their own.
   """
-  size, features = kernel[0], kernel[3] // groups
   x = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
   if groups == 1 and stride > 1:
     x, size, stride = _blocks(x, size, stride), -(-size // stride), 1
@@ -67,7 +67,7 @@ def lay_out(
     stride == 1
     and 1 < size <= len(_POINTS) + 2 - _TILE
     and outputs >= _LEAST_OUTPUTS
-    and min(features, parts[0].shape[-1]) >= _LEAST_FEATURES
+    and min(features // groups, parts[0].shape[-1]) >= _LEAST_FEATURES
   )
   return Layout(
     tuple(_tiles(part, size) if tiled else _windows(part, size, stride) for part in parts),
@@ -91,7 +91,7 @@ def convolve(
     (images, height', width', features).
   """
   if not isinstance(images, Layout):
-    images = lay_out(images, kernel.shape, stride, padding, groups)
+    images = lay_out(images, kernel.shape[-1], len(kernel), stride, padding, groups)
   height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
   if groups == 1 and stride > 1:
     kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)

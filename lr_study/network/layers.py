@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lr_study.network import factored
-from lr_study.network.convolution import Layout, convolve, lay_out, product
+from lr_study.network.convolution import Layout, convolve, product
 
 
 class Conv(nn.Module):
@@ -51,14 +51,6 @@ class Conv(nn.Module):
         feature_group_count=self.groups,
       )
     return y + self.param('bias', self.bias_init, (self.features,))
-
-
-def layout(
-  images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
-) -> Layout:
-  """Images (batch, height, width, channels) laid out for the `Conv` with these attributes."""
-  kernel = (size, size, images.shape[-1] // groups, features)
-  return lay_out(images, kernel, stride, padding, groups)
 
 
 class Dense(nn.Module):

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study.network import factored
+from lr_study.network import convolution, factored
 from lr_study.network.convolution import Layout
 from lr_study.network.layers import (
   Conv,
   Dense,
   adaptive_average_pool,
-  layout,
   local_response_norm,
   max_pool,
 )
@@ -149,7 +148,7 @@ def init_params(model: Network, key: jax.Array, image_size: int, channels: int =
 
 def lay_out(model: Network, images: jax.Array) -> jax.Array | Layout:
   """What of the first layer hangs on no weights: `apply` and its kin take it for the images."""
-  return layout(images, **model.convolution(0)) if model.matmul else images
+  return convolution.lay_out(images, **model.convolution(0)) if model.matmul else images
 
 
 def apply(
