@@ -22,7 +22,7 @@ class Feed(Protocol):
     """The batch_S of steps `first` to `last` of the epoch that has this order."""
 
   def windows(self, trials: parallel.Trials) -> Iterator[tuple[Batch, jax.Array]]:
-    """All images in their own order: what `trials.eval_step` takes."""
+    """All images in their own order: what `trials.eval_steps` takes."""
 
 
 def make_feed(part: Part, how: str) -> Feed:

@@ -57,7 +57,7 @@ class Trials(NamedTuple):
     fold(state_T) -> state_T: before an evaluation amid an epoch. The given state_T is donated.
     window(arrays, start) -> batch, weight: images start to start + eval_batch; weight is 0
       where that is beyond the last one.
-    eval_step(state_T, batch, weight, mean) -> totals_T
+    eval_steps(state_T, windows, mean) -> totals_T of each window, a list
     sharpness(state_T, batch, mean) -> sharpness_T: of the loss of these images; after a fold.
     memory(mean) -> Memory: what these need but for sharpness; compiles them.
 
@@ -74,7 +74,7 @@ class Trials(NamedTuple):
   train_steps: Callable[..., tuple[Any, list[Any], Any]]
   fold: Callable[[Any], Any]
   window: Callable[[Arrays, int], tuple[Batch, jax.Array]]
-  eval_step: Callable[..., Any]
+  eval_steps: Callable[..., list[Any]]
   sharpness: Callable[[Any, Batch, jax.Array], Any]
   memory: Callable[[jax.Array], Memory]
   batch_size: int
@@ -167,12 +167,21 @@ def make_trials(
         for *of_call, group in zip(before_T, rate_T, seed_T, group_of, strict=True)
       ]
       steps.append(before_T)
-      for future in steps[-2] if len(steps) > 1 else ():
-        future.result()  # so that the inputs of two steps are in memory, and not of all
-    of_steps = [[future.result() for future in of_step] for of_step in steps]
+      _wait_for_all_but_last(steps)
+    of_steps = _results(steps)
     state_T, _, ratio_T = zip(*of_steps[-1], strict=True)
     metrics = [[metrics for _, metrics, _ in of_step] for of_step in of_steps]
     return list(state_T), metrics, None if ratio_T[0] is None else list(ratio_T)
+
+  def eval_of_call(state, *arguments):
+    return jax.block_until_ready(programs.eval_step(state, *arguments))
+
+  def eval_steps(state_T, windows, mean):
+    steps = []
+    for batch, weight in windows:
+      steps.append([pool.submit(eval_of_call, state, batch, weight, mean) for state in state_T])
+      _wait_for_all_but_last(steps)
+    return _results(steps)
 
   def memory(mean):
     device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
@@ -231,7 +240,7 @@ def make_trials(
     train_steps=train_steps,
     fold=by_call(programs.fold),
     window=programs.window,
-    eval_step=by_call(programs.eval_step),
+    eval_steps=eval_steps,
     sharpness=by_call(programs.sharpness),
     memory=memory,
     batch_size=batch_size,
@@ -296,6 +305,16 @@ def _workers(how: str) -> int:
 @functools.cache
 def _pool(workers: int) -> concurrent.futures.Executor:
   return concurrent.futures.ThreadPoolExecutor(workers)
+
+
+def _wait_for_all_but_last(steps: list[list[concurrent.futures.Future]]) -> None:
+  """So that the inputs of two steps are in memory, and not of all."""
+  for future in steps[-2] if len(steps) > 1 else ():
+    future.result()
+
+
+def _results(steps: list[list[concurrent.futures.Future]]) -> list[list[Any]]:
+  return [[future.result() for future in of_step] for of_step in steps]
 
 
 def _done(result: Any) -> concurrent.futures.Future:

@@ -1,5 +1,6 @@
 """Before the start: how many trials fit in memory, and how long it will take."""
 
+import itertools
 import math
 import time
 
@@ -71,7 +72,7 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
     state_T = trials.fold(state_T)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
-    jax.block_until_ready(trials.eval_step(state_T, *next(sweep.validation.windows(trials)), mean))
+    trials.eval_steps(state_T, itertools.islice(sweep.validation.windows(trials), 1), mean)
     clock.append(time.monotonic())
     step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
   step_seconds += fold_seconds / sweep.trial.fold_every

@@ -153,10 +153,8 @@ def batches(
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:
   """Loss, accuracy and balanced accuracy over every validation image, (trials,)."""
   trials, labels = running.trials, sweep.validation.labels
-  totals = [
-    trials.eval_step(state_T, *window, sweep.mean) for window in sweep.validation.windows(trials)
-  ]
-  totals = [trials.to_host(total) for total in totals]
+  totals = trials.eval_steps(state_T, sweep.validation.windows(trials), sweep.mean)
+  totals = [trials.to_host(total_T) for total_T in totals]
   # In float64: float32 sums over many images would round.
   loss, correct = (
     np.sum([getattr(t, n) for t in totals], 0, np.float64) for n in totals[0]._fields

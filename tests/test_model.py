@@ -167,6 +167,18 @@ def test_adaptive_average_pool_is_its_definition(n):
       np.testing.assert_allclose(pooled[0, i, j], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize('network', model.NETWORKS)
+def test_the_two_parts_are_the_whole(network):
+  network = make(network, width=0.1)
+  params = init(network, 84)
+  images = jax.random.normal(jax.random.key(1), (3, 84, 84, 3))
+  rows = model.convolve(network, params, images)
+  assert rows.ndim == 2
+  np.testing.assert_array_equal(
+    model.classify(network, params, rows), model.apply(network, params, images)
+  )
+
+
 @pytest.mark.parametrize('preset', ['digits_tensorflow', 'digits_caffe'])
 def test_outputs_are_those_on_the_way_to_the_logits(preset):
   network = make(preset, width=1 / 16)

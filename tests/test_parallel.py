@@ -85,22 +85,29 @@ def test_an_epoch_sees_every_image_once(tiny):
   assert (first != second).any()
 
 
-def test_evaluation_counts_every_image_once(tiny):
-  """At a batch that does not divide the images, the last one hangs over."""
+@pytest.mark.parametrize('convolution', ['grouped', 'matmul'])
+def test_evaluation_counts_every_image_once(tiny, convolution):
+  """At a batch that does not divide the images, the last one hangs over.
+
+  As matrix products the convolutions of 20 images are computed in two parts.
+  """
+  tiny.model.convolution = convolution
   config, data_set = load(tiny)
   images, totals = len(data_set.train.labels), {}
-  for eval_batch in (images, 7):
+  assert images % 7
+  for eval_batch in (7, 20, images):
     one = trial.make_trial(config, 10, images)
     trials = parallel.make_trials(one, [0, 0], 'vmap', 1, eval_batch)
     part = feed.Resident(data_set.train, 'vmap')
     state_T = trials.init(trials.to_devices(np.zeros(2, np.uint32)))
-    found = [
-      trials.to_host(trials.eval_step(state_T, *window, data_set.mean))
-      for window in part.windows(trials)
-    ]
+    found = trials.eval_steps(state_T, part.windows(trials), data_set.mean)
+    found = [trials.to_host(total_T) for total_T in found]
+    assert len(found) == -(-images // eval_batch)
     totals[eval_batch] = jax.tree.map(lambda *x: np.sum(x, 0), *found)
-  np.testing.assert_allclose(totals[7].loss, totals[images].loss, rtol=1e-5)
-  assert (totals[7].correct == totals[images].correct).all()
+  for eval_batch in (7, 20):
+    np.testing.assert_allclose(totals[eval_batch].loss, totals[images].loss, rtol=1e-5)
+    assert (totals[eval_batch].correct == totals[images].correct).all()
+  assert (totals[7].loss > 0).all()
 
 
 def test_no_rate_compiles_twice(tiny):

@@ -147,11 +147,13 @@ def _train(
       of_studies = range(studies)
       if first >= truth_seeds:
         of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
-      for study, window in enumerate(sweep.validation.windows(running.trials)):
-        if study in of_studies:
-          totals = running.trials.to_host(running.trials.eval_step(state_T, *window, sweep.mean))
-          correct = totals.correct.sum(1, dtype=np.float64).reshape(rates, len(chosen))
-          accuracy[study][:, chosen] = correct / config.eval_batch_size
+      windows = enumerate(sweep.validation.windows(running.trials))
+      windows = (window for study, window in windows if study in of_studies)
+      totals_T = running.trials.eval_steps(state_T, windows, sweep.mean)
+      for study, total_T in zip(of_studies, totals_T, strict=True):
+        totals = running.trials.to_host(total_T)
+        correct = totals.correct.sum(1, dtype=np.float64).reshape(rates, len(chosen))
+        accuracy[study][:, chosen] = correct / config.eval_batch_size
       # Of any of the images: it tells whether the weights are finite.
       loss = totals.loss / config.eval_batch_size
       history.write_epoch(config.epochs - 1, {'validation_loss': loss}, columns)

@@ -21,6 +21,7 @@ from lr_study.network.layers import (
 from lr_study.network.presets import GAUSSIAN, KERNELS, POOL_AFTER, PRESETS, Preset, smallest_image
 
 Params = Any  # a pytree of float32 arrays
+PARTS = CONVOLUTIONS, DENSE = 'convolutions', 'dense'  # from images to rows, from rows to logits
 
 
 class AlexNet(nn.Module):
@@ -52,11 +53,17 @@ class AlexNet(nn.Module):
     }
 
   @nn.compact
-  def __call__(self, x: jax.Array | Layout, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Layout, train: bool, part: str = '') -> jax.Array:
     """Maps images (batch, height, width, 3), float32, to logits (batch, classes).
 
-    They may be laid out for the first layer. In training a 'dropout' rng is needed.
+    They may be laid out for the first layer. In training a 'dropout' rng is needed. `part` names
+    one of `PARTS` to run alone.
     """
+    if part != DENSE:
+      x = self._convolutions(x)
+    return x if part == CONVOLUTIONS else self._dense(x, train)
+
+  def _convolutions(self, x: jax.Array | Layout) -> jax.Array:
     preset = self.preset
     for i, kernel in enumerate(KERNELS):
       name = f'conv{i + 1}'
@@ -71,7 +78,10 @@ class AlexNet(nn.Module):
         x = max_pool(x, preset.ceil_pool)
     if preset.adaptive_pool:
       x = adaptive_average_pool(x, 6)
-    x = x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], -1)
+
+  def _dense(self, x: jax.Array, train: bool) -> jax.Array:
+    preset = self.preset
     dropout = nn.Dropout(self.dropout, deterministic=not train)
     for name in ('fc6', 'fc7'):
       if preset.dropout_first:
@@ -106,27 +116,36 @@ class SmallCNN(nn.Module):
     return {'features': scaled(_SMALL_FEATURES[i], self.width), 'size': 3, 'padding': 1}
 
   @nn.compact
-  def __call__(self, x: jax.Array | Layout, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Layout, train: bool, part: str = '') -> jax.Array:
     """Maps images (batch, height, width, channels), float32, to logits (batch, classes).
 
-    They may be laid out for the first layer. In training a 'dropout' rng is needed.
+    They may be laid out for the first layer. In training a 'dropout' rng is needed. `part` names
+    one of `PARTS` to run alone.
     """
-    he = nn.initializers.he_normal()  # He et al., 2015: keeps the size of signals through ReLUs
+    if part != DENSE:
+      x = self._convolutions(x)
+    return x if part == CONVOLUTIONS else self._dense(x, train)
+
+  def _convolutions(self, x: jax.Array | Layout) -> jax.Array:
     for i in range(len(_SMALL_FEATURES)):
       name = f'conv{i + 1}'
-      x = Conv(**self.convolution(i), matmul=self.matmul, kernel_init=he, name=name)(x)
+      x = Conv(**self.convolution(i), matmul=self.matmul, kernel_init=_HE, name=name)(x)
       x = nn.relu(x)
       self.sow('intermediates', f'conv{i + 1}_output', x)
       x = max_pool(x, ceil=False)
+    return x.reshape(x.shape[0], -1)
+
+  def _dense(self, x: jax.Array, train: bool) -> jax.Array:
     dropout = nn.Dropout(self.dropout, deterministic=not train)
-    x = dropout(x.reshape(x.shape[0], -1))
-    x = Dense(scaled(256, self.width), kernel_init=he, name='dense1')(x)
+    x = dropout(x)
+    x = Dense(scaled(256, self.width), kernel_init=_HE, name='dense1')(x)
     x = nn.relu(x)
     self.sow('intermediates', 'dense1_output', x)
     x = dropout(x)
     return Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense2')(x)
 
 
+_HE = nn.initializers.he_normal()  # He et al., 2015: keeps the size of signals through ReLUs
 _SMALL_FEATURES = (32, 64, 128)  # of its convolutions
 SMALL = 'small_cnn'
 NETWORKS = (*PRESETS, SMALL)
@@ -156,6 +175,16 @@ def apply(
 ) -> jax.Array:
   """Logits (batch, classes) of images (batch, height, width, 3); a dropout key means training."""
   return model.apply({'params': params}, images, **_mode(dropout_key))
+
+
+def convolve(model: Network, params: Params, images: jax.Array) -> jax.Array:
+  """What the dense layers take, (batch, inputs), of images: `apply` without dropout begins so."""
+  return model.apply({'params': params}, images, train=False, part=CONVOLUTIONS)
+
+
+def classify(model: Network, params: Params, rows: jax.Array) -> jax.Array:
+  """Logits (batch, classes) of what `convolve` gives: `apply` without dropout ends so."""
+  return model.apply({'params': params}, rows, train=False, part=DENSE)
 
 
 def outputs(
