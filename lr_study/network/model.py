@@ -24,7 +24,34 @@ Params = Any  # a pytree of float32 arrays
 PARTS = CONVOLUTIONS, DENSE = 'convolutions', 'dense'  # from images to rows, from rows to logits
 
 
-class AlexNet(nn.Module):
+class Network(nn.Module):
+  """Convolutions, then dense layers: what every network here is."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array | Layout, train: bool, part: str = '') -> jax.Array:
+    """Maps images (batch, height, width, channels), float32, to logits (batch, classes).
+
+    They may be laid out for the first layer. In training a 'dropout' rng is needed. `part` names
+    one of `PARTS` to run alone.
+    """
+    if part != DENSE:
+      x = self.convolutions(x)
+    return x if part == CONVOLUTIONS else self.dense(x, train)
+
+  def convolution(self, i: int) -> dict[str, int]:
+    """What `Conv` takes to be the layer conv{i + 1}."""
+    raise NotImplementedError
+
+  def convolutions(self, x: jax.Array | Layout) -> jax.Array:
+    """Maps images, or the first layer's layout of them, to rows (batch, inputs)."""
+    raise NotImplementedError
+
+  def dense(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps rows (batch, inputs) to logits (batch, classes)."""
+    raise NotImplementedError
+
+
+class AlexNet(Network):
   """Five convolutions and three dense layers.
 
   Attributes:
@@ -42,7 +69,6 @@ class AlexNet(nn.Module):
   matmul: bool = False
 
   def convolution(self, i: int) -> dict[str, int]:
-    """What `Conv` takes to be the layer conv{i + 1}."""
     groups = self.preset.groups[i]
     return {
       'features': scaled(self.preset.features[i], self.width, groups),
@@ -52,18 +78,7 @@ class AlexNet(nn.Module):
       'groups': groups,
     }
 
-  @nn.compact
-  def __call__(self, x: jax.Array | Layout, train: bool, part: str = '') -> jax.Array:
-    """Maps images (batch, height, width, 3), float32, to logits (batch, classes).
-
-    They may be laid out for the first layer. In training a 'dropout' rng is needed. `part` names
-    one of `PARTS` to run alone.
-    """
-    if part != DENSE:
-      x = self._convolutions(x)
-    return x if part == CONVOLUTIONS else self._dense(x, train)
-
-  def _convolutions(self, x: jax.Array | Layout) -> jax.Array:
+  def convolutions(self, x: jax.Array | Layout) -> jax.Array:
     preset = self.preset
     for i, kernel in enumerate(KERNELS):
       name = f'conv{i + 1}'
@@ -80,7 +95,7 @@ class AlexNet(nn.Module):
       x = adaptive_average_pool(x, 6)
     return x.reshape(x.shape[0], -1)
 
-  def _dense(self, x: jax.Array, train: bool) -> jax.Array:
+  def dense(self, x: jax.Array, train: bool) -> jax.Array:
     preset = self.preset
     dropout = nn.Dropout(self.dropout, deterministic=not train)
     for name in ('fc6', 'fc7'):
@@ -96,7 +111,7 @@ class AlexNet(nn.Module):
     return Dense(self.classes, name='fc8', **_initializers(preset, 'fc8', x.shape[-1]))(x)
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Network):
   """Blocks of a 3 x 3 convolution, ReLU and pooling, and two dense layers.
 
   Attributes:
@@ -112,21 +127,9 @@ class SmallCNN(nn.Module):
   matmul: bool = False
 
   def convolution(self, i: int) -> dict[str, int]:
-    """What `Conv` takes to be the layer conv{i + 1}."""
     return {'features': scaled(_SMALL_FEATURES[i], self.width), 'size': 3, 'padding': 1}
 
-  @nn.compact
-  def __call__(self, x: jax.Array | Layout, train: bool, part: str = '') -> jax.Array:
-    """Maps images (batch, height, width, channels), float32, to logits (batch, classes).
-
-    They may be laid out for the first layer. In training a 'dropout' rng is needed. `part` names
-    one of `PARTS` to run alone.
-    """
-    if part != DENSE:
-      x = self._convolutions(x)
-    return x if part == CONVOLUTIONS else self._dense(x, train)
-
-  def _convolutions(self, x: jax.Array | Layout) -> jax.Array:
+  def convolutions(self, x: jax.Array | Layout) -> jax.Array:
     for i in range(len(_SMALL_FEATURES)):
       name = f'conv{i + 1}'
       x = Conv(**self.convolution(i), matmul=self.matmul, kernel_init=_HE, name=name)(x)
@@ -135,7 +138,7 @@ class SmallCNN(nn.Module):
       x = max_pool(x, ceil=False)
     return x.reshape(x.shape[0], -1)
 
-  def _dense(self, x: jax.Array, train: bool) -> jax.Array:
+  def dense(self, x: jax.Array, train: bool) -> jax.Array:
     dropout = nn.Dropout(self.dropout, deterministic=not train)
     x = dropout(x)
     x = Dense(scaled(256, self.width), kernel_init=_HE, name='dense1')(x)
@@ -149,7 +152,6 @@ _HE = nn.initializers.he_normal()  # He et al., 2015: keeps the size of signals 
 _SMALL_FEATURES = (32, 64, 128)  # of its convolutions
 SMALL = 'small_cnn'
 NETWORKS = (*PRESETS, SMALL)
-Network = AlexNet | SmallCNN
 
 
 def make_model(config: ConfigDict, classes: int) -> Network:
