@@ -23,7 +23,7 @@ import optax
 # A pair is forgotten once momentum has shrunk its velocity below this share of what it was:
 # float32 resolves 6e-8, so what is lost is lost in rounding anyway, a tenfold drop of the rate
 # included.
-_FORGOTTEN = 6e-9
+_FORGOTTEN = 1e-9
 _BLOCK = 256  # rows of a kernel that a fold writes at once: they stay in the cache
 _PRODUCT_BLOCK = 64  # rows of a kernel in one product of a forward pass
 _WINDOW = 64  # pairs from one fold to the next; a fold costs one matrix product
