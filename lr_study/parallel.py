@@ -3,7 +3,7 @@
 import concurrent.futures
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lr_study.memory import Memory, give_back
+from lr_study.memory import Memory, give_back, keep_freed
 from lr_study.programs import HOW, Arrays, compiled_programs, devices_of
 from lr_study.trial import Batch, Trial
 
 __all__ = [
   'HOW',
   'Arrays',
+  'Chunk',
   'Trials',
   'keep',
   'keep_compiled_programs',
@@ -30,6 +31,22 @@ __all__ = [
 # A core trains so many trials in one call as have parameters of this many bytes together: with
 # more, what one operation leaves is out of the cache when the next one reads it.
 _CALL_BYTES = 32 * 2**20
+_CALL_IMAGES = 16  # in the steps of a call: more are no faster, and a signal waits for its end
+
+
+class Chunk(NamedTuple):
+  """Images of steps that follow each other, as a call takes them.
+
+  arrays_S: the images, of each group (see `Trials`).
+  order_S: what of them each step takes: step k of the order the k-th `batch_size` of its indices.
+  place: the first step's place in the order.
+  steps: how many.
+  """
+
+  arrays_S: list[Arrays]
+  order_S: Any
+  place: int
+  steps: int
 
 
 class Trials(NamedTuple):
@@ -47,11 +64,11 @@ class Trials(NamedTuple):
     to_host(tree_T) -> tree of numpy arrays (trials, ...), without the filling.
     init(seed_T) -> state_T
     order(seed_T, epoch, images) -> order_S: a permutation of so many images for an epoch.
-    gather(arrays, order_S, start) -> batch_S: the images order[start : start + batch size].
-    batch_to_devices(batch_S) -> batch_S: from a tree of host arrays (groups, ...).
-    train_steps(state_T, rate_T, seed_T, batches, mean, done) -> state_T, metrics, ratio_T: the
-      steps of an epoch that follow the first `done` steps of the study, one for each batch_S in
-      `batches`, and the folds that are due; a list of metrics_T, one a step. If the epoch's last
+    chunks(first, last) -> (first, last) of each chunk that these steps of an epoch are taken in.
+    groups_to_devices(tree_S) -> tree_S: from a tree of host arrays (groups, ...).
+    train_steps(state_T, rate_T, seed_T, chunks, mean, done) -> state_T, metrics, ratio_T: the
+      steps of an epoch that follow the first `done` steps of the study, those of each Chunk in
+      turn, and the folds that are due; metrics on the host, (steps, trials). If the epoch's last
       is among them, the norm of what it adds to the weights by theirs, else None. The given
       state_T is donated.
     fold(state_T) -> state_T: before an evaluation amid an epoch. The given state_T is donated.
@@ -59,7 +76,8 @@ class Trials(NamedTuple):
       where that is beyond the last one.
     eval_steps(state_T, windows, mean) -> totals_T of each window, a list
     sharpness(state_T, batch, mean) -> sharpness_T: of the loss of these images; after a fold.
-    memory(mean) -> Memory: what these need but for sharpness; compiles them.
+    memory(mean, chunk) -> Memory: what these need but for sharpness; compiles them for chunks
+      like this one.
 
   `mean` and the batch of an evaluation or of sharpness are on every device, as `share` puts them
   there.
@@ -69,16 +87,17 @@ class Trials(NamedTuple):
   to_host: Callable[[Any], Any]
   init: Callable[[Any], Any]
   order: Callable[[Any, int, int], Any]
-  gather: Callable[[Arrays, Any, int], Any]
-  batch_to_devices: Callable[[Any], Any]
-  train_steps: Callable[..., tuple[Any, list[Any], Any]]
+  chunks: Callable[[int, int], Iterator[tuple[int, int]]]
+  groups_to_devices: Callable[[Any], Any]
+  train_steps: Callable[..., tuple[Any, Any, Any]]
   fold: Callable[[Any], Any]
   window: Callable[[Arrays, int], tuple[Batch, jax.Array]]
   eval_steps: Callable[..., list[Any]]
   sharpness: Callable[[Any, Batch, jax.Array], Any]
-  memory: Callable[[jax.Array], Memory]
+  memory: Callable[[jax.Array, Chunk], Memory]
   batch_size: int
   eval_batch: int
+  most_steps: int  # of a chunk
   width: int  # trials a call, on all devices together
 
 
@@ -101,6 +120,7 @@ def make_trials(
     trials_per_call: that a device trains in one call of the compiled program, at most; 0 for
       as many as are fastest.
   """
+  keep_freed()
   devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
   workers = _workers(how)
@@ -112,7 +132,8 @@ def make_trials(
   rows = np.minimum(np.arange(calls * width), len(seeds) - 1).reshape(calls, *shape)
   seed_of = np.asarray(seeds)[rows]
   one_seed = bool((seed_of == seed_of[..., :1]).all())
-  programs = compiled_programs(trial, how, batch_size, eval_batch, one_seed)
+  most_steps = _most_steps(trial, batch_size)
+  programs = compiled_programs(trial, how, batch_size, most_steps, eval_batch, one_seed)
   place = devices[0] if how == 'vmap' else _one_each()
   # Calls whose trials have the same seeds: the first one of each group, and the group of each.
   _, leaders, group_of = np.unique(
@@ -140,38 +161,50 @@ def make_trials(
 
     return list(pool.map(state_of_call, range(calls)))
 
+  def chunks(first, last):
+    """Up to the next fold, and the last step of an epoch alone, which is measured."""
+    every, end = trial.fold_every, trial.steps_per_epoch - 1
+    while first < last:
+      stops = first + most_steps, (first // every + 1) * every, last
+      stop = min(*stops, *([end] if first < end else []))
+      yield first, stop
+      first = stop
+
   on_cpu = jax.default_backend() == 'cpu'
 
-  def step_of_call(before, rate, seed, inputs, labels, step):
-    state = before.result()[0]
-    of_params, metrics = programs.gradient(state, seed, inputs, labels, step)
-    done_in_epoch, ratio = (step + 1) % trial.steps_per_epoch, None
-    if not done_in_epoch:
-      ratio = programs.update_ratio(state, of_params, rate, step)
-    state = programs.update(state, of_params, rate, step)
-    if done_in_epoch % trial.fold_every == 0:
+  def steps_of_call(before, rate, seed, arrays, order, mean, place, done, count):
+    state, ratio = before.result()[0], None
+    of_steps = rate, seed, arrays, order, mean, place, done
+    if (done + 1) % trial.steps_per_epoch == 0:
+      ratio = programs.update_ratio(state, *of_steps)
+    state, metrics = programs.train_steps(state, *of_steps, count)
+    if (done + count) % trial.steps_per_epoch % trial.fold_every == 0:
       state = programs.fold(state)
-    # A CPU would begin the next step of several calls, each with temporaries of its own.
+    # A CPU would begin the next chunk of several calls, each with temporaries of its own.
     return jax.block_until_ready((state, metrics, ratio)) if on_cpu else (state, metrics, ratio)
 
-  def train_steps(state_T, rate_T, seed_T, batches, mean, done):
-    steps, before_T = [], [_done((state,)) for state in state_T]
-    for step, batch_S in enumerate(batches, done):
-      inputs_S = [
-        programs.prepare(batch.images, mean, seed, step)
-        for batch, seed in zip(batch_S, of_groups(seed_T), strict=True)
-      ]
-      # A call's step follows its last one; calls do not wait for each other.
+  def train_steps(state_T, rate_T, seed_T, chunks, mean, done):
+    submitted, counts, before_T = [], [], [_done((state,)) for state in state_T]
+    for arrays_S, order_S, place, count in chunks:
+      # A call's steps follow its last ones; calls do not wait for each other.
       before_T = [
-        pool.submit(step_of_call, *of_call, inputs_S[group], batch_S[group].labels, step)
+        pool.submit(
+          steps_of_call, *of_call, arrays_S[group], order_S[group], mean, place, done, count
+        )
         for *of_call, group in zip(before_T, rate_T, seed_T, group_of, strict=True)
       ]
-      steps.append(before_T)
-      _wait_for_all_but_last(steps)
-    of_steps = _results(steps)
-    state_T, _, ratio_T = zip(*of_steps[-1], strict=True)
-    metrics = [[metrics for _, metrics, _ in of_step] for of_step in of_steps]
-    return list(state_T), metrics, None if ratio_T[0] is None else list(ratio_T)
+      submitted.append(before_T)
+      counts.append(count)
+      done += count
+      _wait_for_all_but_last(submitted)
+    of_chunks = _results(submitted)
+    state_T, _, ratio_T = zip(*of_chunks[-1], strict=True)
+    noted = [to_host([metrics for _, metrics, _ in of_chunk]) for of_chunk in of_chunks]
+
+    def join(*parts):
+      return np.concatenate([part.T[:n] for part, n in zip(parts, counts, strict=True)])
+
+    return list(state_T), jax.tree.map(join, *noted), None if ratio_T[0] is None else list(ratio_T)
 
   def eval_of_call(state, *arguments):
     return jax.block_until_ready(programs.eval_step(state, *arguments))
@@ -183,7 +216,7 @@ def make_trials(
       _wait_for_all_but_last(steps)
     return _results(steps)
 
-  def memory(mean):
+  def memory(mean, chunk):
     device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
 
     def form(function, *arguments):
@@ -193,33 +226,27 @@ def make_trials(
         jax.eval_shape(function, *arguments),
       )
 
-    def batch(*axes):
-      pixels = (trial.image_size, trial.image_size, 3)
-      return Batch(jnp.zeros((*axes, *pixels), jnp.uint8), jnp.zeros(axes, jnp.int32))
-
     seed, rate = form(lambda: (jnp.zeros(shape, jnp.uint32), jnp.zeros(shape, jnp.float32)))
-    on_each = () if how == 'vmap' else (len(devices),)
-    train_batch = form(lambda: batch(*(on_each if one_seed else shape), batch_size))
-    eval_arguments = form(lambda: (batch(*on_each, eval_batch), jnp.zeros((*on_each, eval_batch))))
-    state, inputs = form(programs.init, seed), form(programs.prepare, train_batch[0], mean, seed, 0)
-    of_params, _ = form(programs.gradient, state, seed, inputs, train_batch.labels, 0)
+    state = form(programs.init, seed)
+    of_steps = (state, rate, seed, chunk.arrays_S[0], chunk.order_S[0], mean, 0, 0)
+    window = form(programs.window, chunk.arrays_S[0], 0)
     lowered = (
       programs.init.lower(seed),
-      programs.prepare.lower(train_batch.images, mean, seed, 0),
-      programs.gradient.lower(state, seed, inputs, train_batch.labels, 0),
-      programs.update.lower(state, of_params, rate, 0),
-      programs.update_ratio.lower(state, of_params, rate, 0),
+      programs.train_steps.lower(*of_steps, 1),
+      programs.update_ratio.lower(*of_steps),
       programs.fold.lower(state),
-      programs.eval_step.lower(state, *eval_arguments, mean),
+      programs.eval_step.lower(state, *window, mean),
     )
     first, *others = (p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
     give_back()
     at_once = min(workers, calls)
     temporary = max(first, at_once * max(others))  # weights are drawn call by call
-    kept = 2 * len(leaders) * _bytes((train_batch, inputs)) + at_once * _bytes(of_params)
+    # Images that are read from their files come to each group for its seeds.
+    in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2
+    kept = 2 * len(leaders) * in_chunk
     # On a CPU a checkpoint is copied, and written in the background, beside the state.
     copies = 2 if jax.default_backend() == 'cpu' else 1
-    return Memory(copies * _bytes(state) // width, temporary + kept // len(devices), len(devices))
+    return Memory(copies * _bytes(state) // width, temporary + kept, len(devices))
 
   def put(tree, index):
     return jax.device_put(jax.tree.map(lambda x: x[index], tree), place)
@@ -235,8 +262,8 @@ def make_trials(
     to_host=to_host,
     init=init,
     order=lambda seed_T, *of: [programs.order(seed, *of) for seed in of_groups(seed_T)],
-    gather=lambda arrays, order_S, start: [programs.gather(arrays, o, start) for o in order_S],
-    batch_to_devices=lambda batch_S: [put(batch_S, k) for k in range(len(leaders))],
+    chunks=chunks,
+    groups_to_devices=lambda tree_S: [put(tree_S, k) for k in range(len(leaders))],
     train_steps=train_steps,
     fold=by_call(programs.fold),
     window=programs.window,
@@ -245,6 +272,7 @@ def make_trials(
     memory=memory,
     batch_size=batch_size,
     eval_batch=eval_batch,
+    most_steps=most_steps,
     width=width,
   )
 
@@ -291,6 +319,19 @@ def _calls(trial: Trial, count: int, workers: int) -> int:
   return max(-(-count // fit), min(count, workers))
 
 
+def _most_steps(trial: Trial, batch_size: int) -> int:
+  """How many steps a call takes at most.
+
+  One where a step takes long anyway; and of XLA's own convolutions, which on a CPU lose their
+  fast kernels inside a loop.
+  """
+  if jax.default_backend() == 'cpu':
+    state = jax.eval_shape(trial.init, jax.random.key(0))
+    if not trial.matmul or _bytes((state.params, state.factors)) > _CALL_BYTES:
+      return 1
+  return max(1, _CALL_IMAGES // batch_size)
+
+
 def _workers(how: str) -> int:
   """How many calls run at once.
 
@@ -308,7 +349,7 @@ def _pool(workers: int) -> concurrent.futures.Executor:
 
 
 def _wait_for_all_but_last(steps: list[list[concurrent.futures.Future]]) -> None:
-  """So that the inputs of two steps are in memory, and not of all."""
+  """So that the images of two chunks are in memory, and not of all."""
   for future in steps[-2] if len(steps) > 1 else ():
     future.result()
 

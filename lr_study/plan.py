@@ -16,13 +16,19 @@ _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
 
 def waves(
-  trials: parallel.Trials, mean: jax.Array, count: int, processes: int, limit: float
+  trials: parallel.Trials,
+  mean: jax.Array,
+  chunk: parallel.Chunk,
+  count: int,
+  processes: int,
+  limit: float,
 ) -> list[int]:
   """The wave of each of `count` trials, from 0: as many in a wave as fit in memory; and says so.
 
   Args:
     trials: all of them.
     mean: that is subtracted from the images.
+    chunk: of the images that they train on.
     count: how many they are.
     processes: that train them; they take the waves in turn.
     limit: bytes that they may take on a device; 0 for what is free.
@@ -30,7 +36,7 @@ def waves(
   Raises:
     StudyError: if not even one fits.
   """
-  need, free = trials.memory(mean), limit or memory.free_memory()
+  need, free = trials.memory(mean, chunk), limit or memory.free_memory()
   fit = max(0, int((free - need.call) // need.trial)) * need.devices
   note(
     f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
@@ -67,8 +73,8 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   for _ in range(3):  # the first round compiles, the second warms up
     count = int(np.clip(2 / step_seconds, 1, most))  # about two seconds
     clock = [time.monotonic()]
-    batches = train.batches(trials, order_S, 0, count)
-    state_T, *_ = trials.train_steps(state_T, rate_T, seed_T, batches, mean, 0)
+    chunks = train.chunks(trials, order_S, 0, count)
+    state_T, *_ = trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 0)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())
     state_T = trials.fold(state_T)
     clock.append(jax.block_until_ready(state_T) and time.monotonic())

@@ -27,10 +27,7 @@ class Programs(NamedTuple):
 
   init: Callable[..., Any]
   order: Callable[..., Any]
-  gather: Callable[..., Any]
-  prepare: Callable[..., Any]
-  gradient: Callable[..., Any]
-  update: Callable[..., Any]
+  train_steps: Callable[..., Any]
   update_ratio: Callable[..., Any]
   fold: Callable[..., Any]
   window: Callable[..., Any]
@@ -40,9 +37,13 @@ class Programs(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def compiled_programs(
-  trial: Trial, how: str, batch_size: int, eval_batch: int, one_seed: bool
+  trial: Trial, how: str, batch_size: int, most_steps: int, eval_batch: int, one_seed: bool
 ) -> Programs:
-  """For any number of trials: those that stay when some leave find what was compiled."""
+  """For any number of trials: those that stay when some leave find what was compiled.
+
+  A call of `train_steps` takes up to `most_steps`: handing a short step over takes as long as a
+  quarter of it, and more where another core then finds nothing of it in its cache.
+  """
 
   def by_seed(function, in_axes):
     """`function` of each trial's seed, or once where they share it; axes as in vmap."""
@@ -60,25 +61,38 @@ def compiled_programs(
 
     return by_seed(permutation, 0)(of_seed(seed_T))
 
-  def gather(arrays, order_S, start):
-    def batch(order):
-      index = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-      return Batch(arrays.images[index], arrays.labels[index])
+  def of_trials(function, state_T, rate_T, seed_T, arrays, order_S, mean, place, step):
+    """What a trial's `train_step` or `update_ratio` gives, of the order's step `place`."""
 
-    return by_seed(batch, 0)(order_S)
+    def of_seed_alone(seed, order):
+      index = jax.lax.dynamic_slice(order, (place * batch_size,), (batch_size,))
+      key = keys_of(seed)[2]
+      return trial.prepare(arrays.images[index], mean, key, step), arrays.labels[index], key
 
-  def prepare(images_S, mean, seed_T, step):
-    def inputs(images, seed):
-      return trial.prepare(images, mean, keys_of(seed)[2], step)
+    # Made once for all trials of a seed.
+    shared = by_seed(of_seed_alone, 0)(of_seed(seed_T), order_S)
+    axes = (0, 0, None if one_seed else 0)
+    return jax.vmap(lambda state, rate, of: function(state, rate, *of, step), axes)(
+      state_T, rate_T, shared
+    )
 
-    return by_seed(inputs, 0)(images_S, of_seed(seed_T))
+  def train_steps(state_T, rate_T, seed_T, arrays, order_S, mean, place, step, count):
+    def take(k, state_T):
+      of_step = arrays, order_S, mean, place + k, step + k
+      return of_trials(trial.train_step, state_T, rate_T, seed_T, *of_step)
 
-  def gradient(state_T, seed_T, inputs_S, labels_S, step):
-    def of_trial(state, seed, inputs, labels):
-      return trial.gradient(state, inputs, labels, keys_of(seed)[2], step)
+    if most_steps == 1:
+      state_T, row_T = take(0, state_T)
+      return state_T, jax.tree.map(lambda x: x[:, None], row_T)
 
-    axes = (0, None, None, None) if one_seed else 0
-    return jax.vmap(of_trial, axes)(state_T, of_seed(seed_T), inputs_S, labels_S)
+    def take_and_note(k, carry):
+      state_T, rows_T = carry
+      state_T, row_T = take(k, state_T)
+      return state_T, jax.tree.map(lambda rows, row: rows.at[:, k].set(row), rows_T, row_T)
+
+    _, row_T = jax.eval_shape(take, 0, state_T)
+    rows_T = jax.tree.map(lambda x: jnp.zeros((len(x), most_steps), x.dtype), row_T)
+    return jax.lax.fori_loop(0, count, take_and_note, (state_T, rows_T))
 
   def window(arrays, start):
     # The last one may hang over the end: those indices are clipped and weigh nothing.
@@ -114,11 +128,10 @@ def compiled_programs(
     # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
     init=compiled(init, (0,), options=quick),
     order=compiled(order, (0, None, None), options=quick, static=2),
-    gather=compiled(gather, (0, 0, None)),
-    prepare=compiled(prepare, (0, 0, 0, None)),
-    gradient=compiled(gradient, (0, 0, 0, 0, None)),
-    update=compiled(jax.vmap(trial.update, (0, 0, 0, None)), (0, 0, 0, None), donates=True),
-    update_ratio=compiled(jax.vmap(trial.update_ratio, (0, 0, 0, None)), (0, 0, 0, None)),
+    train_steps=compiled(train_steps, (*(0,) * 6, None, None, None), donates=True),
+    update_ratio=compiled(
+      functools.partial(of_trials, trial.update_ratio), (*(0,) * 6, None, None), options=quick
+    ),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),

@@ -117,7 +117,7 @@ def train_steps(
   last: int,
   interrupt: Interrupt | None = None,
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch, fewer after a signal.
+  """Steps `first` to `last` of an epoch; after a signal no more than the chunk it comes in.
 
   Returns:
     The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
@@ -126,8 +126,8 @@ def train_steps(
   trials = running.trials
 
   def until_signal():
-    for batch_S in batches(sweep, running, epoch, first, last):
-      yield batch_S
+    for chunk in chunks(sweep, running, epoch, first, last):
+      yield chunk
       if interrupt and interrupt.signum:
         return
 
@@ -135,19 +135,18 @@ def train_steps(
   state_T, metrics, ratio_T = trials.train_steps(
     state_T, running.rate_T, running.seed_T, until_signal(), sweep.mean, done
   )
-  rows = [trials.to_host(metrics_T) for metrics_T in metrics]
-  curves = {name: np.stack([getattr(row, name) for row in rows]) for name in STEP_CURVES}
+  curves = {name: getattr(metrics, name) for name in STEP_CURVES}
   return state_T, curves, {} if ratio_T is None else {'update_ratio': trials.to_host(ratio_T)}
 
 
-def batches(
+def chunks(
   sweep: Sweep, running: Running, epoch: int, first: int, last: int
-) -> Iterator[list[Batch]]:
-  """The batch_S of steps `first` to `last` of an epoch."""
+) -> Iterator[parallel.Chunk]:
+  """Steps `first` to `last` of an epoch, as a call takes them."""
   order_S = running.trials.order(
     running.seed_T, epoch if sweep.config.data.reshuffle else 0, len(sweep.train.labels)
   )
-  return sweep.train.batches(running.trials, order_S, first, last)
+  return sweep.train.chunks(running.trials, order_S, first, last)
 
 
 def evaluate(sweep: Sweep, running: Running, state_T: Any) -> dict[str, np.ndarray]:

@@ -62,9 +62,8 @@ class Trial(NamedTuple):
 
   init: Callable[[jax.Array], State]
   prepare: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array | Layout]
-  gradient: Callable[..., tuple[Gradient, StepMetrics]]
-  update: Callable[[State, Gradient, jax.Array, jax.Array], State]
-  update_ratio: Callable[[State, Gradient, jax.Array, jax.Array], jax.Array]
+  train_step: Callable[..., tuple[State, StepMetrics]]
+  update_ratio: Callable[..., jax.Array]
   fold: Callable[[State], State]
   eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
   sharpness: Callable[[State, Batch, jax.Array], jax.Array]
@@ -72,6 +71,7 @@ class Trial(NamedTuple):
   fold_every: int
   steps_per_epoch: int
   image_size: int  # of the stored images, in pixels
+  matmul: bool  # convolutions are products of matrices
   computed: str  # how, for people
 
 
@@ -84,12 +84,11 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   init(key) -> state
   prepare(images, mean, key, step) -> inputs: the network's, augmented, and laid out for its first
     layer. It hangs on no state, so trials of a seed share it.
-  gradient(state, inputs, labels, key, step) -> gradient, metrics: of the loss of one batch. The
-    key is the seed's; dropout and augmentation of step t draw from fold_in(key, t).
-  update(state, gradient, learning_rate, step) -> state: one step. A function of its own, because
-    in one program with `gradient` XLA copies what the one reads and the other writes.
-  update_ratio(state, gradient, learning_rate, step) -> ratio: the norm of what `update` adds to
-    the weights, by theirs.
+  train_step(state, learning_rate, inputs, labels, key, step) -> state, metrics: one step, down the
+    gradient of the loss of one batch. The key is the seed's; dropout and augmentation of step t
+    draw from fold_in(key, t).
+  update_ratio(state, learning_rate, inputs, labels, key, step) -> ratio: the norm of what
+    `train_step` adds to the weights, by theirs.
   fold(state) -> state: due after every `fold_every` steps of an epoch, and before an
     evaluation. It changes nothing but how dense kernels are written down.
   eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
@@ -97,7 +96,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   sharpness(state, batch, mean) -> sharpness: of the loss of one batch, without dropout and
     augmentation; after a fold.
   examine(state, inputs, labels, key, step) -> outputs, logits, gradients: of each layer, in the
-    step that `gradient` with the same arguments is of; after a fold.
+    step that `train_step` takes from there; after a fold.
   """
   model = models.make_model(config.model, classes)
   schedule = make_schedule(config.schedule, steps_per_epoch, config.epochs)
@@ -151,12 +150,14 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     )
     return updates, opt_state, factors
 
-  def update(state, gradient, learning_rate, step):
-    updates, opt_state, factors = descend(state, gradient, learning_rate, step)
-    return State(optax.apply_updates(state.params, updates), opt_state, factors)
+  def train_step(state, learning_rate, inputs, labels, key, step):
+    found, metrics = gradient(state, inputs, labels, key, step)
+    updates, opt_state, factors = descend(state, found, learning_rate, step)
+    return State(optax.apply_updates(state.params, updates), opt_state, factors), metrics
 
-  def update_ratio(state, gradient, learning_rate, step):
-    updates, _, factors = descend(state, gradient, learning_rate, step)
+  def update_ratio(state, learning_rate, inputs, labels, key, step):
+    found, _ = gradient(state, inputs, labels, key, step)
+    updates, _, factors = descend(state, found, learning_rate, step)
     return factored.weights_norm(updates, factors) / factored.weights_norm(state.params, factors)
 
   def fold(state):
@@ -199,8 +200,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   return Trial(
     init=init,
     prepare=prepare,
-    gradient=gradient,
-    update=update,
+    train_step=train_step,
     update_ratio=update_ratio,
     fold=fold,
     eval_step=eval_step,
@@ -209,6 +209,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     fold_every=fold_every,
     steps_per_epoch=steps_per_epoch,
     image_size=config.image_size,
+    matmul=model.matmul,
     computed=computed,
   )
 

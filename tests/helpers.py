@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from lr_study import data, parallel, trial
+from lr_study import data, feed, parallel, trial
 from lr_study.config import check
 from lr_study.search.rounds import Planned
 
@@ -38,7 +38,7 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
   )
   rate_T = trials.to_devices(np.asarray(rates, np.float32))
   seed_T = trials.to_devices(np.asarray(seeds, np.uint32))
-  arrays, mean = parallel.share((parallel.Arrays(*data_set.train), data_set.mean), how)
+  part, mean = feed.make_feed(data_set.train, how), parallel.share(data_set.mean, how)
   images = len(data_set.train.labels)
   orders = [trials.order(seed_T, epoch, images) for epoch in range(-(-steps // per_epoch))]
   state_T, rows = trials.init(seed_T), []
@@ -49,14 +49,10 @@ def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
       state_T, mean = double(state_T), double(mean)
     for epoch, order_S in enumerate(orders):
       done = epoch * per_epoch
-      batches = [
-        trials.gather(arrays, order_S, k * config.batch_size)
-        for k in range(min(per_epoch, steps - done))
-      ]
-      state_T, of_epoch, _ = trials.train_steps(state_T, rate_T, seed_T, batches, mean, done)
-      rows += of_epoch
-    rows = [trials.to_host(row) for row in rows]
-    metrics = jax.tree.map(lambda *values: np.stack(values), *rows)
+      chunks = part.chunks(trials, order_S, 0, min(per_epoch, steps - done))
+      state_T, of_epoch, _ = trials.train_steps(state_T, rate_T, seed_T, chunks, mean, done)
+      rows.append(of_epoch)
+    metrics = jax.tree.map(lambda *values: np.concatenate(values), *rows)
     return metrics, jax.tree.map(np.array, trials.to_host(state_T)), trials
 
 

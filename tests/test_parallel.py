@@ -115,7 +115,7 @@ def test_no_rate_compiles_twice(tiny):
   config, data_set = load(tiny)
   _, _, trials = train(config, data_set, [1e-3, 1e-4], [0, 0], 2)
   seed_T = trials.to_devices(np.zeros(2, np.uint32))
-  arrays, mean = parallel.share((parallel.Arrays(*data_set.train), data_set.mean), 'vmap')
+  part, mean = feed.Resident(data_set.train, 'vmap'), parallel.share(data_set.mean, 'vmap')
   order_S, compiled = trials.order(seed_T, 0, len(data_set.train.labels)), []
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: compiled.append(event) if 'backend_compile' in event else None
@@ -124,8 +124,8 @@ def test_no_rate_compiles_twice(tiny):
     for rates in ((0.1, 0.2), (1e-5, 3e-7)):
       state_T = trials.init(seed_T)
       rate_T = trials.to_devices(np.asarray(rates, np.float32))
-      batch_S = trials.gather(arrays, order_S, 1)
-      trials.train_steps(state_T, rate_T, seed_T, [batch_S], mean, 1)
+      chunks = part.chunks(trials, order_S, 1, 4)
+      trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 1)
     assert not compiled
     jax.jit(lambda x: x * 3 + len(compiled))(np.ones(3))
     assert compiled  # the listener does hear of compilations
@@ -166,7 +166,9 @@ def test_memory_grows_with_the_network(tiny):
     trials = parallel.make_trials(one, [0, 0, 0], 'vmap', 1, 8)
     state = trials.to_host(trials.init(trials.to_devices(np.zeros(3, np.uint32))))
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / 3
-    found.append(trials.memory(data_set.mean))
+    part = feed.Resident(data_set.train, 'vmap')
+    order_S = trials.order(trials.to_devices(np.zeros(3, np.uint32)), 0, 60)
+    found.append(trials.memory(data_set.mean, next(part.chunks(trials, order_S, 0, 1))))
     assert found[-1].trial == 2 * size  # and a checkpoint's copy
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
   assert found[1].call > found[0].call
@@ -182,8 +184,8 @@ def test_a_step_lowers_for_cuda(tiny, convolution):
   def step(state, rate, seed, images, labels, mean):
     key = jax.random.key(seed)
     inputs = one.prepare(images, mean, key, 3)
-    gradient, metrics = one.gradient(state, inputs, labels, key, 3)
-    return one.fold(one.update(state, gradient, rate, 3)), metrics
+    state, metrics = one.train_step(state, rate, inputs, labels, key, 3)
+    return one.fold(state), metrics
 
   state_T = jax.eval_shape(jax.vmap(lambda s: one.init(jax.random.key(s))), np.zeros(7, np.uint32))
   many = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None, None, None)))

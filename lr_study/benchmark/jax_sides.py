@@ -26,7 +26,8 @@ class LrStudy:
     self.trials = options['trials']
     self._study = training.prepare(config, _data(*data_of(options, config.image_size)))
     self._running = training.run_together(self._study, np.arange(self.trials))
-    self._memory = self._running.trials.memory(self._study.mean)
+    chunk = next(training.chunks(self._study, self._running, 0, 0, 1))
+    self._memory = self._running.trials.memory(self._study.mean, chunk)
     self._state_T = self._running.trials.init(self._running.seed_T)
     self._done = 0
 
@@ -115,7 +116,8 @@ class Ladder:
     )
     study = training.prepare(config, _data(images, labels, mean))
     running = training.run_together(study, np.arange(len(RATES)))
-    running.trials.memory(study.mean)  # compiles all, as a sweep does before it starts
+    chunk = next(training.chunks(study, running, 0, 0, 1))
+    running.trials.memory(study.mean, chunk)  # compiles all, as a sweep does before it starts
     state_T = jax.block_until_ready(running.trials.init(running.seed_T))
     training.train_steps(study, running, state_T, 0, 0, study.steps_per_epoch)  # warms up
     del state_T

@@ -20,7 +20,7 @@ from lr_study.search import rounds
 from lr_study.training import (
   Running,
   Sweep,
-  batches,
+  chunks,
   in_setting,
   measure_sharpness,
   prepare,
@@ -183,11 +183,13 @@ def _broke(sweep: Sweep, running: Running, found: _Replay) -> str:
   if broken := [name for name, norm in weights.items() if not np.isfinite(norm)]:
     return f'the weights of {", ".join(broken)}, in the update of the step before'
   epoch, position = divmod(found.bad - 1, sweep.steps_per_epoch)
-  [batch] = next(batches(sweep, running, epoch, position, position + 1))
+  chunk = next(chunks(sweep, running, epoch, position, position + 1))
+  start, (arrays,), (order,) = chunk.place * sweep.config.batch_size, chunk.arrays_S, chunk.order_S
+  index = order[start : start + sweep.config.batch_size]
   key, step = keys_of(np.uint32(sweep.seeds[0]))[2], found.bad - 1
-  inputs = one.prepare(batch.images, sweep.mean, key, step)
+  inputs = one.prepare(arrays.images[index], sweep.mean, key, step)
   outputs, logits, gradients = jax.device_get(
-    jax.jit(one.examine)(state, inputs, batch.labels, key, step)
+    jax.jit(one.examine)(state, inputs, arrays.labels[index], key, step)
   )
   # The order of the names is that of the layers.
   outputs = {f'output of {name}': output for name, output in outputs.items()} | {'logits': logits}

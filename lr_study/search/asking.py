@@ -9,7 +9,7 @@ from lr_study.answer.verdict import CONVERGED, DIVERGED, Result, judge
 from lr_study.files import provenance
 from lr_study.search import strategies as search
 from lr_study.search.rounds import Plan, Planned, Setting
-from lr_study.training import Sweep, run_together
+from lr_study.training import Sweep, chunks, run_together
 
 
 def next_round(
@@ -77,6 +77,7 @@ def _waves(sweep: Sweep, processes: int) -> list[int]:
   count = len(sweep.trials)
   with sweep.clock('start'):
     progress.note(f'Compiling for {count} trials on {provenance.device()}')
-    trials = run_together(sweep, np.arange(count)).trials
+    running = run_together(sweep, np.arange(count))
+    chunk = next(chunks(sweep, running, 0, 0, 1))
     limit = sweep.config.memory_gb * 1e9
-    return plan.waves(trials, sweep.mean, count, processes, limit)
+    return plan.waves(running.trials, sweep.mean, chunk, count, processes, limit)
