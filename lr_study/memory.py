@@ -11,7 +11,6 @@ import psutil
 
 from lr_study.programs import devices_of
 
-
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers them
 
 

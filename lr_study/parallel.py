@@ -165,8 +165,8 @@ def make_trials(
     """Up to the next fold, and the last step of an epoch alone, which is measured."""
     every, end = trial.fold_every, trial.steps_per_epoch - 1
     while first < last:
-      stops = first + most_steps, (first // every + 1) * every, last
-      stop = min(*stops, *([end] if first < end else []))
+      stop = min(first + most_steps, (first // every + 1) * every, last)
+      stop = end if first < end < stop else stop
       yield first, stop
       first = stop
 

@@ -41,8 +41,8 @@ def compiled_programs(
 ) -> Programs:
   """For any number of trials: those that stay when some leave find what was compiled.
 
-  A call of `train_steps` takes up to `most_steps`: handing a short step over takes as long as a
-  quarter of it, and more where another core then finds nothing of it in its cache.
+  A call of `train_steps` takes up to `most_steps` in a loop: called one by one, short steps take a
+  third longer.
   """
 
   def by_seed(function, in_axes):

@@ -30,6 +30,7 @@ class Row(NamedTuple):
   title: str
   steps: int  # of each side in a round
   sides: dict[str, dict[str, Any]]
+  trial_steps: int = 0  # at least, of all trials of a side together: few trials take more steps
 
 
 def _step(network: str, momentum: float, steps: int) -> Row:
@@ -39,10 +40,12 @@ def _step(network: str, momentum: float, steps: int) -> Row:
   return Row(title, steps, {kind: options | {'kind': kind} for kind in kinds})
 
 
-def _growth(network: str, steps: int, what: str, values: tuple[int, ...], **more: Any) -> Row:
+def _growth(
+  network: str, steps: int, what: str, values: tuple[int, ...], trial_steps: int = 0, **more: Any
+) -> Row:
   base = {'kind': 'lr_study', 'network': network, 'trials': 4} | more
   sides = {f'{what} {value}': base | {what: value} for value in values}
-  return Row(f'growth in {what}, {network} AlexNet', steps, sides)
+  return Row(f'growth in {what}, {network} AlexNet', steps, sides, trial_steps)
 
 
 def _ladder(network: str, steps: int) -> Row:
@@ -59,8 +62,8 @@ ROWS: dict[str, Row] = {
   'step_quick_momentum': _step('quick', 0.9, 128),
   'ladder_full': _ladder('full', 120),
   'ladder_quick': _ladder('quick', 600),
-  'trials_full': _growth('full', 2, 'trials', (4, 1, 16, 48)),
-  'trials_quick': _growth('quick', 8, 'trials', (4, 1, 16, 64, 256, 1024)),
+  'trials_full': _growth('full', 2, 'trials', (4, 1, 16, 48), trial_steps=32),
+  'trials_quick': _growth('quick', 16, 'trials', (4, 1, 16, 64, 256, 1024), trial_steps=1024),
   'images': _growth('quick', 64, 'images', (100, 1000, 10000)),
   'image_size': _growth('full', 2, 'image_size', (256, 128, 192, 320)),
   'convolutions': Row(
@@ -106,11 +109,15 @@ def run(name: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     for side, options in row.sides.items():
       tell(f'{name}: starting {side}')
       sides[side] = _Process(options)
+    steps = {
+      side: max(row.steps, row.trial_steps // process.started['trials'])
+      for side, process in sides.items()
+    }
     answers = {side: [] for side in sides}
     for k in range(rounds + 1):  # the first round warms up and is not counted
       tell(f'{name}: round {k} of {rounds}')
       for side, process in sides.items():
-        answer = process.ask(f'run {row.steps}')
+        answer = process.ask(f'run {steps[side]}')
         if k:
           answers[side].append(answer)
     memory = {side: process.ask('memory') for side, process in sides.items()}
@@ -121,8 +128,8 @@ def run(name: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
   ours = next(iter(sides))
   for side, process in found.items():
     # A ladder is compared whole, steps by the trial.
-    steps = 1 if 'ladder' in side else row.steps * process['trials']
-    seconds = [answer['seconds'] / steps for answer in answers[side]]
+    count = 1 if 'ladder' in side else steps[side] * process['trials']
+    seconds = [answer['seconds'] / count for answer in answers[side]]
     base = found[ours]['seconds'] if side != ours else seconds
     ratios = [a / b for a, b in zip(base, seconds, strict=True)]
     process |= {
