@@ -29,7 +29,7 @@ def get_config(variant: str = '') -> ConfigDict:
   # those of batch_size
   config.image_size = 256  # DIGITS's default for AlexNet
   config.parallel = 'vmap'  # all trials on one device; 'pmap' spreads them over all
-  config.trials_per_call = 0  # that a device trains in one call; 0: as many as are fastest
+  config.trials_per_call = 0  # that a device trains in one call; 0: one on a CPU, else all
   config.memory_gb = 0.0  # that the trials on a device may take; 0: what is free
   config.eval_batch_size = 50  # changes speed and memory only; a multiple of 10 is fastest on a CPU
   config.log_every_steps = 100  # steps between two points in TensorBoard, and their mean
@@ -122,6 +122,7 @@ def _make_small(config: ConfigDict) -> None:
   config.image_size = 84  # the network's smallest is 67
   config.model.width = 0.25  # 1.4 M parameters instead of 58 M
   config.model.dropout = 0.0  # so few features learn too slowly if half of them are dropped
+  config.eval_batch_size = 250  # so small a network takes as many of its images at once as fast
   config.data.per_class = 500
   config.epochs = 3
   config.schedule.every_epochs = 1.0  # the decay in the same places: after each third

@@ -19,8 +19,7 @@ def get_config() -> ConfigDict:
   config.epochs = 13
   config.batch_size = 32  # gradients of single augmented images are too noisy for momentum
   config.image_size = 64
-  config.trials_per_call = 1  # with so few trials a plain convolution each is the fastest ...
-  config.model.convolution = 'grouped'  # ... on a CPU too
+  config.model.convolution = 'grouped'  # XLA's own: the fastest at this batch size on a CPU too
   config.eval_batch_size = 250
   config.data.per_class = 2000
   config.data.train_fraction = 0.9  # the photographs are the test

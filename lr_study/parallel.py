@@ -28,10 +28,8 @@ __all__ = [
   'state_of',
 ]
 
-# A core trains so many trials in one call as have parameters of this many bytes together: with
-# more, what one operation leaves is out of the cache when the next one reads it.
-_CALL_BYTES = 32 * 2**20
 _CALL_IMAGES = 16  # in the steps of a call: more are no faster, and a signal waits for its end
+_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long enough for a call
 
 
 class Chunk(NamedTuple):
@@ -118,13 +116,15 @@ def make_trials(
     batch_size: images in a training step.
     eval_batch: images in an evaluation step.
     trials_per_call: that a device trains in one call of the compiled program, at most; 0 for
-      as many as are fastest.
+      what is fastest: one on a CPU, all elsewhere.
   """
   keep_freed()
   devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
   workers = _workers(how)
-  calls = -(-each // trials_per_call) if trials_per_call else _calls(trial, each, workers)
+  # On a CPU alone: together they leave no more of each other in the cache, and share no core
+  # that another has left.
+  calls = -(-each // (trials_per_call or (1 if jax.default_backend() == 'cpu' else each)))
   each = -(-each // calls)
   shape = (each,) if how == 'vmap' else (len(devices), each)
   width = len(devices) * each
@@ -280,7 +280,7 @@ def make_trials(
 def keep(old: Trials, new: Trials, state_T: Any, good: np.ndarray) -> Any:
   """The state_T for `new` of those trials of `old` that are `good`, (trials,).
 
-  With one trial a call, as at full size on a CPU, theirs are there already and nothing is copied.
+  With one trial a call, as on a CPU, theirs are there already and nothing is copied.
   """
   if old.width == new.width == 1:
     return [state for state, stays in zip(state_T, good, strict=True) if stays]
@@ -310,15 +310,6 @@ def share(tree: Any, how: str) -> Any:
   return jax.device_put(copies, _one_each())
 
 
-def _calls(trial: Trial, count: int, workers: int) -> int:
-  """In how many calls a device trains `count` trials the fastest."""
-  if jax.default_backend() != 'cpu':
-    return 1
-  state = jax.eval_shape(trial.init, jax.random.key(0))
-  fit = max(1, _CALL_BYTES // _bytes((state.params, state.factors)))
-  return max(-(-count // fit), min(count, workers))
-
-
 def _most_steps(trial: Trial, batch_size: int) -> int:
   """How many steps a call takes at most.
 
@@ -327,7 +318,7 @@ def _most_steps(trial: Trial, batch_size: int) -> int:
   """
   if jax.default_backend() == 'cpu':
     state = jax.eval_shape(trial.init, jax.random.key(0))
-    if not trial.matmul or _bytes((state.params, state.factors)) > _CALL_BYTES:
+    if not trial.matmul or _bytes((state.params, state.factors)) > _LONG_BYTES:
       return 1
   return max(1, _CALL_IMAGES // batch_size)
 

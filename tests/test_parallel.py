@@ -18,9 +18,17 @@ def assert_same(curve, other):
   np.testing.assert_allclose(curve, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
 
 
+@pytest.fixture
+def tiny(tiny):
+  tiny.model.convolution = 'matmul'  # with it a call takes up to 16 steps
+  return tiny
+
+
 @pytest.fixture(scope='module')
 def solo(cache_dir):
-  config, data_set = load(make_tiny(cache_dir))
+  config = make_tiny(cache_dir)
+  config.model.convolution = 'matmul'
+  config, data_set = load(config)
   return [train(config, data_set, [rate], [0], STEPS)[0] for rate in RATES]
 
 
@@ -38,7 +46,7 @@ def test_curves_are_those_of_solo_runs(tiny, solo, how):
 def test_pmap_spreads_trials_evenly_and_drops_the_filling(tiny):
   config, data_set = load(tiny)
   one = trial.make_trial(config, 10, 60)
-  trials = parallel.make_trials(one, [0] * 6, 'pmap', 1, 8)
+  trials = parallel.make_trials(one, [0] * 6, 'pmap', 1, 8, trials_per_call=2)
   x_T = trials.to_devices(np.arange(6.0))
   assert [x.shape for x in x_T] == [(4, 2)]
   assert {shard.data.shape for shard in x_T[0].addressable_shards} == {(1, 2)}
@@ -148,13 +156,32 @@ def test_trials_in_several_calls_are_trials_in_one(tiny, how):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
-def test_a_call_of_one_gives_the_same_bits_beside_any_number(tiny):
+def test_on_a_cpu_a_trial_has_the_same_bits_beside_any_number(tiny):
   """Promise 2 to the bit: with one trial a call, the same program runs whatever is beside it."""
+  tiny.trials_per_call = 0
   config, data_set = load(tiny)
-  config.trials_per_call = 1
   alone, _, _ = train(config, data_set, [1e-5], [0], STEPS)
   beside, _, _ = train(config, data_set, [1e-3, 1e-5, 1e-1], [0, 0, 0], STEPS)
   assert (beside.loss[:, 1] == alone.loss[:, 0]).all()
+
+
+@pytest.mark.parametrize('convolution', ['grouped', 'matmul'])
+def test_stops_on_the_way_change_no_bit(tiny, convolution):
+  """However the steps of an epoch are asked for, and whatever chunks that makes."""
+  tiny.model.convolution, tiny.data.per_class = convolution, 12
+  config, data_set = load(tiny)
+  study = training.prepare(config, data_set)._replace(trials=tuple(planned(RATES, [0] * 3, 1)))
+  running, found = training.run_together(study, np.arange(3)), []
+  assert study.steps_per_epoch == 90
+  for stops in ((90,), (1, 7, 40, 64, 70, 89, 90)):
+    state_T, rows, first = running.trials.init(running.seed_T), [], 0
+    for last in stops:
+      state_T, curves, ends = training.train_steps(study, running, state_T, 0, first, last)
+      assert bool(ends) == (last == 90)
+      rows, first = [*rows, curves['loss']], last
+    found.append((np.concatenate(rows), ends['update_ratio'], running.trials.to_host(state_T)))
+  for a, b in zip(*(jax.tree.leaves(f) for f in found), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 def test_memory_grows_with_the_network(tiny):
