@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 _CALL_IMAGES = 16  # in the steps of a call: more are no faster, and a signal waits for its end
-_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long enough for a call
+_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long, ...
+_LONG_CALL_IMAGES = 4  # ... and a signal would wait for seconds
 
 
 class Chunk(NamedTuple):
@@ -313,14 +314,13 @@ def share(tree: Any, how: str) -> Any:
 def _most_steps(trial: Trial, batch_size: int) -> int:
   """How many steps a call takes at most.
 
-  One where a step takes long anyway; and of XLA's own convolutions, which on a CPU lose their
-  fast kernels inside a loop.
+  One of XLA's own convolutions on a CPU, which lose their fast kernels inside a loop.
   """
-  if jax.default_backend() == 'cpu':
-    state = jax.eval_shape(trial.init, jax.random.key(0))
-    if not trial.matmul or _bytes((state.params, state.factors)) > _LONG_BYTES:
-      return 1
-  return max(1, _CALL_IMAGES // batch_size)
+  if jax.default_backend() == 'cpu' and not trial.matmul:
+    return 1
+  state = jax.eval_shape(trial.init, jax.random.key(0))
+  long = _bytes((state.params, state.factors)) > _LONG_BYTES
+  return max(1, (_LONG_CALL_IMAGES if long else _CALL_IMAGES) // batch_size)
 
 
 def _workers(how: str) -> int:
