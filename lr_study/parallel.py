@@ -123,8 +123,7 @@ def make_trials(
   devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
   workers = _workers(how)
-  # On a CPU alone: together they leave no more of each other in the cache, and share no core
-  # that another has left.
+  # One on a CPU: it has the cache to itself, and any core that is free takes the next call.
   calls = -(-each // (trials_per_call or (1 if jax.default_backend() == 'cpu' else each)))
   each = -(-each // calls)
   shape = (each,) if how == 'vmap' else (len(devices), each)

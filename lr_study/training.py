@@ -117,7 +117,7 @@ def train_steps(
   last: int,
   interrupt: Interrupt | None = None,
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch; after a signal no more than the chunk it comes in.
+  """Steps `first` to `last` of an epoch; after a signal none but those under way.
 
   Returns:
     The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
