@@ -174,10 +174,11 @@ def make_trials(
 
   def steps_of_call(before, rate, seed, arrays, order, mean, place, done, count):
     state, ratio = before.result()[0], None
-    of_steps = rate, seed, arrays, order, mean, place, done
-    if (done + 1) % trial.steps_per_epoch == 0:
-      ratio = programs.update_ratio(state, *of_steps)
-    state, metrics = programs.train_steps(state, *of_steps, count)
+    of_steps = state, rate, seed, arrays, order, mean, place, done
+    if (done + 1) % trial.steps_per_epoch:
+      state, metrics = programs.train_steps(*of_steps, count)
+    else:
+      state, metrics, ratio = programs.measured_step(*of_steps)
     if (done + count) % trial.steps_per_epoch % trial.fold_every == 0:
       state = programs.fold(state)
     # A CPU would begin the next chunk of several calls, each with temporaries of its own.
@@ -233,7 +234,7 @@ def make_trials(
     lowered = (
       programs.init.lower(seed),
       programs.train_steps.lower(*of_steps, 1),
-      programs.update_ratio.lower(*of_steps),
+      programs.measured_step.lower(*of_steps),
       programs.fold.lower(state),
       programs.eval_step.lower(state, *window, mean),
     )

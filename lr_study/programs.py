@@ -28,7 +28,7 @@ class Programs(NamedTuple):
   init: Callable[..., Any]
   order: Callable[..., Any]
   train_steps: Callable[..., Any]
-  update_ratio: Callable[..., Any]
+  measured_step: Callable[..., Any]
   fold: Callable[..., Any]
   window: Callable[..., Any]
   eval_step: Callable[..., Any]
@@ -62,7 +62,7 @@ def compiled_programs(
     return by_seed(permutation, 0)(of_seed(seed_T))
 
   def of_trials(function, state_T, rate_T, seed_T, arrays, order_S, mean, place, step):
-    """What a trial's `train_step` or `update_ratio` gives, of the order's step `place`."""
+    """What a trial's `train_step` or `measured_step` gives, of the order's step `place`."""
 
     def of_seed_alone(seed, order):
       index = jax.lax.dynamic_slice(order, (place * batch_size,), (batch_size,))
@@ -93,6 +93,10 @@ def compiled_programs(
     _, row_T = jax.eval_shape(take, 0, state_T)
     rows_T = jax.tree.map(lambda x: jnp.zeros((len(x), most_steps), x.dtype), row_T)
     return jax.lax.fori_loop(0, count, take_and_note, (state_T, rows_T))
+
+  def measured_step(state_T, rate_T, *of_step):
+    state_T, row_T, ratio_T = of_trials(trial.measured_step, state_T, rate_T, *of_step)
+    return state_T, jax.tree.map(lambda x: x[:, None], row_T), ratio_T
 
   def window(arrays, start):
     # The last one may hang over the end: those indices are clipped and weigh nothing.
@@ -129,9 +133,8 @@ def compiled_programs(
     init=compiled(init, (0,), options=quick),
     order=compiled(order, (0, None, None), options=quick, static=2),
     train_steps=compiled(train_steps, (*(0,) * 6, None, None, None), donates=True),
-    update_ratio=compiled(
-      functools.partial(of_trials, trial.update_ratio), (*(0,) * 6, None, None), options=quick
-    ),
+    # Once an epoch too.
+    measured_step=compiled(measured_step, (*(0,) * 6, None, None), donates=True, options=quick),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),
