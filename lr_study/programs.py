@@ -132,9 +132,8 @@ def compiled_programs(
     # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
     init=compiled(init, (0,), options=quick),
     order=compiled(order, (0, None, None), options=quick, static=2),
-    train_steps=compiled(train_steps, (*(0,) * 6, None, None, None), donates=True),
-    # Once an epoch too.
     measured_step=compiled(measured_step, (*(0,) * 6, None, None), donates=True, options=quick),
+    train_steps=compiled(train_steps, (*(0,) * 6, None, None, None), donates=True),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),

@@ -34,14 +34,6 @@ class Batch(NamedTuple):
   labels: jax.Array
 
 
-class Gradient(NamedTuple):
-  """Of one step: of the params but factored kernels, whose inputs and outputs' gradients follow."""
-
-  of_params: models.Params
-  x: dict[str, jax.Array]
-  g: dict[str, jax.Array]
-
-
 class StepMetrics(NamedTuple):
   """Of one training step, before its update: mean loss (nats), accuracy, norm of the gradient."""
 
@@ -131,7 +123,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def prepare(images, mean, key, step):
     return models.lay_out(model, preprocess(images, mean, keys(key, step)[0]))
 
-  def gradient(state, inputs, labels, key, step):
+  def measured_step(state, learning_rate, inputs, labels, key, step):
     taps = {n: jnp.zeros((len(labels), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
       state.params, taps, state.factors, inputs, labels, keys(key, step)[1]
@@ -139,20 +131,10 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     of_params = factored.without_kernels(of_params, state.factors)
     accuracy = jnp.mean(correct(logits, labels))
     metrics = StepMetrics(loss, accuracy, factored.norm(of_params, x, g))
-    return Gradient(of_params, x, g), metrics
-
-  def descend(state, gradient, learning_rate, step):
-    """The update, the optimiser's new state, and the factors that the update's kernels are of."""
-    of_params, x, g = gradient
     of_params, factors = factored.push(of_params, state.factors, x, g, step)
     updates, opt_state = optimizer.update(
       of_params, state.opt_state, state.params, learning_rate=learning_rate
     )
-    return updates, opt_state, factors
-
-  def measured_step(state, learning_rate, inputs, labels, key, step):
-    found, metrics = gradient(state, inputs, labels, key, step)
-    updates, opt_state, factors = descend(state, found, learning_rate, step)
     norm = factored.weights_norm
     ratio = norm(updates, factors) / norm(state.params, factors)
     return State(optax.apply_updates(state.params, updates), opt_state, factors), metrics, ratio
