@@ -127,13 +127,19 @@ def compiled_programs(
       static_broadcasted_argnums=static,
     )
 
-  quick = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
+  cpu = jax.default_backend() == 'cpu'
+  quick = {'xla_backend_optimization_level': 1} if cpu else None
+  # Else the loop copies, in each step, whatever is read and written in it: all kernels, all pairs
+  # (https://github.com/openxla/xla/issues/20440).
+  in_place = {'xla_cpu_copy_insertion_use_region_analysis': True} if cpu else None
   return Programs(
     # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
     init=compiled(init, (0,), options=quick),
     order=compiled(order, (0, None, None), options=quick, static=2),
     measured_step=compiled(measured_step, (*(0,) * 6, None, None), donates=True, options=quick),
-    train_steps=compiled(train_steps, (*(0,) * 6, None, None, None), donates=True),
+    train_steps=compiled(
+      train_steps, (*(0,) * 6, None, None, None), donates=True, options=in_place
+    ),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),
