@@ -191,3 +191,23 @@ def test_outputs_are_those_on_the_way_to_the_logits(preset):
     assert values.shape[-1] == len(params[name]['bias'])
     rectified = name.startswith('conv') or preset == 'digits_caffe'
     assert (float(values.min()) >= 0) == rectified
+
+
+@pytest.mark.parametrize('size', [3, 4, 7, 10])
+@pytest.mark.parametrize('ceil', [False, True])
+def test_max_pool_is_xlas_and_its_gradient_goes_to_the_first_maximum(size, ceil):
+  # Few values, so that most windows have several maxima; XLA's gradient takes the first, too.
+  x = np.random.default_rng(0).integers(-2, 2, (2, size, size + 2, 3)).astype(np.float32)
+  over = (0, (size - 3) % 2 if ceil else 0)
+
+  def xlas(x):
+    shape, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), over, over, (0, 0))
+    return jax.lax.reduce_window(x, -np.inf, jax.lax.max, shape, strides, padding)
+
+  def found(pool):
+    y, back = jax.vjp(pool, x)
+    weights = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    return y, back(weights)[0]
+
+  for ours, theirs in zip(found(lambda x: layers.max_pool(x, ceil)), found(xlas), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # sums of up to four gradients
