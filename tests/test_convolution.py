@@ -15,6 +15,7 @@ WINDOWS = [
   (9, 6, 8, 5, 1, 2, 2),
   (5, 4, 6, 3, 1, 1, 1),
   (7, 4, 4, 3, 2, 1, 2),
+  (9, 3, 4, 2, 3, 0, 1),  # a kernel smaller than a block
   (40, 2, 4, 1, 1, 0, 1),
   (20, 32, 64, 7, 1, 3, 1),  # too large a kernel for tiles
 ]

@@ -37,7 +37,8 @@ class Layout:
 
   Attributes:
     groups: of each group of channels either its windows, (images, height', width', size x size x
-      channels), or its transformed tiles, (points, images, tiles down, tiles across, channels).
+      channels), or transformed tiles, (points, images, tiles down, tiles across, channels); with
+      a stride those of its blocks (see `_blocks`), windows then being one block high.
     shape: of the images, (images, height, width, channels).
   """
 
@@ -59,18 +60,20 @@ def lay_out(
     groups: of channels, which are convolved on their own.
   """
   x = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-  if groups == 1 and stride > 1:
-    x, size, stride = _blocks(x, size, stride), -(-size // stride), 1
   parts = jnp.split(x, groups, -1)
-  outputs = len(x) * (x.shape[1] - size + 1) * (x.shape[2] - size + 1)
+  if stride > 1:
+    parts, size = [_blocks(part, size, stride) for part in parts], -(-size // stride)
+  count, height, width, channels = parts[0].shape
+  outputs = count * (height - size + 1) * (width - size + 1)
   tiled = (
-    stride == 1
-    and 1 < size <= len(_POINTS) + 2 - _TILE
+    1 < size <= len(_POINTS) + 2 - _TILE
     and outputs >= _LEAST_OUTPUTS
-    and min(features // groups, parts[0].shape[-1]) >= _LEAST_FEATURES
+    and min(features // groups, channels) >= _LEAST_FEATURES
   )
+  # Blocks have many channels: laying a whole window of them out takes as long as its product.
+  high = 1 if stride > 1 else size
   return Layout(
-    tuple(_tiles(part, size) if tiled else _windows(part, size, stride) for part in parts),
+    tuple(_tiles(part, size) if tiled else _windows(part, high, size) for part in parts),
     images.shape,
   )
 
@@ -93,7 +96,7 @@ def convolve(
   if not isinstance(images, Layout):
     images = lay_out(images, kernel.shape[-1], len(kernel), stride, padding, groups)
   height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
-  if groups == 1 and stride > 1:
+  if stride > 1:
     kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)
   outputs = [
     _of_tiles(part, of_part) if part.ndim == 5 else _of_windows(part, of_part)
@@ -106,7 +109,7 @@ def _blocks(x: jax.Array, size: int, stride: int) -> jax.Array:
   """Images, or kernels, of the same convolution with stride 1: a block of pixels is a pixel there.
 
   AlexNet's first kernel, 11 x 11 with stride 4, is one of 3 x 3 blocks of 4 x 4 pixels, with zeros
-  where the blocks are larger than the kernel: 9 slices to lay side by side, and not 121.
+  where the blocks are larger than the kernel: 3 slices to lay side by side, and not 121.
   """
   for axis in (1, 2):
     wanted = ((x.shape[axis] - size) // stride + -(-size // stride)) * stride
@@ -122,18 +125,20 @@ def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
   return jnp.pad(x, [(0, size - x.shape[axis] if k == axis else 0) for k in range(x.ndim)])
 
 
-def _windows(x: jax.Array, size: int, stride: int) -> jax.Array:
-  down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
-  slices = [
-    x[:, i : i + down : stride, j : j + across : stride] for i in range(size) for j in range(size)
-  ]
+def _windows(x: jax.Array, high: int, wide: int) -> jax.Array:
+  height, width = x.shape[1] - high + 1, x.shape[2] - wide + 1
+  slices = [x[:, i : i + height, j : j + width] for i in range(high) for j in range(wide)]
   return jnp.concatenate(slices, -1)
 
 
 def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
-  features = kernel.shape[-1]
-  y = product(windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, features))
-  return y.reshape(*windows.shape[:3], features)
+  # Of windows that are one pixel high and a kernel that is not: what its rows give, added up.
+  depth, features = windows.shape[-1], kernel.shape[-1]
+  rows = kernel.reshape(-1, depth, features)
+  y = product(windows.reshape(-1, depth), rows.transpose(1, 0, 2).reshape(depth, -1))
+  y = y.reshape(*windows.shape[:3], len(rows), features)
+  height = y.shape[1] - len(rows) + 1
+  return sum(y[:, k : k + height, :, k] for k in range(len(rows)))
 
 
 def _tiles(x: jax.Array, size: int) -> jax.Array:
