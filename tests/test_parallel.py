@@ -1,5 +1,7 @@
 """Many trials at once: each is what it would be alone, whatever runs beside it, and wherever."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from conftest import make_tiny
 from helpers import load, planned, train
 
 from lr_study import data, feed, parallel, training, trial
+from lr_study.programs import Arrays, compiled_programs
 
 RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
 # Sooner or later rounding makes a maximum of a pooling change place, and a loss jumps by 1e-3.
@@ -199,6 +202,23 @@ def test_memory_grows_with_the_network(tiny):
     assert found[-1].trial == 2 * size  # and a checkpoint's copy
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
   assert found[1].call > found[0].call
+
+
+def test_the_loop_of_steps_copies_no_weights(tiny):
+  """What a step reads and writes, XLA copies first unless it is told to look closer."""
+  tiny.model.dense = 'factored'
+  config, data_set = load(tiny)
+  one = trial.make_trial(config, 10, 60)
+  programs = compiled_programs(one, 'vmap', 1, 16, 8, one_seed=True)
+  seed, rate = np.zeros(1, np.uint32), np.zeros(1, np.float32)
+  state = jax.eval_shape(programs.init, seed)
+  order = np.arange(60, dtype=np.int32)
+  arrays = Arrays(data_set.train.images, data_set.train.labels)
+  program = programs.train_steps.lower(state, rate, seed, arrays, order, data_set.mean, 0, 0, 1)
+  copied = re.findall(r'f32\[([\d,]+)\]\S* copy\(%get-tuple-element', program.compile().as_text())
+  arrays = {','.join(map(str, leaf.shape)) for leaf in jax.tree.leaves(state) if leaf.ndim > 2}
+  assert '1,3,3,24,24' in arrays  # a kernel of the convolutions
+  assert not arrays.intersection(copied)
 
 
 @pytest.mark.parametrize('convolution', ['grouped', 'matmul'])
