@@ -245,9 +245,10 @@ def table(result: Mapping[str, Any]) -> str:
   ]
   for name, side in result['sides'].items():
     value = side['median'] * (1 if ladder else 1000)
+    digits = '.0f' if value >= 1000 else '.3g'
     peak = side['memory']['peak'] / side['trials'] / 1e9
     lines.append(
-      f'| {name} | {value:.3g} | {side["ours_to_this"]:.2f} | {peak:.2f} | '
+      f'| {name} | {value:{digits}} | {side["ours_to_this"]:.2f} | {peak:.2f} | '
       f'{side["start_seconds"]:.0f} |'
     )
   if 'floor' in result:
