@@ -202,8 +202,8 @@ def work(network: str, width: float, image_size: int, classes: int = 10) -> tupl
     laid_out = jax.eval_shape(functools.partial(lay_out, **settings), images)
     size = (size + 2 * settings['padding'] - kernel) // settings['stride'] + 1
     plain = size**2 * kernel**2 * channels // groups * features
-    tiles = sum(part.size for part in laid_out.groups if part.ndim == 5)
-    flops += (2 if i == 0 else 3) * 2 * (tiles * features // groups or plain)
+    in_tiles = sum(part.size for part in laid_out.groups) * features // groups
+    flops += (2 if i == 0 else 3) * 2 * (in_tiles if laid_out.tiled else plain)
     if i in models.POOL_AFTER:
       size = (size - 3) // 2 + 1
     channels = features

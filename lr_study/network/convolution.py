@@ -45,6 +45,11 @@ class Layout:
   groups: tuple[jax.Array, ...]
   shape: tuple[int, ...] = struct.field(pytree_node=False)
 
+  @property
+  def tiled(self) -> bool:
+    """True if the groups are tiles."""
+    return self.groups[0].ndim == 5
+
 
 def lay_out(
   images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
@@ -98,8 +103,9 @@ def convolve(
   height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
   if stride > 1:
     kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)
+  of_group = _of_tiles if images.tiled else _of_windows
   outputs = [
-    _of_tiles(part, of_part) if part.ndim == 5 else _of_windows(part, of_part)
+    of_group(part, of_part)
     for part, of_part in zip(images.groups, jnp.split(kernel, groups, -1), strict=True)
   ]
   return jnp.concatenate(outputs, -1)[:, :height, :width]
