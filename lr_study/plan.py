@@ -58,7 +58,7 @@ def waves(
 
 
 def announce(sweep: Sweep, running: Running, epochs: float) -> None:
-  """Compiles, times a few steps on weights that are thrown away, and says how long it will take.
+  """Times a few steps on weights that are thrown away, and says how long the study will take.
 
   Args:
     sweep: the study's.
@@ -70,7 +70,7 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   order_S = trials.order(seed_T, 0, len(train.labels))
   step_seconds = np.inf
   most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
-  for _ in range(3):  # the first round compiles, the second warms up
+  for _ in range(2):  # the first round warms up
     count = int(np.clip(2 / step_seconds, 1, most))  # about two seconds
     clock = [time.monotonic()]
     chunks = train.chunks(trials, order_S, 0, count)

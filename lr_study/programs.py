@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lr_study.trial import Batch, Trial
+from lr_study.trial import Batch, StepMetrics, Trial
 
 HOW = ('vmap', 'pmap')
 
@@ -90,8 +90,7 @@ def compiled_programs(
       state_T, row_T = take(k, state_T)
       return state_T, jax.tree.map(lambda rows, row: rows.at[:, k].set(row), rows_T, row_T)
 
-    _, row_T = jax.eval_shape(take, 0, state_T)
-    rows_T = jax.tree.map(lambda x: jnp.zeros((len(x), most_steps), x.dtype), row_T)
+    rows_T = StepMetrics(*[jnp.zeros((len(rate_T), most_steps))] * len(StepMetrics._fields))
     return jax.lax.fori_loop(0, count, take_and_note, (state_T, rows_T))
 
   def measured_step(state_T, rate_T, *of_step):

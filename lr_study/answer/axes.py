@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
+import scipy  # scipy.stats, which takes long to import, only where it is asked for
+from scipy.special import stdtrit
 
 from lr_study import formats
 from lr_study.answer.verdict import DIVERGED, Result, Verdict, judge
@@ -114,7 +115,7 @@ def _growth(
       sizes, rates = zip(*points, strict=True)
       line = scipy.stats.linregress(np.log(sizes), np.log(rates))
       freedom = len(points) - 2
-      error = float(line.stderr * scipy.stats.t.ppf(0.975, freedom)) if freedom else None
+      error = float(line.stderr * stdtrit(freedom, 0.975)) if freedom else None
       found.append(Growth(schedule, sizes, rates, float(line.slope), error))
   return tuple(found)
 
@@ -164,7 +165,7 @@ def _difference(
   counting = 1.96 * math.sqrt(sum(q * (1 - q) for q in p) / images)
   spread = 0.0
   if len(seeds) > 1:
-    t = scipy.stats.t.ppf(0.975, len(seeds) - 1)
+    t = stdtrit(len(seeds) - 1, 0.975)
     spread = t * np.std(differences, ddof=1) / math.sqrt(len(seeds))
   return float(np.mean(differences)), float(math.hypot(counting, spread))
 

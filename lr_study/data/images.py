@@ -1,6 +1,7 @@
 """Image files of any kind to upright RGB squares."""
 
 import contextlib
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -24,10 +25,13 @@ _one_large = threading.Lock()
 
 
 def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-  """The function of each item, in order; Pillow releases the interpreter's lock in its loops."""
+  """The function of each item, in order; Pillow releases the interpreter's lock in its loops.
+
+  A thread a core: more of them take the lock from each other.
+  """
   with warnings.catch_warnings():  # here, because it is not safe in a thread
     warnings.simplefilter('ignore')  # Pillow warns of odd metadata, which does no harm
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
       return list(pool.map(function, items))
 
 

@@ -5,8 +5,8 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 _MARGIN = 0.16  # around a glyph, in heights of a capital; beyond it all is far away
 
@@ -171,10 +171,12 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
   canvas = Image.new('L', (width, height))
   ImageDraw.Draw(canvas).text((margin - left, margin - top), letter, 255, font, anchor='ls')
   inside = np.asarray(canvas) >= 128
-  distance = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+  depth = scipy.ndimage.distance_transform_edt
+  distance = depth(inside) - depth(~inside)
   distance = np.maximum(distance.astype(np.float32), -margin)
   if scale == 1:
-    distance = ndimage.uniform_filter(distance, 3, mode='nearest')  # of the steps of the pixels
+    # Of the steps of the pixels.
+    distance = scipy.ndimage.uniform_filter(distance, 3, mode='nearest')
   else:
     distance = distance.reshape(height // scale, scale, width // scale, scale).mean((1, 3)) / scale
   return Glyph(
