@@ -54,6 +54,13 @@ def test_two_batch_sizes_leave_no_interval():
   assert growth.error is None
 
 
+def test_three_batch_sizes_off_a_line_leave_a_wide_interval():
+  """Peaks at 1e-3, 2e-3 and 1e-3: a standard error of 1 / sqrt(3), with one degree of freedom."""
+  [growth] = answer_of(ladder(1e-3, 1) + ladder(2e-3, 2) + ladder(1e-3, 4)).growth
+  assert growth.exponent == pytest.approx(0, abs=1e-6)
+  assert growth.error == pytest.approx(12.7062 / np.sqrt(3), rel=1e-4)  # of a table of Student's t
+
+
 def test_a_peak_beside_a_diverged_rate_is_the_rate_itself():
   results = [r if r.learning_rate <= 1e-3 else result(r.learning_rate, None)
              for r in ladder(1e-2, 1)]  # fmt: skip
@@ -75,6 +82,19 @@ def test_what_decay_gains():
   # In pairs the luck of a seed drops out; what is left is counting 1,000 images, twice.
   assert gain.error == pytest.approx(1.96 * np.sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000), rel=1e-3)
   assert 'step_decay gains +10.0 ± ' in answer.verdict.sentence
+
+
+def test_seeds_that_gain_unlike_each_other_widen_the_interval():
+  results = [
+    r
+    for seed, gain in enumerate((0.08, 0.1, 0.12))
+    for r in ladder(1e-3, 1, 'constant', 0.8, seed)
+    + ladder(1e-3, 1, 'step_decay', 0.8 + gain, seed)
+  ]
+  [gain] = answer_of(results).gains
+  counting = 1.96 * np.sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000)
+  of_seeds = 4.30265 * 0.02 / np.sqrt(3)  # two degrees of freedom, of a table of Student's t
+  assert gain.error == pytest.approx(np.hypot(counting, of_seeds), rel=1e-4)
 
 
 def test_what_is_not_told_apart_is_not_claimed():
