@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 from ml_collections import ConfigDict
+from scipy import stats
 
 from lr_study import data as datasets
 from lr_study import formats, training
@@ -195,7 +195,7 @@ def _summary(
   right = [answer.learning_rate == rates[best] for answer in answers]
   named = [answer for answer in answers if answer.learning_rate is not None]
   stated = [answer.probability_best[formats.rate(answer.learning_rate)] for answer in named]
-  exact = scipy.stats.binomtest(holds, len(answers)).proportion_ci()  # Clopper and Pearson
+  exact = stats.binomtest(holds, len(answers)).proportion_ci()  # Clopper and Pearson
   rows = []
   for rate, accuracy, seeds in zip(rates, mean, by_seed, strict=True):
     intervals = [found for a in answers if (found := a.intervals[formats.rate(rate)]) is not None]
