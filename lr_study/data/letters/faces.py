@@ -5,7 +5,7 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
-import scipy
+import scipy  # scipy.ndimage, which takes long to import, only where it is asked for
 from PIL import Image, ImageDraw, ImageFont
 
 _MARGIN = 0.16  # around a glyph, in heights of a capital; beyond it all is far away
@@ -175,7 +175,7 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
   distance = depth(inside) - depth(~inside)
   distance = np.maximum(distance.astype(np.float32), -margin)
   if scale == 1:
-    # Of the steps of the pixels.
+    # Smooths the steps of the pixels.
     distance = scipy.ndimage.uniform_filter(distance, 3, mode='nearest')
   else:
     distance = distance.reshape(height // scale, scale, width // scale, scale).mean((1, 3)) / scale
