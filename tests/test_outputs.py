@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from helpers import planned
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
@@ -276,6 +277,18 @@ def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
   labels = [text.get_text() for text in axes.get_legend().get_texts()]
   assert labels[1] == 'validation accuracy, 90 % interval'
   assert 'diverged' in labels
+
+
+def test_an_axis_of_rates_has_them_as_they_are_written():
+  axes = Figure().add_subplot(xscale='log')
+  axes.plot([1e-3, 2e-3], [0, 1])
+  figures.rate_axis(axes.xaxis)
+  assert len(axes.xaxis.get_minorticklocs())  # one decade or none is too few to read
+  axes.plot(RATES, RATES)
+  figures.rate_axis(axes.xaxis)
+  axes.figure.draw_without_rendering()
+  assert {formats.rate(rate) for rate in RATES} <= {x.get_text() for x in axes.get_xticklabels()}
+  assert not len(axes.xaxis.get_minorticklocs())
 
 
 def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):

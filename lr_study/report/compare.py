@@ -138,6 +138,7 @@ def _accuracy_by_rate(series: Sequence[dict[str, Any]]) -> Figure:
       # Below 0, a line a study: the same rate may have diverged in several.
       heights = np.full(len(gone), -0.05 * (number + 1))
       axes.plot(gone, heights, linestyle='none', marker='x', color=line.get_color(), markersize=6)
+    figures.rate_axis(axes.xaxis)
     legend = axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     for text in legend.get_texts():
       text.set_parse_math(False)  # names of folders may hold dollars

@@ -8,8 +8,9 @@ from typing import IO, Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from lr_study import formats
 from lr_study.answer.confidence import STATED
@@ -226,6 +227,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
     )
   axes.set_ylim(0, 1)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  rate_axis(axes.xaxis)
   axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
   return figure
 
@@ -243,6 +245,7 @@ def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -
       linewidth=1.2,
       label=formats.rate(rate),
     )
+  rate_axis(axes.yaxis)
   _epoch_axis(axes, len(history.epochs['train_loss']))
   axes.legend(frameon=False, title='started at', loc='center left', bbox_to_anchor=(1, 0.5))
   return figure
@@ -275,6 +278,17 @@ def _sharpness(results: Sequence[Result], history: History) -> Figure:
     frameon=False,
   )
   return figure
+
+
+def rate_axis(axis: Axis) -> None:
+  """Marks a logarithmic axis that has its data at the decades, with rates as they are written.
+
+  Where the data span less than two decades, it keeps Matplotlib's marks.
+  """
+  low, high = axis.get_data_interval()
+  if high >= 100 * low > 0:
+    axis.set_major_formatter(lambda rate, _: formats.rate(rate))
+    axis.set_minor_locator(NullLocator())  # nine a decade are a grey band, and slow to draw
 
 
 def _epoch_axis(axes: Axes, epochs: int) -> None:

@@ -110,6 +110,7 @@ def save(found: Climb, verdict: Verdict, file: Path) -> None:
       axes.axvline(rate, color=f'C{number + 1}', linewidth=1, linestyle='--', label=name)
     if verdict.learning_rate is not None:
       axes.axvline(verdict.learning_rate, color='black', linewidth=1.2, label='the sweep')
+    figures.rate_axis(axes.xaxis)
     axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
   figures.save(axes.figure, file)
 
