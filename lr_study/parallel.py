@@ -240,14 +240,14 @@ def make_trials(
     )
     first, *others = (p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
     give_back()
-    at_once = min(workers, calls)
-    temporary = max(first, at_once * max(others))  # weights are drawn call by call
     # Images that are read from their files come to each group for its seeds.
     in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2
     kept = 2 * len(leaders) * in_chunk
     # On a CPU a checkpoint is copied, and written in the background, beside the state.
-    copies = 2 if jax.default_backend() == 'cpu' else 1
-    return Memory(copies * _bytes(state) // width, temporary + kept, len(devices))
+    copies, of_trial = 2 if jax.default_backend() == 'cpu' else 1, _bytes(state) // width
+    # Weights are drawn call by call, and before there is anything to copy.
+    temporary = max(first - (copies - 1) * each * of_trial, min(workers, calls) * max(others))
+    return Memory(copies * of_trial, temporary + kept, len(devices))
 
   def put(tree, index):
     return jax.device_put(jax.tree.map(lambda x: x[index], tree), place)

@@ -43,7 +43,8 @@ class LrStudy:
     jax.block_until_ready(self._state_T)
 
   def reported(self) -> int:
-    # A trial's state is counted without the copy that a checkpoint makes.
+    # Without the copy that a checkpoint makes. So of one trial it may be less than drawing its
+    # weights takes, which is done in the copy's room.
     state = sum(x.nbytes for x in jax.tree.leaves(self._state_T))
     return state + self._memory.call
 
