@@ -15,7 +15,7 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers the
 
 
 class Memory(NamedTuple):
-  """Bytes on a device: of each trial's state, and of one call of the largest program."""
+  """Bytes on a device: of each trial, its checkpoint with it, and of calls of the programs."""
 
   trial: int
   call: int

@@ -36,7 +36,10 @@ def waves(
   Raises:
     StudyError: if not even one fits.
   """
-  need, free = trials.memory(mean, chunk), limit or memory.free_memory()
+  need = trials.memory(mean, chunk)
+  # CPU devices share the memory of their machine.
+  shared = need.devices if jax.default_backend() == 'cpu' else 1
+  free = limit or memory.free_memory() // shared
   fit = max(0, int((free - need.call) // need.trial)) * need.devices
   note(
     f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '

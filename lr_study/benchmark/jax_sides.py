@@ -43,8 +43,8 @@ class LrStudy:
     jax.block_until_ready(self._state_T)
 
   def reported(self) -> int:
-    # Without the copy that a checkpoint makes. So of one trial it may be less than drawing its
-    # weights takes, which is done in the copy's room.
+    # Without what a checkpoint takes. So of one trial it may be less than drawing its weights
+    # takes, which is done in that room.
     state = sum(x.nbytes for x in jax.tree.leaves(self._state_T))
     return state + self._memory.call
 
