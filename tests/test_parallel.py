@@ -1,6 +1,7 @@
 """Many trials at once: each is what it would be alone, whatever runs beside it, and wherever."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from conftest import make_tiny
 from helpers import load, planned, train
 
-from lr_study import data, feed, parallel, training, trial
+from lr_study import data, feed, memory, parallel, plan, training, trial
 from lr_study.programs import Arrays, compiled_programs
 
 RATES = (1e-3, 1e-4, 1e-5)  # stable ones: near the edge of stability rounding is amplified
@@ -205,6 +206,17 @@ def test_memory_grows_with_the_network(tiny):
     assert found[-1].trial + found[-1].call >= size + drawing  # enough where only one fits
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
   assert found[1].call > found[0].call
+
+
+def test_devices_of_a_cpu_share_its_memory(monkeypatch):
+  need = memory.Memory(trial=10, call=20, devices=4)
+  trials = SimpleNamespace(memory=lambda mean, chunk: need)
+  monkeypatch.setattr(memory, 'free_memory', lambda: 400)
+  # A quarter each, and of that 80 for trials: 8 of them on each of the four.
+  assert max(plan.waves(trials, None, None, 32, 1, limit=0)) == 0
+  assert max(plan.waves(trials, None, None, 33, 1, limit=0)) == 1
+  # What is given by hand is a device's.
+  assert max(plan.waves(trials, None, None, 33, 1, limit=400)) == 0
 
 
 def test_the_loop_of_steps_copies_no_weights(tiny):
