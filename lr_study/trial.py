@@ -95,7 +95,12 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   optimizer = make_optimizer(config.optimizer, schedule)
   preprocess = make_preprocess(config.input)
   shape = input_shape(config)
-  layers = _factored_layers(config, model, shape)
+
+  @jax.jit
+  def init_params(key):
+    return models.init_params(model, key, *shape)
+
+  layers = _factored_layers(config, init_params)
   rows = factored.pairs(config.batch_size, config.optimizer.momentum)
   fold_every = factored.fold_every(config.batch_size)
   computed = (
@@ -108,8 +113,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   )
 
   def init(key):
-    params = models.init_params(model, key, *shape)
-    params, factors = factored.split(params, layers, rows)
+    params, factors = factored.split(init_params(key), layers, rows)
     return State(params, optimizer.init(params), factors)
 
   def loss_of(params, taps, factors, inputs, labels, key):
@@ -123,6 +127,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def prepare(images, mean, key, step):
     return models.lay_out(model, preprocess(images, mean, keys(key, step)[0]))
 
+  @jax.jit
   def measured_step(state, learning_rate, inputs, labels, key, step):
     taps = {n: jnp.zeros((len(labels), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
@@ -198,12 +203,12 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
 
 
 def _factored_layers(
-  config: ConfigDict, model: models.Network, shape: tuple[int, int]
+  config: ConfigDict, init_params: Callable[[jax.Array], models.Params]
 ) -> tuple[str, ...]:
   """Names of the dense layers whose kernels are kept as factors."""
   if config.model.dense == 'plain':
     return ()
-  shapes = jax.eval_shape(lambda key: models.init_params(model, key, *shape), jax.random.key(0))
+  shapes = jax.eval_shape(init_params, jax.random.key(0))
   batch_size, momentum, largest = (
     config.batch_size,
     config.optimizer.momentum,
