@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lr_study.memory import Memory, give_back, keep_freed
-from lr_study.programs import HOW, Arrays, compiled_programs, devices_of
+from lr_study.programs import AXIS, HOW, Arrays, compiled_programs, devices_of
 from lr_study.trial import Batch, Trial
 
 __all__ = [
@@ -157,7 +157,7 @@ def make_trials(
 
     def state_of_call(call):
       state = drawn[group_of[call]]
-      return state if call in leaders else jax.block_until_ready(jax.tree.map(jnp.copy, state))
+      return state if call in leaders else jax.block_until_ready(jax.tree.map(_copy, state))
 
     return list(pool.map(state_of_call, range(calls)))
 
@@ -218,12 +218,12 @@ def make_trials(
     return _results(steps)
 
   def memory(mean, chunk):
-    device = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else None
+    where = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else _one_each()
 
     def form(function, *arguments):
-      # With the device, as the arguments of a call are: then a call finds what is compiled here.
+      # Where the arguments of a call are: then a call finds what is compiled here.
       return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(function, *arguments),
       )
 
@@ -231,14 +231,21 @@ def make_trials(
     state = form(programs.init, seed)
     of_steps = (state, rate, seed, chunk.arrays_S[0], chunk.order_S[0], mean, 0, 0)
     window = form(programs.window, chunk.arrays_S[0], 0)
-    lowered = (
-      programs.init.lower(seed),
-      programs.train_steps.lower(*of_steps, 1),
-      programs.measured_step.lower(*of_steps),
-      programs.fold.lower(state),
-      programs.eval_step.lower(state, *window, mean),
+    needed = (
+      (programs.init, seed),
+      (programs.train_steps, *of_steps, 1),
+      (programs.measured_step, *of_steps),
+      (programs.fold, state),
+      (programs.eval_step, state, *window, mean),
     )
-    first, *others = (p.compile().memory_analysis().temp_size_in_bytes for p in lowered)
+    compiling = []
+    try:
+      for program, *arguments in needed:  # one compiles while Python traces the next one
+        compiling.append(_pool(1).submit(program.lower(*arguments).compile))
+      first, *others = (p.result().memory_analysis().temp_size_in_bytes for p in compiling)
+    finally:
+      for program in compiling:
+        program.cancel()  # after Ctrl-C: the process would wait for all of them
     give_back()
     # Images that are read from their files come to each group for its seeds.
     in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2
@@ -357,10 +364,15 @@ def _done(result: Any) -> concurrent.futures.Future:
   return future
 
 
+def _copy(x: jax.Array) -> jax.Array:
+  """A copy beside the array itself; jnp.copy would compile a program for each shape."""
+  return jax.device_put(x, x.sharding, may_alias=False)
+
+
 def _bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _one_each() -> NamedSharding:
   """Entry i of the leading axis on local device i."""
-  return NamedSharding(Mesh(np.asarray(jax.local_devices()), 'devices'), PartitionSpec('devices'))
+  return NamedSharding(Mesh(np.asarray(jax.local_devices()), AXIS), PartitionSpec(AXIS))

@@ -3,6 +3,8 @@
 import itertools
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,22 +71,25 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
     epochs: left to train, of all waves of this process.
   """
   (_, trials, rate_T, seed_T), train, mean = running, sweep.train, sweep.mean
-  state_T = trials.init(seed_T)
   order_S = trials.order(seed_T, 0, len(train.labels))
-  step_seconds = np.inf
-  most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
-  for _ in range(2):  # the first round warms up
-    count = int(np.clip(2 / step_seconds, 1, most))  # about two seconds
-    clock = [time.monotonic()]
+
+  def steps(state_T, count):
     chunks = train.chunks(trials, order_S, 0, count)
-    state_T, *_ = trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 0)
-    clock.append(jax.block_until_ready(state_T) and time.monotonic())
-    state_T = trials.fold(state_T)
-    clock.append(jax.block_until_ready(state_T) and time.monotonic())
-    trials.eval_steps(state_T, itertools.islice(sweep.validation.windows(trials), 1), mean)
-    clock.append(time.monotonic())
-    step_seconds, fold_seconds, eval_seconds = np.diff(clock) / (count, 1, 1)
-  step_seconds += fold_seconds / sweep.trial.fold_every
+    return trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 0)[0]
+
+  def first_window():
+    return itertools.islice(sweep.validation.windows(trials), 1)
+
+  # Once to warm up; of the evaluation one call, since all of them take as long as many steps.
+  state_T, seconds = _timed(steps, trials.init(seed_T), 1)
+  state_T = trials.fold(state_T)
+  trials.eval_steps(state_T[:1], first_window(), mean)
+  most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
+  count = int(np.clip(2 / seconds, 1, most))  # about two seconds
+  state_T, seconds = _timed(steps, state_T, count)
+  state_T, fold_seconds = _timed(trials.fold, state_T)
+  _, eval_seconds = _timed(trials.eval_steps, state_T, first_window(), mean)
+  step_seconds = seconds / count + fold_seconds / sweep.trial.fold_every
   windows = -(-len(sweep.validation.labels) // trials.eval_batch)
   seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
   note(
@@ -97,3 +102,9 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
       'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
       'goes on with the same command.'
     )
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+  """What the function gives, and the seconds until that is computed."""
+  started = time.monotonic()
+  return jax.block_until_ready(function(*arguments)), time.monotonic() - started

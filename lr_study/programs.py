@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lr_study.trial import Batch, StepMetrics, Trial
 
 HOW = ('vmap', 'pmap')
+AXIS = 'devices'  # of what pmap takes and gives
 
 
 class Arrays(NamedTuple):
@@ -120,6 +121,7 @@ def compiled_programs(
       )
     return jax.pmap(
       function,
+      axis_name=AXIS,
       in_axes=in_axes,
       devices=devices_of(how),
       donate_argnums=donated,

@@ -208,6 +208,33 @@ def test_memory_grows_with_the_network(tiny):
   assert found[1].call > found[0].call
 
 
+@pytest.mark.parametrize('how', parallel.HOW)
+def test_all_is_compiled_when_memory_is_known(tiny, how, request):
+  """Nothing is compiled again, or read from the cache, when trials call it."""
+  tiny.parallel, tiny.trials_per_call = how, 1
+  config, data_set = load(tiny)
+  study = training.prepare(config, data_set)._replace(trials=tuple(planned(RATES * 3, [0] * 9, 1)))
+  running = training.run_together(study, np.arange(9))
+  trials, end, compiled = running.trials, study.steps_per_epoch, []
+  trials.memory(study.mean, next(training.chunks(study, running, 0, 0, 1)))
+  windows = list(study.validation.windows(trials))
+
+  def note(event, seconds, **_):
+    compiled.extend([seconds] if event == '/jax/core/compile/backend_compile_duration' else [])
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  request.addfinalizer(lambda: jax.monitoring.unregister_event_duration_listener(note))
+  state_T = trials.init(running.seed_T)
+  state_T, *_ = training.train_steps(study, running, state_T, 0, end - 9, end)  # measured, folded
+  # As a checkpoint comes back.
+  state_T = trials.to_devices(trials.to_host(state_T))
+  state_T, *_ = training.train_steps(study, running, state_T, 0, 0, 9)
+  trials.eval_steps(trials.fold(state_T), windows, study.mean)
+  assert not compiled
+  jax.jit(lambda x: x + 1)(end)
+  assert len(compiled) == 1  # the event's name is right
+
+
 def test_devices_of_a_cpu_share_its_memory(monkeypatch):
   need = memory.Memory(trial=10, call=20, devices=4)
   trials = SimpleNamespace(memory=lambda mean, chunk: need)
