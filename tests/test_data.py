@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -125,6 +126,22 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
   with pytest.raises(ValueError, match='decompression bomb'):
     images.decode(encoded(quadrants(), 'PNG'))
+
+
+def test_threads_give_results_in_order_and_stop_at_the_first_error():
+  assert images.in_threads(lambda x: x * x, range(1001)) == [x * x for x in range(1001)]
+  assert images.in_threads(str, []) == []
+  tried = []
+
+  def fails(x):
+    tried.append(x)
+    time.sleep(0.001)
+    if x in (1, 2, 5):
+      raise ValueError(x)
+
+  with pytest.raises(ValueError, match='1'):
+    images.in_threads(fails, range(100 * os.cpu_count()))
+  assert len(tried) < 50 * os.cpu_count()
 
 
 @pytest.mark.parametrize('size', [(40, 20), (20, 40)])

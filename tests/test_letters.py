@@ -1,9 +1,11 @@
 """The rendered letters: the same bytes, sizes, what can be read, the split by what is unseen."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from configs import alexnet_letters
 from lr_study import data
@@ -90,8 +92,11 @@ def test_unseen_typefaces_and_stones_are_in_validation_only(config):
   assert len(train) == 60
   assert np.bincount(source.labels[validation]).tolist() == [2] * 10
   assert sorted([*train, *validation]) == list(range(80))
+  [folder] = Path(config.cache_dir).glob('tombstone_letters/*_64px_8_seed0/*')
+  as_stored = {'image': tfds.decode.SkipDecoding()}
+  items = tfds.builder_from_directory(folder).as_data_source('train', decoders=as_stored)
   for name in ('typeface', 'stone'):
-    sides = [{source.items[int(i)][name] for i in part} for part in (train, validation)]
+    sides = [{items[int(i)][name] for i in part} for part in (train, validation)]
     assert all(sides)
     assert not sides[0] & sides[1]
   found = data.load(config, 64)

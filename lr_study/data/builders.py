@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,11 +110,34 @@ def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
   """Builds the data set if the cache does not hold it yet, and opens it.
 
   Returns:
-    A sequence of {'image': bytes of an image file, 'label': int}, read item by item.
+    A sequence of {'image': bytes of an image file}, read item by item.
   """
   with quiet():
     builder.download_and_prepare(file_format='array_record')  # the others need TensorFlow
-    return builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})
+    return Images(builder, 'train')
+
+
+class Images(Sequence):
+  """The images of a split, as in their files; to parse the other fields would take longer still.
+
+  TFDS leaves fields out (tfds.decode.PartialDecoding) in as_dataset alone, which is TensorFlow's.
+  """
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    self._records = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    self._features = tfds.features.FeaturesDict({'image': builder.info.features['image']})
+    self._decoders = {'image': tfds.decode.SkipDecoding()}
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, i: int) -> dict[str, bytes]:
+    return self._features.deserialize_example_np(self._records[i], decoders=self._decoders)
+
+  def __iter__(self) -> Iterator[dict[str, bytes]]:
+    return map(self.__getitem__, range(len(self)))  # records raise no IndexError at their end
 
 
 @contextlib.contextmanager
