@@ -244,8 +244,8 @@ def make_trials(
         compiling.append(_pool(1).submit(program.lower(*arguments).compile))
       first, *others = (p.result().memory_analysis().temp_size_in_bytes for p in compiling)
     finally:
-      for program in compiling:
-        program.cancel()  # after Ctrl-C: the process would wait for all of them
+      for future in compiling:
+        future.cancel()  # after Ctrl-C the process would wait for all of them
     give_back()
     # Images that are read from their files come to each group for its seeds.
     in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2

@@ -96,7 +96,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   preprocess = make_preprocess(config.input)
   shape = input_shape(config)
 
-  @jax.jit
+  @jax.jit  # traced once, for the shapes and for the weights
   def init_params(key):
     return models.init_params(model, key, *shape)
 
@@ -127,7 +127,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def prepare(images, mean, key, step):
     return models.lay_out(model, preprocess(images, mean, keys(key, step)[0]))
 
-  @jax.jit
+  @jax.jit  # traced once, for this and for `train_step`
   def measured_step(state, learning_rate, inputs, labels, key, step):
     taps = {n: jnp.zeros((len(labels), f.g.shape[1])) for n, f in state.factors.items()}
     (loss, (logits, x)), (of_params, g) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
