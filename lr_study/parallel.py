@@ -21,6 +21,7 @@ __all__ = [
   'Arrays',
   'Chunk',
   'Trials',
+  'copy',
   'keep',
   'keep_compiled_programs',
   'make_trials',
@@ -134,7 +135,7 @@ def make_trials(
   one_seed = bool((seed_of == seed_of[..., :1]).all())
   most_steps = _most_steps(trial, batch_size)
   programs = compiled_programs(trial, how, batch_size, most_steps, eval_batch, one_seed)
-  place = devices[0] if how == 'vmap' else _one_each()
+  where = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else _one_each()
   # Calls whose trials have the same seeds: the first one of each group, and the group of each.
   _, leaders, group_of = np.unique(
     seed_of.reshape(calls, -1), axis=0, return_index=True, return_inverse=True
@@ -157,7 +158,7 @@ def make_trials(
 
     def state_of_call(call):
       state = drawn[group_of[call]]
-      return state if call in leaders else jax.block_until_ready(jax.tree.map(_copy, state))
+      return state if call in leaders else jax.block_until_ready(copy(state))
 
     return list(pool.map(state_of_call, range(calls)))
 
@@ -218,8 +219,6 @@ def make_trials(
     return _results(steps)
 
   def memory(mean, chunk):
-    where = jax.sharding.SingleDeviceSharding(devices[0]) if how == 'vmap' else _one_each()
-
     def form(function, *arguments):
       # Where the arguments of a call are: then a call finds what is compiled here.
       return jax.tree.map(
@@ -258,7 +257,7 @@ def make_trials(
     return Memory(copies * of_trial, temporary + kept, len(devices))
 
   def put(tree, index):
-    return jax.device_put(jax.tree.map(lambda x: x[index], tree), place)
+    return jax.device_put(jax.tree.map(lambda x: x[index], tree), where)
 
   def to_host(tree_T):
     def join(*parts):
@@ -294,6 +293,11 @@ def keep(old: Trials, new: Trials, state_T: Any, good: np.ndarray) -> Any:
   if old.width == new.width == 1:
     return [state for state, stays in zip(state_T, good, strict=True) if stays]
   return new.to_devices(jax.tree.map(lambda x: x[good], old.to_host(state_T)))
+
+
+def copy(tree: Any) -> Any:
+  """Copies on the same devices; jnp.copy would compile a program for each shape."""
+  return jax.tree.map(lambda x: jax.device_put(x, x.sharding, may_alias=False), tree)
 
 
 def keep_compiled_programs() -> None:
@@ -362,11 +366,6 @@ def _done(result: Any) -> concurrent.futures.Future:
   future = concurrent.futures.Future()
   future.set_result(result)
   return future
-
-
-def _copy(x: jax.Array) -> jax.Array:
-  """A copy beside the array itself; jnp.copy would compile a program for each shape."""
-  return jax.device_put(x, x.sharding, may_alias=False)
 
 
 def _bytes(tree: Any) -> int:

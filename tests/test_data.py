@@ -139,7 +139,7 @@ def test_threads_give_results_in_order_and_stop_at_the_first_error():
     if x in (1, 2, 5):
       raise ValueError(x)
 
-  with pytest.raises(ValueError, match='1'):
+  with pytest.raises(ValueError, match=r'^1$'):
     images.in_threads(fails, range(100 * os.cpu_count()))
   assert len(tried) < 50 * os.cpu_count()
 

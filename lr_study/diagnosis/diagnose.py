@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lr_study import formats
+from lr_study import formats, parallel
 from lr_study.diagnosis import curvature, restart
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
@@ -88,7 +87,8 @@ def diagnose(folder: Path, learning_rate: float, seed: int) -> Diagnosis:
     trials, own = running.trials, sweep.config
     state_T = trials.to_devices(state) if done else trials.init(running.seed_T)
     height = make_schedule(own.schedule, sweep.steps_per_epoch, own.epochs)(done)
-    sharpness = measure_sharpness(sweep, running, trials.fold(_copy(state_T)), float(height))
+    folded_T = trials.fold(parallel.copy(state_T))  # it takes the state that it is given
+    sharpness = measure_sharpness(sweep, running, folded_T, float(height))
     found = _replay(sweep, running, state_T, done, recorded + config.log_every_steps)
     return _describe(sweep, running, found, folder, recorded, done, sharpness)
 
@@ -135,19 +135,16 @@ class _Replay(NamedTuple):
 
 def _replay(sweep: Sweep, running: Running, state_T: Any, done: int, stop: int) -> _Replay:
   """Takes the steps after `done` until one's loss or gradient is not finite, to `stop` at most."""
-  rows, finite, finite_at = [], _copy(state_T), done
+  # Copies, since a step writes over the state that it is given.
+  rows, finite, finite_at = [], parallel.copy(state_T), done
   for step in range(done, min(stop, sweep.epochs * sweep.steps_per_epoch)):
-    before, (epoch, position) = _copy(state_T), divmod(step, sweep.steps_per_epoch)
+    before, (epoch, position) = parallel.copy(state_T), divmod(step, sweep.steps_per_epoch)
     state_T, found, _ = train_steps(sweep, running, state_T, epoch, position, position + 1)
     rows.append((found['loss'][0, 0], found['gradient_norm'][0, 0]))
     if not np.isfinite(rows[-1]).all():
       return _Replay(step + 1, before, finite, finite_at, *np.transpose(rows))
     finite, finite_at = before, step
   return _Replay(None, state_T, finite, finite_at, *np.transpose(rows))
-
-
-def _copy(state_T: Any) -> Any:
-  return jax.tree.map(jnp.copy, state_T)  # a step writes over the state that it is given
 
 
 def _describe(
