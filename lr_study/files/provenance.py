@@ -1,5 +1,6 @@
 """What a study ran on: its code, its libraries, its device."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -68,10 +69,11 @@ def machine() -> dict[str, Any]:
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
   """Of Python, and of those of the packages that are installed."""
-  installed = {d.name: d.version for d in importlib.metadata.distributions()}
-  return {'python': platform.python_version()} | {
-    name: installed[name] for name in packages if name in installed
-  }
+  found = {'python': platform.python_version()}
+  for name in packages:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
 
 
 def _commit() -> str | None:
