@@ -123,7 +123,7 @@ def make_trials(
   keep_freed()
   devices = devices_of(how)
   each = -(-len(seeds) // len(devices))
-  workers = _workers(how)
+  workers = calls_at_once(how)
   # One on a CPU: it has the cache to itself, and any core that is free takes the next call.
   calls = -(-each // (trials_per_call or (1 if jax.default_backend() == 'cpu' else each)))
   each = -(-each // calls)
@@ -335,8 +335,8 @@ def _most_steps(trial: Trial, batch_size: int) -> int:
   return max(1, (_LONG_CALL_IMAGES if long else _CALL_IMAGES) // batch_size)
 
 
-def _workers(how: str) -> int:
-  """How many calls run at once.
+def calls_at_once(how: str) -> int:
+  """How many calls of a compiled program run at once; `how` as in `make_trials`.
 
   On a CPU one a core: what in a step waits for memory runs beside what computes, and no core
   waits for the end of an operation that they share. Several devices run at once by themselves.

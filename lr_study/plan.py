@@ -80,18 +80,20 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
   def first_window():
     return itertools.islice(sweep.validation.windows(trials), 1)
 
-  # Once to warm up; of the evaluation one call, since all of them take as long as many steps.
+  # Once to warm up. Of an evaluation what runs at once: all would take as long as many steps.
   state_T, seconds = _timed(steps, trials.init(seed_T), 1)
   state_T = trials.fold(state_T)
+  at_once = parallel.calls_at_once(sweep.config.parallel)
   trials.eval_steps(state_T[:1], first_window(), mean)
   most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
   count = int(np.clip(2 / seconds, 1, most))  # about two seconds
   state_T, seconds = _timed(steps, state_T, count)
   state_T, fold_seconds = _timed(trials.fold, state_T)
-  _, eval_seconds = _timed(trials.eval_steps, state_T, first_window(), mean)
+  _, eval_seconds = _timed(trials.eval_steps, state_T[:at_once], first_window(), mean)
   step_seconds = seconds / count + fold_seconds / sweep.trial.fold_every
   windows = -(-len(sweep.validation.labels) // trials.eval_batch)
-  seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
+  eval_seconds *= windows * math.ceil(len(state_T) / at_once)
+  seconds = epochs * (sweep.steps_per_epoch * step_seconds + eval_seconds)
   note(
     f'{sweep.epochs} epochs of {sweep.steps_per_epoch} steps, '
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
