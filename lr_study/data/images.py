@@ -64,7 +64,8 @@ def decode(encoded: bytes) -> Image.Image:
         raise ValueError(f'a JPEG of more than {_SCANS} scans')
       with _one_large if pixels > _LARGE else contextlib.nullcontext():
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
   except UnidentifiedImageError as error:  # its message holds an address in memory
     raise ValueError('not an image') from error
   except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
@@ -89,6 +90,8 @@ def resize(image: Image.Image, size: int, mode: str) -> np.ndarray:
   Returns:
     uint8 array (size, size, 3).
   """
+  if image.size == (size, size):
+    return np.asarray(image)
   ratios = (image.width / size, image.height / size)
   if mode == 'squash' or ratios[0] == ratios[1]:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
