@@ -50,7 +50,7 @@ def traits(images: np.ndarray) -> Traits:
   """Of uint8 images (n, size, size, 3)."""
   size = images.shape[1]
   weights = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
-  grey = sum(weight * images[..., channel] for channel, weight in enumerate(weights))
+  grey = images @ weights
   waves = scipy.fft.dct(np.eye(size), axis=0, norm='ortho')[:_FREQUENCIES].astype(np.float32)
   found = (waves @ grey @ waves.T).reshape(len(images), -1)[:, 1:]
   # An image of one colour has one brightness; whether the colour is one too is asked of few.
@@ -59,7 +59,8 @@ def traits(images: np.ndarray) -> Traits:
   length = np.linalg.norm(found, axis=1, keepdims=True)
   found = np.where(flat[:, None] | (length == 0), 0, found / np.where(length == 0, 1, length))
   black = flat & (images.max((1, 2, 3), initial=0) <= _FLAT)
-  digest = [hashlib.blake2b(np.ascontiguousarray(x), digest_size=16).digest() for x in images]
+  # Processors compute it: half the time of blake2b.
+  digest = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
   return Traits(np.asarray(digest, 'V16'), found.astype(np.float32), flat, black)
 
 

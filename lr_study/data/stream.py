@@ -12,7 +12,7 @@ from lr_study.data.source import Source
 from lr_study.errors import StudyError
 
 _AHEAD_BYTES = 2**27  # of images that are read before they are needed
-_BLOCK_BYTES = 2**25  # of a block of a pass over all images
+_BLOCK_BYTES = 2**21  # of a block of a pass over all images: what is made of it stays in caches
 
 
 class Stored:
