@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import scipy.fft
 from helpers import load
 from PIL import Image
+from scipy.spatial import cKDTree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import alexnet_letters
@@ -103,6 +105,43 @@ def test_imbalance_bounds_how_far_the_accuracies_differ():
     recall = np.asarray([right >> k & 1 for k in range(4)])
     worst = max(worst, abs(recall[labels].mean() - recall.mean()))
   assert checks.imbalance(labels) == pytest.approx(worst)
+
+
+@pytest.mark.parametrize('size', [2, 3, 7, 8, 60])
+def test_the_hash_is_of_scipys_cosine_transform(size):
+  """Of an image of few pixels too, which has fewer frequencies than are asked for."""
+  images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), np.uint8)
+  grey = images @ np.float64([0.299, 0.587, 0.114])
+  waves = scipy.fft.dctn(grey, axes=(1, 2), norm='ortho')[:, :8, :8].reshape(5, -1)[:, 1:]
+  expected = waves / np.linalg.norm(waves, axis=1, keepdims=True)
+  # Sums of at most 3,600 grey levels in float32, whose rounding errors mostly cancel.
+  np.testing.assert_allclose(checks.traits(images).hash, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('at_once', [2**24, 1000])
+def test_near_copies_are_those_that_a_tree_finds(monkeypatch, at_once):
+  """With all pairs at once or a few; of equal training images the first is named."""
+  monkeypatch.setattr(checks, '_COSINES', at_once)
+  random = np.random.default_rng(0)
+  train = random.normal(size=(300, 63))
+  train[200:] = train[:100]
+  moved = train + random.normal(size=train.shape) * np.linspace(0, 0.4, 300)[:, None]
+  train, moved = (np.float32(x / np.linalg.norm(x, axis=1, keepdims=True)) for x in (train, moved))
+  distance, nearest = cKDTree(train[:200]).query(moved)
+  hits = np.flatnonzero(distance < 0.15)
+  no = np.zeros(300, bool)
+  found = checks.check(
+    [
+      checks.Traits(np.arange(300), train, no, no),
+      checks.Traits(np.arange(300, 600), moved, no, no),
+    ],
+    [np.zeros(300, int)] * 2,
+    [[f'{part} {i};' for i in range(300)] for part in ('train', 'val')],
+    ['a'],
+  )['near_across_split']
+  assert 50 < found.count == len(hits) < 250
+  for i in hits[:3]:
+    assert f'val {i}; is like train {nearest[i]};' in found.line
 
 
 def test_rendered_letters_pass(tiny):

@@ -5,8 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy  # scipy.stats, which takes long to import, only where it is asked for
-from scipy.special import stdtrit
+import scipy  # its parts, which take long to import, only where they are asked for
 
 from lr_study import formats
 from lr_study.answer.verdict import DIVERGED, Result, Verdict, judge
@@ -115,7 +114,7 @@ def _growth(
       sizes, rates = zip(*points, strict=True)
       line = scipy.stats.linregress(np.log(sizes), np.log(rates))
       freedom = len(points) - 2
-      error = float(line.stderr * stdtrit(freedom, 0.975)) if freedom else None
+      error = float(line.stderr * scipy.special.stdtrit(freedom, 0.975)) if freedom else None
       found.append(Growth(schedule, sizes, rates, float(line.slope), error))
   return tuple(found)
 
@@ -165,7 +164,7 @@ def _difference(
   counting = 1.96 * math.sqrt(sum(q * (1 - q) for q in p) / images)
   spread = 0.0
   if len(seeds) > 1:
-    t = stdtrit(len(seeds) - 1, 0.975)
+    t = scipy.special.stdtrit(len(seeds) - 1, 0.975)
     spread = t * np.std(differences, ddof=1) / math.sqrt(len(seeds))
   return float(np.mean(differences)), float(math.hypot(counting, spread))
 

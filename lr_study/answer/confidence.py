@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from scipy.special import stdtrit
+import scipy  # its parts, which take long to import, only where they are asked for
 
 LEVEL = 0.9  # of every interval and of the set of rates that may be the best
 STATED = f'{100 * LEVEL:g} %'
@@ -37,7 +37,7 @@ def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:
   of_seeds = float(np.var(accuracies, ddof=1)) / seeds if seeds > 1 else 0.0
   variance = of_seeds + _of_counting(mean, images)
   freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf
-  half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * np.sqrt(variance)
+  half = float(scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)) * np.sqrt(variance)
   return max(0.0, float(mean - half)), min(1.0, float(mean + half))
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-from scipy.spatial import cKDTree
 
 # A perceptual hash that is not rounded to bits: the 8 x 8 lowest frequencies of an image's
 # brightness but their mean, at length 1. What a new encoding, another size or exposure changes is
@@ -16,6 +14,7 @@ _FREQUENCIES = 8
 # as JPEG at quality 30, scaled to a third and back, made darker, or with noise of 10 grey levels
 # were at most 0.09 from the original; the nearest pair of 1,250 and 3,750 different ones 0.38.
 _NEAR = 0.15
+_COSINES = 2**24  # of hashes, computed at once
 _FLAT = 2  # grey levels between the darkest and the brightest pixel: JPEG leaves so many
 # The two accuracies are means of the classes' recalls, one weighted by their shares and one
 # evenly, so they differ by half the sum of |share - 1 / classes| at most. Where that could be more
@@ -51,7 +50,10 @@ def traits(images: np.ndarray) -> Traits:
   size = images.shape[1]
   weights = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
   grey = images @ weights
-  waves = scipy.fft.dct(np.eye(size), axis=0, norm='ortho')[:_FREQUENCIES].astype(np.float32)
+  # The orthonormal cosine transform (Ahmed et al., 1974), but for one factor.
+  frequencies = np.arange(min(_FREQUENCIES, size))
+  waves = np.cos(np.pi / size * np.outer(frequencies, np.arange(size) + 0.5))
+  waves = np.float32(waves * np.where(frequencies, 1, 0.5**0.5)[:, None])
   found = (waves @ grey @ waves.T).reshape(len(images), -1)[:, 1:]
   # An image of one colour has one brightness; whether the colour is one too is asked of few.
   flat = np.ptp(grey, axis=(1, 2)) <= _FLAT
@@ -59,7 +61,7 @@ def traits(images: np.ndarray) -> Traits:
   length = np.linalg.norm(found, axis=1, keepdims=True)
   found = np.where(flat[:, None] | (length == 0), 0, found / np.where(length == 0, 1, length))
   black = flat & (images.max((1, 2, 3), initial=0) <= _FLAT)
-  # Processors compute it: half the time of blake2b.
+  # Half the time of blake2b on processors that have instructions for it.
   digest = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
   return Traits(np.asarray(digest, 'V16'), found.astype(np.float32), flat, black)
 
@@ -134,16 +136,20 @@ def _identical(train: Traits, validation: Traits) -> np.ndarray:
 def _near(train: Traits, validation: Traits) -> np.ndarray:
   """For each validation image the training image of the nearest hash, or -1.
 
-  A tree, asked for one neighbour within a small distance: no pair of images is tried in vain, and
-  a thousand copies of an image do not make a million pairs.
+  By the cosines of all pairs. In so many dimensions a k-d tree is no faster for 50,000 images,
+  0.9 s, and a third faster for 250,000, 16 s to 23, which take minutes to read.
   """
   has, asks = np.flatnonzero(train.hash.any(1)), np.flatnonzero(validation.hash.any(1))
   found = np.full(len(validation.hash), -1)
-  if len(has) and len(asks):
-    hashes, first = np.unique(train.hash[has], axis=0, return_index=True)
-    _, nearest = cKDTree(hashes).query(validation.hash[asks], distance_upper_bound=_NEAR)
-    hit = nearest < len(hashes)
-    found[asks[hit]] = has[first[nearest[hit]]]
+  if not len(has):
+    return found
+  hashes, first = np.unique(train.hash[has], axis=0, return_index=True)
+  each = max(1, _COSINES // len(hashes))
+  for some in (asks[k : k + each] for k in range(0, len(asks), each)):
+    cosines = validation.hash[some] @ hashes.T
+    nearest = cosines.argmax(1)
+    hit = cosines[np.arange(len(some)), nearest] > 1 - _NEAR**2 / 2
+    found[some[hit]] = has[first[nearest[hit]]]
   return found
 
 

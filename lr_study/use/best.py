@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # its parts, which take long to import, only where they are asked for
 from ml_collections import ConfigDict
 from PIL import Image
-from scipy.special import softmax
 
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.data import Dataset
@@ -47,7 +47,7 @@ def examine(
   mean = subtracted(config.input, data.mean)
   trained = evaluate.Trained(config, data.classes, result, params, mean)
   images, labels = data.validation
-  probabilities = softmax(evaluate.predict(trained, images).astype(np.float64), 1)
+  probabilities = scipy.special.softmax(evaluate.predict(trained, images).astype(np.float64), 1)
   predicted = probabilities.argmax(1)
   score = evaluate.count(data.classes, labels, predicted)
   chosen = _choose_mistakes(labels, predicted, probabilities.max(1))
