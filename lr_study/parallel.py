@@ -21,6 +21,7 @@ __all__ = [
   'Arrays',
   'Chunk',
   'Trials',
+  'calls_at_once',
   'copy',
   'keep',
   'keep_compiled_programs',
@@ -323,6 +324,17 @@ def share(tree: Any, how: str) -> Any:
   return jax.device_put(copies, _one_each())
 
 
+def calls_at_once(how: str) -> int:
+  """How many calls of a compiled program run at once; `how` as in `make_trials`.
+
+  On a CPU one a core: what in a step waits for memory runs beside what computes, and no core
+  waits for the end of an operation that they share. Several devices run at once by themselves.
+  """
+  if how == 'pmap' or jax.default_backend() != 'cpu':
+    return 1
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
 def _most_steps(trial: Trial, batch_size: int) -> int:
   """How many steps a call takes at most.
 
@@ -333,17 +345,6 @@ def _most_steps(trial: Trial, batch_size: int) -> int:
   state = jax.eval_shape(trial.init, jax.random.key(0))
   long = _bytes((state.params, state.factors)) > _LONG_BYTES
   return max(1, (_LONG_CALL_IMAGES if long else _CALL_IMAGES) // batch_size)
-
-
-def calls_at_once(how: str) -> int:
-  """How many calls of a compiled program run at once; `how` as in `make_trials`.
-
-  On a CPU one a core: what in a step waits for memory runs beside what computes, and no core
-  waits for the end of an operation that they share. Several devices run at once by themselves.
-  """
-  if how == 'pmap' or jax.default_backend() != 'cpu':
-    return 1
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 @functools.cache
