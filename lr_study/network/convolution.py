@@ -28,7 +28,7 @@ _TILE = 3  # outputs of a tile, down and across; with more float32 rounds ever m
 _POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
 # For tiles the kernel is transformed as well, which so many outputs make up for; and products of
 # matrices that are thinner than this take as long as what is around them.
-_LEAST_OUTPUTS, _LEAST_FEATURES = 512, 32
+_LEAST_OUTPUTS, _LEAST_FEATURES = 512, 24
 
 
 @struct.dataclass
