@@ -215,7 +215,9 @@ def make_trials(
   def eval_steps(state_T, windows, mean):
     steps = []
     for batch, weight in windows:
-      steps.append([pool.submit(eval_of_call, state, batch, weight, mean) for state in state_T])
+      inputs = programs.eval_inputs(batch.images, mean)  # once for all trials
+      of_window = inputs, batch.labels, weight
+      steps.append([pool.submit(eval_of_call, state, *of_window) for state in state_T])
       _wait_for_all_but_last(steps)
     return _results(steps)
 
@@ -230,32 +232,36 @@ def make_trials(
     seed, rate = form(lambda: (jnp.zeros(shape, jnp.uint32), jnp.zeros(shape, jnp.float32)))
     state = form(programs.init, seed)
     of_steps = (state, rate, seed, chunk.arrays_S[0], chunk.order_S[0], mean, 0, 0)
-    window = form(programs.window, chunk.arrays_S[0], 0)
-    needed = (
+    batch, weight = form(programs.window, chunk.arrays_S[0], 0)
+    inputs = form(programs.eval_inputs, batch.images, mean)
+    needed = (  # for the first weights, to train, to evaluate
       (programs.init, seed),
       (programs.train_steps, *of_steps, 1),
       (programs.measured_step, *of_steps),
       (programs.fold, state),
-      (programs.eval_step, state, *window, mean),
+      (programs.eval_inputs, batch.images, mean),
+      (programs.eval_step, state, inputs, batch.labels, weight),
     )
     compiling = []
     try:
       for program, *arguments in needed:  # one compiles while Python traces the next one
         compiling.append(_pool(1).submit(program.lower(*arguments).compile))
-      first, *others = (p.result().memory_analysis().temp_size_in_bytes for p in compiling)
+      drawing, *rest = (p.result().memory_analysis().temp_size_in_bytes for p in compiling)
     finally:
       for future in compiling:
         future.cancel()  # after Ctrl-C the process would wait for all of them
     give_back()
     # Images that are read from their files come to each group for its seeds.
     in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2
-    kept = 2 * len(leaders) * in_chunk
+    at_once, in_window = min(workers, calls), _bytes((batch, inputs)) // len(devices)
+    training = at_once * max(rest[:3]) + 2 * len(leaders) * in_chunk
+    evaluating = at_once * max(rest[3:]) + 2 * in_window
     # On a CPU a checkpoint is copied, by Orbax once more, and compressed, beside the state: 3.7 of
     # it in all, as measured.
     copies, of_trial = 4 if jax.default_backend() == 'cpu' else 1, _bytes(state) // width
     # Weights are drawn call by call, and before there is anything to save.
-    temporary = max(first - (copies - 1) * of_trial, min(workers, calls) * max(others))
-    return Memory(copies * of_trial, temporary + kept, len(devices))
+    temporary = max(drawing - (copies - 1) * of_trial, training, evaluating)
+    return Memory(copies * of_trial, temporary, len(devices))
 
   def put(tree, index):
     return jax.device_put(jax.tree.map(lambda x: x[index], tree), where)

@@ -32,6 +32,7 @@ class Programs(NamedTuple):
   measured_step: Callable[..., Any]
   fold: Callable[..., Any]
   window: Callable[..., Any]
+  eval_inputs: Callable[..., Any]
   eval_step: Callable[..., Any]
   sharpness: Callable[..., Any]
 
@@ -107,8 +108,8 @@ def compiled_programs(
     )
     return batch, (index < len(arrays.labels)).astype(jnp.float32)
 
-  def eval_step(state_T, batch, weight, mean):
-    return jax.vmap(lambda state: trial.eval_step(state, batch, mean, weight))(state_T)
+  def eval_step(state_T, inputs, labels, weight):
+    return jax.vmap(lambda state: trial.eval_step(state, inputs, labels, weight))(state_T)
 
   def sharpness(state_T, batch, mean):
     return jax.vmap(lambda state: trial.sharpness(state, batch, mean))(state_T)
@@ -143,6 +144,7 @@ def compiled_programs(
     ),
     fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
     window=compiled(window, (0, None)),
+    eval_inputs=compiled(trial.eval_inputs, (0, 0)),
     eval_step=compiled(eval_step, (0, 0, 0, 0)),
     sharpness=compiled(sharpness, (0, 0, 0)),
   )

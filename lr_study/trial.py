@@ -57,7 +57,8 @@ class Trial(NamedTuple):
   train_step: Callable[..., tuple[State, StepMetrics]]
   measured_step: Callable[..., tuple[State, StepMetrics, jax.Array]]
   fold: Callable[[State], State]
-  eval_step: Callable[[State, Batch, jax.Array, jax.Array], Totals]
+  eval_inputs: Callable[[jax.Array, jax.Array], jax.Array | Layout]
+  eval_step: Callable[[State, jax.Array | Layout, jax.Array, jax.Array], Totals]
   sharpness: Callable[[State, Batch, jax.Array], jax.Array]
   examine: Callable[..., tuple[dict[str, jax.Array], jax.Array, models.Params]]
   fold_every: int
@@ -83,8 +84,10 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     `train_step`, and the norm of what it adds to the weights, by theirs.
   fold(state) -> state: due after every `fold_every` steps of an epoch, and before an
     evaluation. It changes nothing but how dense kernels are written down.
-  eval_step(state, batch, mean, weight) -> totals: no dropout, centre crop; weight (batch,)
-    is 1 for an image that counts and 0 for padding.
+  eval_inputs(images, mean) -> inputs: as `prepare`, but without augmentation and with a centre
+    crop; in blocks of images, which are the leading axis. It hangs on no trial.
+  eval_step(state, inputs, labels, weight) -> totals: no dropout; weight (batch,) is 1 for an image
+    that counts and 0 for padding.
   sharpness(state, batch, mean) -> sharpness: of the loss of one batch, without dropout and
     augmentation; after a fold.
   examine(state, inputs, labels, key, step) -> outputs, logits, gradients: of each layer, in the
@@ -151,22 +154,21 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
   def fold(state):
     return State(*factored.fold(optimizer, state.params, state.opt_state, state.factors))
 
-  def eval_step(state, batch, mean, weight):
-    params = factored.merge(state.params, state.factors)
-
-    def rows_of(images):
-      return models.convolve(model, params, preprocess(images, mean, None))
-
+  def eval_inputs(images, mean):
     # What convolutions leave should stay in a CPU's cache, while a dense layer takes about as long
     # for few images as for many: it reads its kernel.
-    images = len(weight)
-    few = _CONVOLVED if model.matmul and images % _CONVOLVED == 0 else images
-    rows = jax.lax.map(rows_of, batch.images.reshape(-1, few, *batch.images.shape[1:]))
-    logits = models.classify(model, params, rows.reshape(images, -1))
+    few = _CONVOLVED if model.matmul and len(images) % _CONVOLVED == 0 else len(images)
+    blocks = images.reshape(-1, few, *images.shape[1:])
+    return jax.lax.map(lambda x: models.lay_out(model, preprocess(x, mean, None)), blocks)
+
+  def eval_step(state, inputs, labels, weight):
+    params = factored.merge(state.params, state.factors)
+    rows = jax.lax.map(lambda x: models.convolve(model, params, x), inputs)
+    logits = models.classify(model, params, rows.reshape(len(labels), -1))
     # where, not a product: 0 x NaN would be NaN.
-    loss = jnp.where(weight > 0, cross_entropy(logits, batch.labels), 0)
-    hits = jnp.where(weight > 0, correct(logits, batch.labels), 0)
-    return Totals(jnp.sum(loss), hits @ jax.nn.one_hot(batch.labels, classes))
+    loss = jnp.where(weight > 0, cross_entropy(logits, labels), 0)
+    hits = jnp.where(weight > 0, correct(logits, labels), 0)
+    return Totals(jnp.sum(loss), hits @ jax.nn.one_hot(labels, classes))
 
   def sharpness(state, batch, mean):
     inputs = preprocess(batch.images, mean, None)
@@ -191,6 +193,7 @@ def make_trial(config: ConfigDict, classes: int, steps_per_epoch: int) -> Trial:
     train_step=train_step,
     measured_step=measured_step,
     fold=fold,
+    eval_inputs=eval_inputs,
     eval_step=eval_step,
     sharpness=sharpness,
     examine=examine,
