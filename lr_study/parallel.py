@@ -234,7 +234,7 @@ def make_trials(
     of_steps = (state, rate, seed, chunk.arrays_S[0], chunk.order_S[0], mean, 0, 0)
     batch, weight = form(programs.window, chunk.arrays_S[0], 0)
     inputs = form(programs.eval_inputs, batch.images, mean)
-    needed = (  # for the first weights, to train, to evaluate
+    needed = (
       (programs.init, seed),
       (programs.train_steps, *of_steps, 1),
       (programs.measured_step, *of_steps),
@@ -246,7 +246,7 @@ def make_trials(
     try:
       for program, *arguments in needed:  # one compiles while Python traces the next one
         compiling.append(_pool(1).submit(program.lower(*arguments).compile))
-      drawing, *rest = (p.result().memory_analysis().temp_size_in_bytes for p in compiling)
+      temporaries = [p.result().memory_analysis().temp_size_in_bytes for p in compiling]
     finally:
       for future in compiling:
         future.cancel()  # after Ctrl-C the process would wait for all of them
@@ -254,13 +254,15 @@ def make_trials(
     # Images that are read from their files come to each group for its seeds.
     in_chunk = (1 if one_seed else each) * most_steps * batch_size * 3 * trial.image_size**2
     at_once, in_window = min(workers, calls), _bytes((batch, inputs)) // len(devices)
-    training = at_once * max(rest[:3]) + 2 * len(leaders) * in_chunk
-    evaluating = at_once * max(rest[3:]) + 2 * in_window
+    drawing, steps, measured, folding, laying_out, evaluating = temporaries
+    in_training = at_once * max(steps, measured, folding) + 2 * len(leaders) * in_chunk
+    # A window is laid out while the trials evaluate the one before it.
+    in_evaluation = at_once * evaluating + laying_out + 2 * in_window
     # On a CPU a checkpoint is copied, by Orbax once more, and compressed, beside the state: 3.7 of
     # it in all, as measured.
     copies, of_trial = 4 if jax.default_backend() == 'cpu' else 1, _bytes(state) // width
     # Weights are drawn call by call, and before there is anything to save.
-    temporary = max(drawing - (copies - 1) * of_trial, training, evaluating)
+    temporary = max(drawing - (copies - 1) * of_trial, in_training, in_evaluation)
     return Memory(copies * of_trial, temporary, len(devices))
 
   def put(tree, index):
@@ -359,7 +361,7 @@ def _pool(workers: int) -> concurrent.futures.Executor:
 
 
 def _wait_for_all_but_last(steps: list[list[concurrent.futures.Future]]) -> None:
-  """So that the images of two chunks are in memory, and not of all."""
+  """So that the images of two chunks, or of two windows, are in memory, and not of all."""
   for future in steps[-2] if len(steps) > 1 else ():
     future.result()
 

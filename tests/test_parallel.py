@@ -194,21 +194,37 @@ def test_memory_grows_with_the_network(tiny):
   for width in (1 / 16, 1 / 4):
     config.model.width = width
     one = trial.make_trial(config, 10, 60)
-    trials = parallel.make_trials(one, [0, 0, 0], 'vmap', 1, 400)
+    trials = parallel.make_trials(one, [0, 0, 0], 'vmap', 1, 8)
     state = trials.to_host(trials.init(trials.to_devices(np.zeros(3, np.uint32))))
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / 3
     part = feed.Resident(data_set.train, 'vmap')
     order_S = trials.order(trials.to_devices(np.zeros(3, np.uint32)), 0, 60)
     found.append(trials.memory(data_set.mean, next(part.chunks(trials, order_S, 0, 1))))
     assert found[-1].trial == 4 * size  # and what a checkpoint takes
-    init = compiled_programs(one, 'vmap', 1, trials.most_steps, 400, one_seed=True).init
+    init = compiled_programs(one, 'vmap', 1, trials.most_steps, 8, one_seed=True).init
     drawing = init.lower(np.zeros(1, np.uint32)).compile().memory_analysis().temp_size_in_bytes
     assert found[-1].trial + found[-1].call >= size + drawing  # enough where only one fits
-    # Of an evaluation two windows of images, laid out for the first layer.
-    images = jax.ShapeDtypeStruct((400, *data_set.mean.shape), np.uint8)
-    inputs = jax.eval_shape(one.eval_inputs, images, data_set.mean)
-    assert found[-1].call > 2 * sum(4 * x.size for x in jax.tree.leaves(inputs))
-  assert found[1].trial > found[0].trial
+    assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
+  assert found[1].call > found[0].call
+
+
+def test_memory_is_enough_for_an_evaluation(tiny):
+  """Of large windows, two laid out at a time: one is made while trials evaluate the other."""
+  config, data_set = load(tiny)
+  one = trial.make_trial(config, 10, 60)
+  trials = parallel.make_trials(one, [0], 'vmap', 1, 400)
+  seed_T = trials.to_devices(np.zeros(1, np.uint32))
+  part, mean = feed.Resident(data_set.train, 'vmap'), data_set.mean
+  chunk = next(part.chunks(trials, trials.order(seed_T, 0, 60), 0, 1))
+  programs = compiled_programs(one, 'vmap', 1, trials.most_steps, 400, one_seed=True)
+  (batch, weight), state = next(part.windows(trials)), trials.init(seed_T)[0]
+  inputs = programs.eval_inputs(batch.images, mean)
+  laying_out = programs.eval_inputs.lower(batch.images, mean)
+  evaluating = programs.eval_step.lower(state, inputs, batch.labels, weight)
+  needed = [lowered.compile().memory_analysis() for lowered in (laying_out, evaluating)]
+  temporary = sum(of_program.temp_size_in_bytes for of_program in needed)
+  kept = sum(x.nbytes for x in jax.tree.leaves((inputs, batch)))
+  assert trials.memory(mean, chunk).call >= temporary + 2 * kept
 
 
 @pytest.mark.parametrize('how', parallel.HOW)
