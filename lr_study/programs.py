@@ -54,8 +54,8 @@ def compiled_programs(
   def of_seed(seed_T):
     return seed_T[0] if one_seed else seed_T
 
-  def init(seed_T):
-    return jax.vmap(lambda seed: trial.init(keys_of(seed)[0]))(seed_T)
+  def init(vmap, seed_T):
+    return vmap(lambda seed: trial.init(keys_of(seed)[0]))(seed_T)
 
   def order(seed_T, epoch, images):
     def permutation(seed):
@@ -63,7 +63,7 @@ def compiled_programs(
 
     return by_seed(permutation, 0)(of_seed(seed_T))
 
-  def of_trials(function, state_T, rate_T, seed_T, arrays, order_S, mean, place, step):
+  def of_trials(vmap, function, state_T, rate_T, seed_T, arrays, order_S, mean, place, step):
     """What a trial's `train_step` or `measured_step` gives, of the order's step `place`."""
 
     def of_seed_alone(seed, order):
@@ -74,30 +74,30 @@ def compiled_programs(
     # Made once for all trials of a seed.
     shared = by_seed(of_seed_alone, 0)(of_seed(seed_T), order_S)
     axes = (0, 0, None if one_seed else 0)
-    return jax.vmap(lambda state, rate, of: function(state, rate, *of, step), axes)(
+    return vmap(lambda state, rate, of: function(state, rate, *of, step), axes)(
       state_T, rate_T, shared
     )
 
-  def train_steps(state_T, rate_T, seed_T, arrays, order_S, mean, place, step, count):
+  def train_steps(vmap, state_T, rate_T, seed_T, arrays, order_S, mean, place, step, count):
     def take(k, state_T):
       of_step = arrays, order_S, mean, place + k, step + k
-      return of_trials(trial.train_step, state_T, rate_T, seed_T, *of_step)
+      return of_trials(vmap, trial.train_step, state_T, rate_T, seed_T, *of_step)
 
     if most_steps == 1:
       state_T, row_T = take(0, state_T)
-      return state_T, jax.tree.map(lambda x: x[:, None], row_T)
+      return state_T, jax.tree.map(lambda x: x[..., None], row_T)
 
     def take_and_note(k, carry):
       state_T, rows_T = carry
       state_T, row_T = take(k, state_T)
-      return state_T, jax.tree.map(lambda rows, row: rows.at[:, k].set(row), rows_T, row_T)
+      return state_T, jax.tree.map(lambda rows, row: rows.at[..., k].set(row), rows_T, row_T)
 
-    rows_T = StepMetrics(*[jnp.zeros((len(rate_T), most_steps))] * len(StepMetrics._fields))
+    rows_T = StepMetrics(*[jnp.zeros((*rate_T.shape, most_steps))] * len(StepMetrics._fields))
     return jax.lax.fori_loop(0, count, take_and_note, (state_T, rows_T))
 
-  def measured_step(state_T, rate_T, *of_step):
-    state_T, row_T, ratio_T = of_trials(trial.measured_step, state_T, rate_T, *of_step)
-    return state_T, jax.tree.map(lambda x: x[:, None], row_T), ratio_T
+  def measured_step(vmap, state_T, rate_T, *of_step):
+    state_T, row_T, ratio_T = of_trials(vmap, trial.measured_step, state_T, rate_T, *of_step)
+    return state_T, jax.tree.map(lambda x: x[..., None], row_T), ratio_T
 
   def window(arrays, start):
     # The last one may hang over the end: those indices are clipped and weigh nothing.
@@ -108,11 +108,14 @@ def compiled_programs(
     )
     return batch, (index < len(arrays.labels)).astype(jnp.float32)
 
-  def eval_step(state_T, inputs, labels, weight):
-    return jax.vmap(lambda state: trial.eval_step(state, inputs, labels, weight))(state_T)
+  def fold(vmap, state_T):
+    return vmap(trial.fold)(state_T)
 
-  def sharpness(state_T, batch, mean):
-    return jax.vmap(lambda state: trial.sharpness(state, batch, mean))(state_T)
+  def eval_step(vmap, state_T, inputs, labels, weight):
+    return vmap(lambda state: trial.eval_step(state, inputs, labels, weight))(state_T)
+
+  def sharpness(vmap, state_T, batch, mean):
+    return vmap(lambda state: trial.sharpness(state, batch, mean))(state_T)
 
   def compiled(function, in_axes, donates=False, options=None, static=()):
     donated = 0 if donates else ()
@@ -136,18 +139,38 @@ def compiled_programs(
   in_place = {'xla_cpu_copy_insertion_use_region_analysis': True} if cpu else None
   return Programs(
     # Run once, or once an epoch: their random numbers take 10 s to compile, optimised.
-    init=compiled(init, (0,), options=quick),
+    init=compiled(_over_trials(init), (0,), options=quick),
     order=compiled(order, (0, None, None), options=quick, static=2),
-    measured_step=compiled(measured_step, (*(0,) * 6, None, None), donates=True, options=quick),
-    train_steps=compiled(
-      train_steps, (*(0,) * 6, None, None, None), donates=True, options=in_place
+    measured_step=compiled(
+      _over_trials(measured_step, 2), (*(0,) * 6, None, None), donates=True, options=quick
     ),
-    fold=compiled(jax.vmap(trial.fold), (0,), donates=True),
+    train_steps=compiled(
+      _over_trials(train_steps, 2), (*(0,) * 6, None, None, None), donates=True, options=in_place
+    ),
+    fold=compiled(_over_trials(fold), (0,), donates=True),
     window=compiled(window, (0, None)),
     eval_inputs=compiled(trial.eval_inputs, (0, 0)),
-    eval_step=compiled(eval_step, (0, 0, 0, 0)),
-    sharpness=compiled(sharpness, (0, 0, 0)),
+    eval_step=compiled(_over_trials(eval_step), (0, 0, 0, 0)),
+    sharpness=compiled(_over_trials(sharpness), (0, 0, 0)),
   )
+
+
+def _over_trials(function: Callable[..., Any], trees: int = 1) -> Callable[..., Any]:
+  """`function(vmap, ...)` without its first argument, which is `jax.vmap`.
+
+  But where its next `trees` arguments hold a single trial, of which a call is on a CPU, they come
+  without the trial axis, and `vmap` does nothing: that is traced in less time, and is as fast.
+  """
+
+  def of_any(*arguments):
+    if len(jax.tree.leaves(arguments[0])[0]) > 1:
+      return function(jax.vmap, *arguments)
+    of_one = jax.tree.map(lambda x: x.squeeze(0), arguments[:trees])
+    found = function(lambda of_trial, axes=0: of_trial, *of_one, *arguments[trees:])
+    return jax.tree.map(lambda x: jnp.expand_dims(x, 0), found)
+
+  of_any.__name__ = function.__name__  # in profiles
+  return of_any
 
 
 def devices_of(how: str) -> list[jax.Device]:
