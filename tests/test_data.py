@@ -128,7 +128,8 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     images.decode(encoded(quadrants(), 'PNG'))
 
 
-def test_threads_give_results_in_order_and_stop_at_the_first_error():
+@pytest.mark.parametrize('error', [ValueError, SystemExit])
+def test_threads_give_results_in_order_and_stop_at_the_first_error(error):
   assert images.in_threads(lambda x: x * x, range(1001)) == [x * x for x in range(1001)]
   assert images.in_threads(str, []) == []
   tried = []
@@ -137,9 +138,9 @@ def test_threads_give_results_in_order_and_stop_at_the_first_error():
     tried.append(x)
     time.sleep(0.001)
     if x in (1, 2, 5):
-      raise ValueError(x)
+      raise error(x)
 
-  with pytest.raises(ValueError, match=r'^1$'):
+  with pytest.raises(error, match=r'^1$'):
     images.in_threads(fails, range(100 * os.cpu_count()))
   assert len(tried) < 50 * os.cpu_count()
 

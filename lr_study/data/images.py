@@ -1,11 +1,12 @@
 """Image files of any kind to upright RGB squares."""
 
+import collections
 import contextlib
 import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
 from typing import Any
 
@@ -22,25 +23,38 @@ _SCANS = 100
 # Images of more pixels are decoded one at a time: in each of many threads they would fill memory.
 _LARGE = 2**25
 _one_large = threading.Lock()
-# Items that a thread takes: to hand over each alone takes a fifth of reading a small image; and
-# Ctrl-C waits for so many large ones.
-_AT_ONCE = 4
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-  """The function of each item, in order; Pillow releases the interpreter's lock in its loops.
+  """The function of each item, in order, or the error of the first one that has one.
 
-  A thread a core: more of them take the lock from each other.
+  A thread a core: Pillow releases the interpreter's lock in its loops, and more threads would
+  take it from each other.
   """
-  parts = [items[first : first + _AT_ONCE] for first in range(0, len(items), _AT_ONCE)]
+  found, failed, left = [None] * len(items), {}, iter(range(len(items)))
 
-  def of_part(part):
-    return [function(item) for item in part]
+  def stop():
+    collections.deque(left, 0)  # nothing is left to take
+
+  def take():
+    # From one iterator: to hand over each alone takes a fifth of reading a small image.
+    for k in left:
+      try:
+        found[k] = function(items[k])
+      except BaseException as error:
+        failed[k] = error
+        stop()
 
   with warnings.catch_warnings():  # here, because it is not safe in a thread
     warnings.simplefilter('ignore')  # Pillow warns of odd metadata, which does no harm
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-      return [found for part in pool.map(of_part, parts) for found in part]
+      try:
+        wait([pool.submit(take) for _ in range(os.cpu_count() or 1)])
+      finally:
+        stop()  # after Ctrl-C too
+  if failed:
+    raise failed[min(failed)]
+  return found
 
 
 def decode(encoded: bytes) -> Image.Image:
