@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 
-import grain
 import numpy as np
 
 from lr_study.data import images
@@ -52,6 +51,8 @@ class Stored:
 
 def read(pixels: Stored, indices: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
   """`pixels[index]` for each index in turn, read ahead in threads."""
+  import grain  # noqa: PLC0415 - a tenth of all imports, and images in memory need it not
+
   if not len(indices):
     return iter(())
   # Pillow warns of odd metadata, which does no harm; not in the threads, where it is not safe.
