@@ -215,7 +215,8 @@ def make_trials(
   def eval_steps(state_T, windows, mean):
     steps = []
     for batch, weight in windows:
-      inputs = programs.eval_inputs(batch.images, mean)  # once for all trials
+      # Once for all trials. They evaluate the window before it while this waits.
+      inputs = jax.block_until_ready(programs.eval_inputs(batch.images, mean))
       of_window = inputs, batch.labels, weight
       steps.append([pool.submit(eval_of_call, state, *of_window) for state in state_T])
       _wait_for_all_but_last(steps)

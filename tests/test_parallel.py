@@ -265,6 +265,23 @@ def test_devices_of_a_cpu_share_its_memory(monkeypatch):
   assert max(plan.waves(trials, None, None, 33, 1, limit=400)) == 0
 
 
+def test_an_estimate_counts_once_what_all_trials_share(tiny, capsys, monkeypatch):
+  """Of an evaluation: the images as all take them, then five trials, two at a time."""
+  tiny.trials_per_call, tiny.eval_batch_size = 1, 10
+  config, data_set = load(tiny)
+  trials = tuple(planned([1e-4] * 5, range(5), 2))
+  study = training.prepare(config, data_set)._replace(trials=trials)
+  # A step to warm up, four steps, a fold, what all share, and that with two trials.
+  seconds = iter((0.25, 0.4, 0.02 * study.trial.fold_every, 1.0, 3.0))
+  monkeypatch.setattr(plan, '_timed', lambda function, *of: (function(*of), next(seconds)))
+  monkeypatch.setattr(parallel, 'calls_at_once', lambda how: 2)
+  assert (study.steps_per_epoch, len(study.validation.labels)) == (60, 20)
+  plan.announce(study, training.run_together(study, np.arange(5)), 2)
+  # Two epochs of 60 steps, and of two windows.
+  in_all = round(2 * (60 * (0.1 + 0.02) + 2 * (1 + 3 * 2)))
+  assert f'2 epochs of 60 steps, 120 ms a step: about {in_all} s' in capsys.readouterr().out
+
+
 def test_the_loop_of_steps_copies_no_weights(tiny):
   """What a step reads and writes, XLA copies first unless it is told to look closer."""
   tiny.model.dense = 'factored'
