@@ -31,6 +31,7 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
   A thread a core: Pillow releases the interpreter's lock in its loops, and more threads would
   take it from each other.
   """
+  threads = os.cpu_count() or 1
   found, failed, left = [None] * len(items), {}, iter(range(len(items)))
 
   def stop():
@@ -47,9 +48,9 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
 
   with warnings.catch_warnings():  # here, because it is not safe in a thread
     warnings.simplefilter('ignore')  # Pillow warns of odd metadata, which does no harm
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
       try:
-        wait([pool.submit(take) for _ in range(os.cpu_count() or 1)])
+        wait([pool.submit(take) for _ in range(threads)])
       finally:
         stop()  # after Ctrl-C too
   if failed:
