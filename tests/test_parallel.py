@@ -205,6 +205,7 @@ def test_memory_grows_with_the_network(tiny):
     drawing = init.lower(np.zeros(1, np.uint32)).compile().memory_analysis().temp_size_in_bytes
     assert found[-1].trial + found[-1].call >= size + drawing  # enough where only one fits
     assert found[-1].call > 8 * 67 * 67 * 3 * 4  # at least an evaluation's images as floats
+  assert found[1].trial > found[0].trial
   assert found[1].call > found[0].call
 
 
