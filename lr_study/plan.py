@@ -77,25 +77,26 @@ def announce(sweep: Sweep, running: Running, epochs: float) -> None:
     chunks = train.chunks(trials, order_S, 0, count)
     return trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 0)[0]
 
-  def evaluated(some_T):
-    return trials.eval_steps(some_T, itertools.islice(sweep.validation.windows(trials), 1), mean)
+  def first_window():
+    return list(itertools.islice(sweep.validation.windows(trials), 1))
 
   # Once to warm up: where a study goes on nothing is compiled yet.
   state_T, seconds = _timed(steps, trials.init(seed_T), 1)
-  state_T = trials.fold(state_T)
-  evaluated(state_T[:1])
+  state_T, window = trials.fold(state_T), first_window()
+  trials.eval_steps(state_T[:1], window, mean)
   most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
   count = int(np.clip(1 / seconds, 1, most))  # about a second
   state_T, seconds = _timed(steps, state_T, count)
   state_T, fold_seconds = _timed(trials.fold, state_T)
   # Of an evaluation what all trials share, and what runs at once: all would take as many steps do.
   at_once = parallel.calls_at_once(sweep.config.parallel)
-  _, shared_seconds = _timed(evaluated, [])
-  _, eval_seconds = _timed(evaluated, state_T[:at_once])
+  _, read_seconds = _timed(first_window)
+  _, shared_seconds = _timed(trials.eval_steps, [], window, mean)
+  _, eval_seconds = _timed(trials.eval_steps, state_T[:at_once], window, mean)
   step_seconds = seconds / count + fold_seconds / sweep.trial.fold_every
   own_seconds = max(0, eval_seconds - shared_seconds) * math.ceil(len(state_T) / at_once)
   windows = math.ceil(len(sweep.validation.labels) / trials.eval_batch)
-  eval_seconds = windows * (shared_seconds + own_seconds)
+  eval_seconds = windows * (read_seconds + shared_seconds + own_seconds)
   seconds = epochs * (sweep.steps_per_epoch * step_seconds + eval_seconds)
   note(
     f'{sweep.epochs} epochs of {sweep.steps_per_epoch} steps, '

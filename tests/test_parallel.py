@@ -272,14 +272,14 @@ def test_an_estimate_counts_once_what_all_trials_share(tiny, capsys, monkeypatch
   config, data_set = load(tiny)
   trials = tuple(planned([1e-4] * 5, range(5), 2))
   study = training.prepare(config, data_set)._replace(trials=trials)
-  # A step to warm up, four steps, a fold, what all share, and that with two trials.
-  seconds = iter((0.25, 0.4, 0.02 * study.trial.fold_every, 1.0, 3.0))
+  # A step to warm up, four steps, a fold, a window read, what all share, and that with two trials.
+  seconds = iter((0.25, 0.4, 0.02 * study.trial.fold_every, 4.0, 1.0, 3.0))
   monkeypatch.setattr(plan, '_timed', lambda function, *of: (function(*of), next(seconds)))
   monkeypatch.setattr(parallel, 'calls_at_once', lambda how: 2)
   assert (study.steps_per_epoch, len(study.validation.labels)) == (60, 20)
   plan.announce(study, training.run_together(study, np.arange(5)), 2)
   # Two epochs of 60 steps, and of two windows.
-  in_all = round(2 * (60 * (0.1 + 0.02) + 2 * (1 + 3 * 2)))
+  in_all = round(2 * (60 * (0.1 + 0.02) + 2 * (4 + 1 + 3 * 2)))
   assert f'2 epochs of 60 steps, 120 ms a step: about {in_all} s' in capsys.readouterr().out
 
 
