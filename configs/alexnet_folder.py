@@ -1,4 +1,4 @@
-"""The study on a folder of your own images, one sub-folder a class, small enough for a CPU.
+"""The study on a folder of your own images, one sub-folder per class, small enough for a CPU.
 
   python scripts/sweep.py --config configs/alexnet_folder.py --config.data.dir=PATH
   python scripts/sweep.py --config configs/alexnet_folder.py:full --config.data.dir=PATH
@@ -13,7 +13,7 @@ from configs import alexnet_letters
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  """The quick study on a folder, with as many epochs as were published."""
+  """The quick study on a folder, for as many epochs as were published."""
   if variant not in ('', 'full'):
     raise ValueError(f'there is no variant {variant!r} of this config, only full')
   config = alexnet_letters.get_config('' if variant else 'quick')

@@ -6,8 +6,8 @@ What differs: local response normalisation, grouped convolutions and a ReLU head
 with the rate inside the velocity; weight decay of a hundredth of the rate, so that a sweep of
 the rate sweeps the decay too; biases at twice the rate and without decay; random 227-pixel
 crops; the same order of the images every epoch. DIGITS also mirrors at random by default, which
-is wrong for letters: --config.input.mirror=True brings it back. DIGITS's drops come after 33 % of
-all steps each, a tenth of an epoch before the round epochs.
+is wrong for letters; --config.input.mirror=True brings it back. DIGITS drops the rate after each
+33 % of all steps, a tenth of an epoch before the round epochs.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +21,9 @@ def get_config() -> ConfigDict:
   config.input.crop = 227
   config.input.bgr = True
   config.data.reshuffle = False
-  config.model.preset = 'digits_caffe'
+  config.model = {'name': 'digits_caffe', 'dropout': 0.5}
   config.schedule.every_epochs = 9.9
+  config.optimizer = {'name': 'caffe_sgd'}
   config.optimizer.momentum = 0.9
   config.optimizer.rate_in_velocity = True
   config.optimizer.weight_decay = 0.01

@@ -5,24 +5,79 @@ import gc
 # Hardly anything of a module is garbage: to search while they are imported is a sixth of that time.
 gc.disable()
 
+import ast
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import tuple_parser
 
 from lr_study import config as configs
 from lr_study import formats, processes
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.interrupt import Stopped
+from lr_study.progress import note
 
 gc.freeze()
 gc.enable()
 
+
+class _ConfigParser(flags.ArgumentParser):
+  """Loads a config and gives it all its fields, so that flags can override any of them."""
+
+  config: ConfigDict | None = None
+  notes: Sequence[str] = ()  # what the user is told of it
+
+  def __init__(self, inner: flags.ArgumentParser):
+    self._inner = inner
+
+  def parse(self, path: str) -> Any:
+    loaded = self._inner.parse(path)
+    if isinstance(loaded, ConfigDict):
+      self.notes = configs.complete(loaded, _overrides())
+      self.config = loaded
+    return loaded
+
+
+class _LiteralParser(flags.ArgumentParser):
+  """Parses an override of a field that is None: a number or a tuple, else a text."""
+
+  def parse(self, argument: str) -> Any:
+    try:
+      return ast.literal_eval(argument)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+      return argument
+
+
+class _TupleParser(tuple_parser.TupleParser):
+  """Parses an override of a tuple: numbers, or names between commas that need no quotes."""
+
+  def parse(self, argument: Any) -> tuple[Any, ...]:
+    try:
+      values = super().parse(argument)
+    except ValueError:  # names that are no words, as `my_metrics.py:margin,top5`
+      values = (argument,)
+    return tuple(argument.split(',')) if values == (argument,) else values
+
+
+_SECTIONS = [f'config.{section}' for section in configs.SECTIONS]
+_ARGV: list[str] = []  # what was typed, with `--config.search.name=bisect` for `--config.search=`
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='The study: a file of configs/, as configs/alexnet_letters.py:quick.'
+  'config',
+  help_string='The study: a file of configs/, such as configs/alexnet_letters.py:quick.',
+  sys_argv=_ARGV,
+)
+_PARSER = flags.FLAGS['config'].parser = _ConfigParser(flags.FLAGS['config'].parser)
+config_flags.register_flag_parser_for_type(type(None), _LiteralParser())
+config_flags.register_flag_parser_for_type(tuple, _TupleParser())
+_AXIS = flags.DEFINE_multi_string(
+  'axis',
+  [],
+  'NAME=V1,V2,...: try each rate with each of these numbers, as optimizer.weight_decay=0,1e-4.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Be one process of several, under Slurm, Open MPI, Kubernetes or on TPUs.'
@@ -64,8 +119,8 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
         )
       if is_out_of_memory(error):
         _fail(
-          f'out of memory: {_one_line(error)}; lower memory_gb (more waves), trials_per_call or '
-          'eval_batch_size, and start anew with --overwrite',
+          f'out of memory: {_one_line(error)}; lower memory_gb (more waves), batch_size or '
+          'eval_batch_size, and start again with --overwrite',
           status=1,
         )
       raise
@@ -80,12 +135,18 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
 
 
 def study_config() -> tuple[ConfigDict, str]:
-  """The config of --config with its overrides, and its name: `alexnet_letters_quick`, say."""
+  """The config of --config with overrides and axes, and its name, as `alexnet_letters_quick`."""
   if _CONFIG.value is None:
     raise StudyError('no --config; try --config configs/alexnet_letters.py:quick')
   path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
   if not isinstance(_CONFIG.value, ConfigDict):
     raise StudyError(f'--config {path}: get_config() must return an ml_collections.ConfigDict')
+  for line in _PARSER.notes:
+    note(line)
+  if _AXIS.value:
+    axes = configs.flatten(_CONFIG.value.axes) | _axes(_AXIS.value)
+    with _CONFIG.value.unlocked():
+      _CONFIG.value.axes = ConfigDict(axes, allow_dotted_keys=True)
   return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
 
 
@@ -97,25 +158,71 @@ def process() -> processes.Process:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  for flag, value in zip(argv, [*argv[1:], ''], strict=True):
+  _ARGV[:] = _with_names(argv)
+  for flag, value in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
     if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
       _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
-  names = [flag.partition('=')[0].lstrip('-') for flag in argv if flag.startswith('-')]
+  names = [flag.partition('=')[0].lstrip('-') for flag in _ARGV if flag.startswith('-')]
   overrides = [n.removeprefix('config.') for n in names if n.startswith('config.')]
   for name in overrides:
     if overrides.count(name) > 1:  # absl would join the values of a tuple
       _fail(f'--config.{name} is given twice')
   try:
-    return flags.FLAGS(list(argv))
-  except flags.Error as error:
+    return flags.FLAGS(list(_ARGV))
+  except (StudyError, flags.Error) as error:
     _fail(_one_line(error))
   except Exception as error:  # a config is a program: it can fail in any way
     # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
-    unknown = [name for name in overrides if name not in configs.FIELDS]
+    known = configs.flatten(_PARSER.config) if _PARSER.config else {}
+    unknown = [name for name in overrides if name not in known]
     if unknown and 'Traceback' not in str(error):
-      _fail(f'config.{unknown[0]}: no such field{configs.nearest(unknown[0])}')
+      _fail(configs.no_such_field(unknown[0], _PARSER.config))
     _fail(f'--config: {_one_line(error)}')
+
+
+def _axes(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+  """The values of each --axis NAME=V1,V2,... by its name."""
+  axes = {}
+  for text in texts:
+    name, _, values = text.partition('=')
+    if name in axes:
+      raise StudyError(f'--axis {name} is given twice')
+    try:
+      axes[name] = tuple(map(_number, values.split(',')))
+    except ValueError as error:
+      raise StudyError(f'--axis {text}: give NAME=V1,V2,..., the values as numbers') from error
+  return axes
+
+
+def _number(text: str) -> float:
+  try:
+    return int(text)
+  except ValueError:
+    return float(text)
+
+
+def _with_names(argv: Sequence[str]) -> list[str]:
+  """`--config.search=bisect` as `--config.search.name=bisect`, likewise for the other sections."""
+  found = []
+  for flag, after in zip(argv, [*argv[1:], ''], strict=True):
+    name, sign, value = flag.partition('=')
+    is_section = name.startswith('-') and name.lstrip('-') in _SECTIONS
+    if is_section and not (value if sign else after).startswith('{'):
+      name += '.name'
+    found.append(name + sign + value)
+  return found
+
+
+def _overrides() -> dict[str, str]:
+  """What the command line sets, as text, by dotted names."""
+  argv = flags.FLAGS.read_flags_from_files(_ARGV, force_gnu=False)
+  found = {}
+  for flag, after in zip(argv, [*argv[1:], ''], strict=True):
+    name, sign, value = flag.partition('=')
+    if name.startswith(('-config.', '--config.')):
+      found[name.partition('.')[2]] = value if sign else after
+  return found
 
 
 def _one_line(error: Exception) -> str:

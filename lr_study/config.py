@@ -1,199 +1,158 @@
-"""What a config must hold: each field's type and range, checked before anything is done."""
+"""Configs: what every study has, and sections that each name a plug and hold its arguments."""
 
-import difflib
-import errno
-import itertools
-import math
-import numbers
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import contextlib
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import RequiredValueError
 
-from lr_study import parallel, schedule
-from lr_study.data import RESIZE_MODES, SOURCES, SPLITS
+from lr_study import plugs
 from lr_study.errors import StudyError
-from lr_study.network import model
-from lr_study.search import strategies as search
+from lr_study.plugs import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, REQUIRED, Limit, one_of
 
-_LONGEST = 200  # characters of a wrong value that are shown
-
-# field -> (type, a test of its value, what the test asks for); the configs say what it is for
-Check = tuple[type, Callable[[Any], bool], str]
-
-
-def _one_of(names) -> Check:
-  return str, lambda name: name in names, f'one of {", ".join(names)}'
-
-
-def _can_be_path(text: str) -> bool:
-  """False for ~ of no user, too long a name, a null byte or half a character."""
-  try:
-    os.stat(Path(text).expanduser().absolute())
-  except OSError as error:
-    return error.errno != errno.ENAMETOOLONG  # whether it is there, its reader says
-  except (RuntimeError, ValueError):
-    return False
-  return True
-
-
-_PATH = (str, _can_be_path, 'a path that this system can have')
-_SWITCH = (bool, lambda _: True, 'True or False')
-_COUNT = (int, lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1')
-_COUNT_OR_0 = (int, lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2^31 - 1')
-_POSITIVE = (float, lambda x: x > 0, 'a number above 0')
-_AT_LEAST_0 = (float, lambda x: x >= 0, 'a number from 0 up')
-_BELOW_1 = (float, lambda x: 0 <= x < 1, 'a number from 0 to below 1')
-_FACTOR = (float, lambda x: 0 < x <= 1, 'a number above 0, at most 1')
-
-FIELDS: dict[str, Check] = {
-  'learning_rates': (
-    tuple,
-    lambda rates: rates and all(_is_number(r) and 1e-37 < r < 1e38 for r in rates),
-    'one or more numbers above 0 that float32 can hold',
-  ),
-  'seeds': (
-    tuple,
-    lambda seeds: seeds and all(type(s) is int and 0 <= s < 2**32 for s in seeds),
-    'one or more whole numbers from 0 to 2^32 - 1',
-  ),
-  'epochs': (int, lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
-  'batch_size': _COUNT,
-  'batch_sizes': (
-    tuple,
-    lambda sizes: all(type(n) is int and 1 <= n < 2**31 for n in sizes),
-    'whole numbers from 1 to 2^31 - 1',
-  ),
-  'schedules': (
-    tuple,
-    lambda names: all(isinstance(n, str) and n in schedule.SCHEDULES for n in names),
-    f'some of {", ".join(schedule.SCHEDULES)}',
-  ),
-  'equal': _one_of(('epochs', 'steps')),
-  'image_size': (int, lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
-  'parallel': _one_of(parallel.HOW),
-  'trials_per_call': _COUNT_OR_0,
-  'memory_gb': _AT_LEAST_0,
-  'eval_batch_size': _COUNT,
-  'log_every_steps': _COUNT,
-  'checkpoint_minutes': _POSITIVE,
-  'checkpoint_steps': _COUNT_OR_0,
-  'search.name': _one_of(tuple(search.STRATEGIES)),
-  'search.epochs': _COUNT,
-  'search.factor': (float, lambda x: x > 1.01, 'a number above 1.01'),
-  'search.keep': (int, lambda n: 2 <= n < 2**31, 'a whole number from 2 up'),
-  'search.trials': _COUNT,
-  'sharpness_images': _COUNT_OR_0,
-  'data.name': (str, bool, f'{", ".join(SOURCES)} or the name of a TFDS set'),
-  'data.dir': _PATH,
-  'data.validation_dir': _PATH,
-  'data.classes': (
-    tuple,
-    lambda names: all(isinstance(n, str) and n for n in names),
-    'names of classes',
-  ),
-  'data.per_class': (int, lambda n: n == 0 or n >= 2, '0 (all) or a whole number from 2 up'),
-  'data.train_fraction': (float, lambda x: 0 < x < 1, 'a number between 0 and 1'),
-  'data.split': _one_of(SPLITS),
-  'data.test_fraction': _BELOW_1,
-  'data.seed': _COUNT_OR_0,
-  'data.resize': _one_of(RESIZE_MODES),
-  'data.reshuffle': _SWITCH,
-  'data.resident': _SWITCH,
-  'data.skip_unreadable': _SWITCH,
-  'data.cache_dir': _PATH,
-  'input.subtract': _one_of(('image', 'pixel', 'none')),
-  'input.scale': _POSITIVE,
-  'input.crop': _COUNT_OR_0,
-  'input.mirror': _SWITCH,
-  'input.bgr': _SWITCH,
-  'input.grey': _SWITCH,
-  'input.size': (int, lambda n: 0 <= n <= 65536, 'a whole number from 0 to 65536'),
-  'input.standardise': _SWITCH,
-  'input.rotation': (float, lambda x: 0 <= x <= 180, 'degrees from 0 to 180'),
-  'input.shift': _BELOW_1,
-  'input.zoom': _AT_LEAST_0,
-  'input.stretch': _AT_LEAST_0,
-  'input.shear': _AT_LEAST_0,
-  'input.brightness': _AT_LEAST_0,
-  'input.contrast': _AT_LEAST_0,
-  'input.invert': _SWITCH,
-  'input.noise': _AT_LEAST_0,
-  'model.preset': _one_of(model.NETWORKS),
-  'model.width': _POSITIVE,
-  'model.dropout': _BELOW_1,
-  'model.convolution': _one_of(('auto', 'grouped', 'matmul')),
-  'model.dense': _one_of(('auto', 'plain', 'factored')),
-  'schedule.name': _one_of(tuple(schedule.SCHEDULES)),
-  'schedule.every_epochs': _POSITIVE,
-  'schedule.factor': _FACTOR,
-  'schedule.from_epochs': (
-    tuple,
-    lambda epochs: all(type(e) is int and e >= 2 for e in epochs) and _rises(epochs),
-    'epochs in rising order, from 2 on',
-  ),
-  'schedule.heights': (
-    tuple,
-    lambda h: all(_is_number(x) and x > 0 for x in h),
-    'numbers above 0',
-  ),
-  'schedule.warmup_epochs': _AT_LEAST_0,
-  'schedule.start_height': _FACTOR,
-  'optimizer.momentum': _BELOW_1,
-  'optimizer.rate_in_velocity': _SWITCH,
-  'optimizer.weight_decay': _AT_LEAST_0,
-  'optimizer.decay_per_rate': _SWITCH,
-  'optimizer.bias_rate': _AT_LEAST_0,
-  'optimizer.bias_decay': _AT_LEAST_0,
+# section -> the plug that it names where a config does not say
+SECTIONS = {
+  'model': 'digits_tensorflow',
+  'optimizer': 'sgd',
+  'schedule': 'step_decay',
+  'loss': 'cross_entropy',
+  'input': 'images',
+  'data': 'tombstone_letters',
+  'search': 'grid',
 }
 
 
+class _Field(NamedTuple):
+  default: Any
+  kind: Any  # as plugs.convert takes it
+  limit: Limit | None = None
+
+
+# Fields that belong to no plug; configs/alexnet_letters.py says what they are for.
+_FIELDS = {
+  'learning_rates': _Field(
+    REQUIRED,
+    tuple[float, ...],
+    (
+      lambda rates: rates and all(1e-37 < rate < 1e38 for rate in rates),
+      'one or more numbers above 0 that float32 can hold',
+    ),
+  ),
+  'seeds': _Field(
+    (0,),
+    tuple[int, ...],
+    (
+      lambda seeds: seeds and all(0 <= seed < 2**32 for seed in seeds),
+      'one or more whole numbers from 0 to 2^32 - 1',
+    ),
+  ),
+  'epochs': _Field(30, int, (lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000')),
+  'batch_size': _Field(1, int, COUNT),
+  'batch_sizes': _Field(
+    (),
+    tuple[int, ...],
+    (lambda sizes: all(1 <= n < 2**31 for n in sizes), 'whole numbers from 1 to 2^31 - 1'),
+  ),
+  'schedules': _Field((), tuple[str, ...]),
+  'equal': _Field('epochs', str, one_of(('epochs', 'steps'))),
+  'image_size': _Field(256, int, (lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536')),
+  'dtype': _Field('float32', str, one_of(('float32', 'bfloat16'))),
+  'parallel': _Field('auto', str, one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads'))),
+  'accelerate': _Field('auto', str, one_of(('auto', 'off'))),
+  'memory_gb': _Field(0.0, float, AT_LEAST_0),
+  'eval_batch_size': _Field(50, int, COUNT),
+  'log_every_steps': _Field(100, int, COUNT),
+  'checkpoint_minutes': _Field(10.0, float, POSITIVE),
+  'checkpoint_steps': _Field(0, int, COUNT_OR_0),
+  'sharpness_images': _Field(0, int, COUNT_OR_0),
+  'metrics': _Field(('balanced_accuracy',), tuple[str, ...]),
+}
+_VERDICT = {
+  'measure': _Field('', str),
+  'epoch': _Field('last', str, one_of(('last', 'best'))),
+}
+_SWEPT = ('optimizer', 'schedule', 'loss')  # sections whose numbers can be axes
+
+
 def check(config: ConfigDict) -> ConfigDict:
-  """Checks every field and what they ask of one another.
+  """Checks every field, and what fields ask of one another.
+
+  What needs the data, such as whether images are large enough for the network, is for the functions
+  that the config names.
 
   Returns:
-    A copy, locked, with floats where numbers need not be whole, fit to be run and saved.
+    A copy with defaults for all that is not there, locked, with floats where numbers need not be
+    whole, fit to be run and saved.
 
   Raises:
     StudyError: naming the first field that is missing, unknown or out of range.
   """
-  config = config.copy_and_resolve_references()
-  config.unlock()
-  if isinstance(config.get('data'), ConfigDict):
-    config.data.classes = _split_commas(config.data.get('classes', ()))
-  config.schedules = _split_commas(config.get('schedules', ()))
-  _check_names(config)
-  for name, (kind, test, asks) in FIELDS.items():
-    value = _value(config, name)
-    if kind is float and _is_number(value):
-      value = float(value)
-      with config.ignore_type():  # where a NumPy number or a fraction was
-        config.update_from_flattened_dict({name: value})
-    if type(value) is not kind or (kind is float and not math.isfinite(value)) or not test(value):
-      raise StudyError(f'{name} is {_shown(value)}; it must be {asks}')
-  config.learning_rates = tuple(map(float, config.learning_rates))
-  config.schedule.heights = tuple(map(float, config.schedule.heights))
-  for name in ('learning_rates', 'seeds', 'batch_sizes', 'schedules', 'data.classes'):
-    _check_unique(name, _value(config, name))
-  if len(config.schedule.from_epochs) != len(config.schedule.heights):
-    raise StudyError(
-      f'schedule.from_epochs has {len(config.schedule.from_epochs)} entries and '
-      f'schedule.heights {len(config.schedule.heights)}; give one height an epoch'
-    )
-  if config.epochs / config.schedule.every_epochs > 1000:
-    raise StudyError(
-      f'schedule.every_epochs is {config.schedule.every_epochs}; with {config.epochs} epochs that '
-      'is more than 1000 drops'
-    )
-  _check_image_size(config)
-  return config.lock()
+  try:
+    fields = config.copy_and_resolve_references().to_dict()
+  except RequiredValueError as error:  # a placeholder that nothing was put into
+    raise StudyError(f'config: {error}') from error
+  for name in fields:
+    if name not in (*_FIELDS, *SECTIONS, 'verdict', 'axes'):
+      raise StudyError(no_such_field(str(name), config))
+  found = _values(_FIELDS, fields)
+  for name in found['schedules']:
+    plugs.find('schedule', name, 'an entry of schedules')
+  for name in found['metrics']:
+    plugs.find('metrics', name)
+  for section in SECTIONS:
+    found[section] = _section(section, _fields_of(section, fields), found['schedules'])
+  found['verdict'] = _values(_VERDICT, _fields_of('verdict', fields), 'verdict.')
+  axes = _axes(_fields_of('axes', fields), found)
+  _check_measure(found['verdict']['measure'], found['metrics'])
+  for name in ('learning_rates', 'seeds', 'batch_sizes', 'schedules', 'metrics'):
+    _check_unique(name, found[name])
+  _check_unique('data.classes', found['data']['classes'])
+  return ConfigDict(found | {'axes': ConfigDict(axes, allow_dotted_keys=True)}).lock()
+
+
+def complete(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
+  """Gives a config all its fields, so that the command line can override any of them.
+
+  A section whose name is overridden keeps what all plugs of its kind have in common. For the rest
+  it has the defaults of the new one.
+
+  Args:
+    config: is changed.
+    overrides: what the command line sets, as text, by dotted names.
+
+  Returns:
+    A line on each section that lost fields: `model.name is resnet18: width=0.25 of small_cnn is
+    dropped`.
+
+  Raises:
+    StudyError: a section names no plug that there is.
+  """
+  notes = []
+  with config.unlocked(), config.ignore_type():
+    _fill(config, _FIELDS)
+    for section in (*SECTIONS, 'verdict', 'axes'):
+      if section not in config:
+        config[section] = ConfigDict(allow_dotted_keys=section == 'axes')
+      elif isinstance(config[section], str) and section in SECTIONS:
+        config[section] = ConfigDict({'name': config[section]})
+      if not isinstance(config[section], ConfigDict):
+        continue  # what it should be, `check` says
+      if section == 'verdict':
+        _fill(config[section], _VERDICT)
+      elif section in SECTIONS:
+        notes += _swap(config, section, overrides)
+        _fill(config[section], _plug_fields(section, config, overrides))
+  return notes
 
 
 def from_json(fields: dict[str, Any]) -> ConfigDict:
   """The config that JSON holds, checked: there tuples are lists."""
-  return check(ConfigDict(_tuples(fields)))
+  fields = _tuples(fields)
+  if isinstance(fields.get('axes'), dict):
+    fields['axes'] = ConfigDict(fields['axes'], allow_dotted_keys=True)
+  return check(ConfigDict(fields))
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
@@ -207,26 +166,104 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
   return flat
 
 
-def nearest(name: str) -> str:
-  """A hint at the field that was probably meant, or at nothing."""
-  close = difflib.get_close_matches(name, FIELDS, n=1)
-  return f'; did you mean {close[0]}?' if close else ''
+def nearest(name: str, config: ConfigDict | None = None) -> str:
+  """A hint at the field, of a config or of any, that was probably meant; or nothing."""
+  names = [*_FIELDS, *SECTIONS, *(f'{section}.name' for section in SECTIONS)]
+  known = {*names, *(flatten(config) if config else ())} - {name}
+  return plugs.nearest(name, sorted(known))
 
 
-def _tuples(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {name: _tuples(inner) for name, inner in value.items()}
-  return tuple(value) if isinstance(value, list) else value
+def no_such_field(name: str, config: ConfigDict | None = None) -> str:
+  """What is said of a field that the config does not have."""
+  section, _, field = name.partition('.')
+  if not field or section not in SECTIONS or not config or section not in config:
+    return f'config.{name}: no such field{nearest(name, config)}'
+  fields = flatten(config[section])
+  return (
+    f'config.{name}: no such field of {fields["name"]}{plugs.nearest(field, fields, f"{section}.")}'
+  )
 
 
-def _check_names(config: ConfigDict) -> None:
-  names = flatten(config)
-  for name in names:
-    if name not in FIELDS:
-      raise StudyError(f'config.{name}: no such field{nearest(name)}')
-  for name in FIELDS:
-    if name not in names:
+def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -> dict[str, Any]:
+  """All fields of a table: checked, or their defaults."""
+  for name in fields:
+    if prefix and name not in table:
+      raise StudyError(f'config.{prefix}{name}: no such field{plugs.nearest(name, table, prefix)}')
+  found = {}
+  for name, (default, kind, limit) in table.items():
+    value = fields.get(name, default)
+    if value is REQUIRED:
       raise StudyError(f'config.{name} is missing; configs/alexnet_letters.py shows every field')
+    value = _split_commas(value) if kind == tuple[str, ...] else value
+    found[name] = plugs.convert(prefix + name, value, kind, limit)
+  return found
+
+
+def _fields_of(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+  values = fields.get(section, {})
+  if isinstance(values, str) and section in SECTIONS:
+    return {'name': values}
+  if not isinstance(values, dict):
+    raise StudyError(f'{section} is {plugs.shown(values)}; it must be a ConfigDict of fields')
+  return values
+
+
+def _section(section: str, values: dict[str, Any], schedules: tuple[str, ...]) -> dict[str, Any]:
+  """All fields of a section, checked against the signature of the function that it names."""
+  name = values.get('name', SECTIONS[section])
+  factory, found = plugs.find(section, name), {}
+  if section == 'data':
+    values = values | {'classes': _split_commas(values.get('classes', ()))}
+  if section == 'schedule':  # further schedules take their arguments from here too
+    for other in map(functools.partial(plugs.find, section), schedules):
+      known = plugs.fields(section, other).keys() - plugs.fields(section, factory).keys()
+      given = {n: v for n, v in values.items() if n in known}
+      checked = plugs.checked(section, other, given) if given else {}
+      found |= {n: checked[n] for n in given}
+  own = {n: v for n, v in values.items() if n not in found}
+  return {'name': name, **plugs.checked(section, factory, own), **found}
+
+
+def _axes(values: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+  """The axes beside rates and seeds: values of an argument of the optimiser, schedule or loss."""
+  numbers = [
+    f'{section}.{field}'
+    for section in _SWEPT
+    for field, value in found[section].items()
+    if value is None or plugs.is_number(value)
+  ]
+  axes = {}
+  for name, of in flatten(values).items():
+    if name not in numbers:
+      raise StudyError(_no_axis(name, numbers, found))
+    section, _, field = name.partition('.')
+    if not isinstance(of, tuple | list) or not of or not all(map(plugs.is_number, of)):
+      raise StudyError(f'axes.{name} is {plugs.shown(of)}; it must be one or more numbers')
+    factory = plugs.find(section, found[section]['name'])
+    each = [plugs.checked(section, factory, {**found[section], field: value}) for value in of]
+    axes[name] = tuple(values[field] for values in each)
+    _check_unique(f'axes.{name}', axes[name])
+  return axes
+
+
+def _no_axis(name: str, numbers: list[str], found: Mapping[str, Any]) -> str:
+  """Why there cannot be an axis of this name."""
+  section, _, field = name.partition('.')
+  if section in SECTIONS and section not in _SWEPT and field in found[section]:
+    return f'axes has {name!r}; only numbers of {", ".join(_SWEPT)} can be axes'
+  if section in SECTIONS and field in found[section]:
+    return f'axes has {name!r}; it is {plugs.shown(found[section][field])}, no number'
+  return f'axes has {name!r}, no number of this config{plugs.nearest(name, numbers)}'
+
+
+def _check_measure(measure: str, metrics: tuple[str, ...]) -> None:
+  own = [name.rpartition(':')[2] for name in metrics]  # of 'file.py:name', what it is called
+  names = dict.fromkeys(('loss', 'accuracy', 'balanced_accuracy', *own))
+  if measure not in ('', *names, *metrics):
+    raise StudyError(
+      f'verdict.measure is {plugs.shown(measure)}; it must be one of {", ".join(names)}, or one '
+      'more that config.metrics names'
+    )
 
 
 def _check_unique(name: str, values: tuple[Any, ...]) -> None:
@@ -235,52 +272,71 @@ def _check_unique(name: str, values: tuple[Any, ...]) -> None:
       raise StudyError(f'{name} holds {value!r} twice')
 
 
-def _check_image_size(config: ConfigDict) -> None:
-  crop, before = config.input.crop, config.input.size or config.image_size
-  if crop > before:
-    name = 'input.size' if config.input.size else 'image_size'
-    raise StudyError(f'input.crop is {crop}, more than {name} {before}')
-  name = 'input.crop' if crop else 'input.size' if config.input.size else 'image_size'
-  smallest = model.smallest_input(config.model.preset)
-  if (crop or before) < smallest:
-    raise StudyError(
-      f'{name} is {crop or before}, too small for {config.model.preset}; the smallest that works '
-      f'is {smallest}'
-    )
-  if config.input.grey and config.input.bgr:
-    raise StudyError('input.bgr is True, but input.grey leaves one channel; set one to False')
+def _swap(config: ConfigDict, section: str, overrides: Mapping[str, str]) -> list[str]:
+  """Makes room for the arguments of another plug; a line on those of the old one."""
+  old = config[section].get('name', SECTIONS[section])
+  new = overrides.get(f'{section}.name', old)
+  if new == old:
+    return []
+  kept, dropped = plugs.common(section), []
+  for name, value in flatten(config[section]).items():
+    own = name != 'name' and name.partition('.')[0] not in kept
+    if own and f'{section}.{name}' not in overrides:
+      dropped.append(f'{name}={value!r}')
+  values = {n: v for n, v in config[section].items(preserve_field_references=True) if n in kept}
+  config[section] = ConfigDict({'name': new, **values})
+  verb = 'are' if len(dropped) > 1 else 'is'
+  return [f'{section}.name is {new}: {", ".join(dropped)} of {old} {verb} dropped'] * bool(dropped)
 
 
-def _split_commas(classes: Any) -> Any:
+def _plug_fields(
+  section: str, config: ConfigDict, overrides: Mapping[str, str]
+) -> dict[str, _Field]:
+  """The fields of a section, as far as they have to be there to be overridden."""
+  name = config[section].get('name', SECTIONS[section])
+  table = {'name': _Field(name, str)}
+  for field, default in plugs.fields(section, plugs.find(section, name)).items():
+    table[field] = _Field(default, Any if default in (None, REQUIRED) else type(default))
+  if section == 'schedule':  # of further schedules, those that are overridden
+    others = _names(config.schedules) + _names(overrides.get('schedules', ''))
+    for other in dict.fromkeys(others):
+      factory = plugs.find(section, other, 'an entry of schedules')
+      for field, default in plugs.fields(section, factory).items():
+        if f'{section}.{field}' in overrides:
+          table.setdefault(field, _Field(default, Any))
+  return table
+
+
+def _fill(values: ConfigDict, table: Mapping[str, _Field]) -> None:
+  """Adds defaults, None for what has none; what is there gets its type, if it can."""
+  given = dict(values.items(preserve_field_references=True))
+  for name, (default, kind, _) in table.items():
+    if name not in given:
+      empty = () if kind == tuple[float, ...] else None
+      values[name] = empty if default is REQUIRED else default
+    elif not isinstance(given[name], FieldReference):
+      with contextlib.suppress(StudyError):  # `check` says so
+        values[name] = plugs.convert(name, given[name], kind)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+  """Those in a tuple, or in its text."""
+  entries = value.split(',') if isinstance(value, str) else value
+  entries = entries if isinstance(entries, tuple | list) else ()
+  names = (str(entry).strip('\'"() ') for entry in entries)
+  return tuple(name for name in names if name)
+
+
+def _split_commas(names: Any) -> Any:
   # On the command line `A,B,C` arrives as one string: only numbers make a tuple there.
-  if isinstance(classes, tuple) and len(classes) == 1 and isinstance(classes[0], str):
-    return tuple(classes[0].split(','))
-  if isinstance(classes, tuple):
-    return tuple(str(name) if type(name) is int else name for name in classes)
-  return classes
+  if isinstance(names, tuple) and len(names) == 1 and isinstance(names[0], str):
+    return tuple(names[0].split(','))
+  if isinstance(names, tuple):
+    return tuple(str(name) if type(name) is int else name for name in names)
+  return names
 
 
-def _is_number(value: Any) -> bool:
-  """True if it is one that a float can hold."""
-  try:
-    return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
-  except OverflowError:  # a whole number beyond all floats
-    return False
-
-
-def _shown(value: Any) -> str:
-  try:
-    text = repr(value)
-  except Exception:  # Python writes no whole number of more than 4300 digits
-    return 'unprintable'
-  return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
-
-
-def _rises(values: tuple[int, ...]) -> bool:
-  return all(a < b for a, b in itertools.pairwise(values))
-
-
-def _value(config: ConfigDict, name: str) -> Any:
-  for part in name.split('.'):
-    config = config[part]
-  return config
+def _tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _tuples(inner) for name, inner in value.items()}
+  return tuple(value) if isinstance(value, list) else value

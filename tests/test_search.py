@@ -1,26 +1,29 @@
-"""Each strategy against made-up training: what it asks for, round by round, until it ends."""
+"""Each strategy against made-up training, round by round, and how rounds become waves."""
 
 import itertools
 import math
+from typing import NamedTuple
 
+import numpy as np
 import pytest
-from conftest import make_tiny
+from ml_collections import ConfigDict
 
+from lr_study import plan
+from lr_study.answer.measure import ACCURACY, LOSS
+from lr_study.answer.verdict import Result
 from lr_study.config import check
 from lr_study.errors import StudyError
-from lr_study.search import optuna_search
+from lr_study.search import asking, optuna_search, rounds
 from lr_study.search import strategies as search
+from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.search.strategies import Ask, Told
 
 LADDER = tuple(10.0**-k for k in range(1, 8))
 
 
 def study(name, epochs=8, **fields):
-  config = make_tiny('')
-  config.learning_rates, config.epochs, config.search.name = LADDER, epochs, name
-  for field, value in fields.items():
-    config.search[field] = value
-  return check(config)
+  config = {'learning_rates': LADDER, 'epochs': epochs, 'search': {'name': name, **fields}}
+  return check(ConfigDict(config))
 
 
 def simulate(config, best=1e-4, edge=3e-2, width=2.0, noise=0.0):
@@ -156,6 +159,10 @@ def test_trials_go_into_an_optuna_database_once(tmp_path):
   assert study.trials[1].user_attrs['status'] == 'diverged'
   with pytest.raises(StudyError, match='--storage cannot be opened'):
     optuna_search.store(f'sqlite:///{tmp_path}/none/lr.db', 'letters', trials)
+  assert optuna_search.store(url, 'by loss', [t | {'validation_loss': 0.5} for t in trials], LOSS)
+  assert optuna.load_study(study_name='by loss', storage=url).best_value == 0.5
+  with pytest.raises(StudyError, match='does not minimize its values; choose another name'):
+    optuna_search.store(url, 'letters', trials, LOSS)
 
 
 def test_optuna_that_is_not_installed_is_named(monkeypatch):
@@ -164,7 +171,7 @@ def test_optuna_that_is_not_installed_is_named(monkeypatch):
     search.ask(study('optuna'), [])
 
 
-@pytest.mark.parametrize('name', [name for name in search.STRATEGIES if name != 'optuna'])
+@pytest.mark.parametrize('name', [name for name in search.KNOWN if name != 'optuna'])
 @pytest.mark.parametrize('count', [1, 2, 3])
 def test_short_ladders_and_studies_where_all_diverges(name, count):
   config = study(name)
@@ -174,3 +181,128 @@ def test_short_ladders_and_studies_where_all_diverges(name, count):
   rounds, _ = simulate(config, edge=0)
   assert rounds
   assert search.ask(config, []) == [Ask(*ask) for ask in search.ask(config, [])]
+
+
+AXES = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+
+
+class Sweep(NamedTuple):
+  """What `next_round` needs of one."""
+
+  config: ConfigDict
+  trials: tuple = ()
+
+
+def sweeps_of(**fields):
+  config = check(
+    ConfigDict({'learning_rates': (1e-1, 1e-2), 'seeds': (0, 1), 'epochs': 2} | fields)
+  )
+  return {setting: Sweep(own) for setting, own in rounds.settings(config).items()}
+
+
+def result_of(trial, accuracy, loss=1.0, status='converged'):
+  figures = (loss, accuracy, loss, accuracy)
+  of = (trial.learning_rate, trial.seed, trial.batch_size, trial.schedule, status, '')
+  return Result(*of, None, None, 10, trial.epochs, *figures, axes=dict(trial.axes))
+
+
+def test_values_of_an_axis_train_together(monkeypatch):
+  """Batch sizes have programs of their own; a wave is filled with trials of both momentums."""
+  asked = []
+
+  def waves(sweep, processes):
+    assert processes == 1
+    asked.append(sweep.trials)
+    return [k % 2 for k in range(len(sweep.trials))]
+
+  monkeypatch.setattr(plan, 'waves', waves)
+  planned = asking.next_round(
+    sweeps_of(batch_sizes=(1, 4), axes=AXES), Plan(), {}, np.arange(10), ACCURACY, 1
+  )
+  assert [len(trials) for trials in asked] == [8, 8]
+  assert planned.waves == 4
+  for number in range(4):
+    of_wave = planned.of_wave(number)
+    assert len({rounds.program_of(trial.setting) for trial in of_wave}) == 1
+    assert {dict(trial.axes)['optimizer.momentum'] for trial in of_wave} == {0.0, 0.9}
+  assert len({trial.trial for trial in planned.trials}) == 16
+  results = {trial: result_of(trial, 0.9) for trial in planned.trials}
+  assert asking.next_round(
+    sweeps_of(batch_sizes=(1, 4), axes=AXES), planned, results, np.arange(10), ACCURACY, 1
+  ).ended
+
+
+def test_a_search_by_the_loss_is_told_that_smaller_is_better():
+  trials = [Planned(rate, 0, 1, 'constant', 2, 0, 0) for rate in (1e-1, 1e-2, 1e-3)]
+  losses = (0.3, 0.5, None)
+  results = {
+    trial: result_of(trial, 0.5, loss, 'converged' if loss else 'diverged')
+    for trial, loss in zip(trials, losses, strict=True)
+  }
+  best, worse, broken = asking.tell(results, np.arange(10), LOSS)
+  assert (best.accuracy, worse.accuracy) == (-0.3, -0.5)
+  assert best.alike
+  assert not worse.alike
+  assert broken.diverged
+  assert math.isnan(broken.accuracy)
+
+
+def test_settings_and_their_labels():
+  found = list(sweeps_of(schedules=('constant', 'step_decay'), axes=AXES))
+  assert found[0] == Setting(1, 'constant', (('optimizer.momentum', 0.0),))
+  assert [rounds.label(setting, found) for setting in found] == [
+    'constant_momentum_0', 'constant_momentum_0.9', 'step_decay_momentum_0',
+    'step_decay_momentum_0.9',
+  ]  # fmt: skip
+  assert rounds.label(found[0], found[:2]) == 'momentum_0'
+  assert rounds.label(found[0], found[:1]) == ''
+  decay = [Setting(1, 'constant', (('optimizer.weight_decay', x),)) for x in (1e-4, 0.25, 1, 'a')]
+  assert [rounds.label(setting, decay) for setting in decay] == [
+    'weight_decay_1e-04', 'weight_decay_0.25', 'weight_decay_1', 'weight_decay_a',
+  ]  # fmt: skip
+  clash = [Setting(1, 'constant', (('optimizer.x', x), ('loss.x', 1 - x))) for x in (0, 1)]
+  assert rounds.label(clash[1], clash) == 'optimizer_x_1_loss_x_0'
+
+
+def test_a_schedule_keeps_its_own_arguments():
+  schedule = {'name': 'step_decay', 'every_epochs': 2.0, 'warmup_epochs': 1.0}
+  sweeps = sweeps_of(schedules=('constant', 'step_decay'), schedule=schedule)
+  constant, decayed = (sweep.config.schedule for sweep in sweeps.values())
+  assert 'every_epochs' not in constant
+  assert (constant.warmup_epochs, decayed.warmup_epochs, decayed.every_epochs) == (1.0, 1.0, 2.0)
+
+
+def test_equal_steps_scale_all_that_is_in_epochs():
+  schedule = {'name': 'step_decay', 'every_epochs': 2.0, 'warmup_epochs': 0.5}
+  study = {'epochs': 6, 'batch_sizes': (1, 2, 4), 'equal': 'steps'}
+  found = sweeps_of(**study, schedule=schedule)
+  assert [sweep.config.epochs for sweep in found.values()] == [6, 12, 24]
+  assert [sweep.config.schedule.every_epochs for sweep in found.values()] == [2, 4, 8]
+  assert [sweep.config.schedule.warmup_epochs for sweep in found.values()] == [0.5, 1, 2]
+  steps = {'name': 'piecewise', 'from_epochs': (2, 5), 'heights': (0.1, 0.01)}
+  found = sweeps_of(**study, schedule=steps)
+  assert [sweep.config.schedule.from_epochs for sweep in found.values()] == [
+    (2, 5),
+    (3, 9),
+    (5, 17),
+  ]
+  with pytest.raises(StudyError, match=r"equal is 'steps': at batch size 1 that is 1\.5 epochs"):
+    sweeps_of(**study, batch_size=4)
+  with pytest.raises(StudyError, match=r'at batch size 1 schedule\.from_epochs fall within epochs'):
+    sweeps_of(**study | {'epochs': 8}, batch_size=4, schedule=steps)
+  axes = ConfigDict({'schedule.warmup_epochs': (0.0, 1.0)}, allow_dotted_keys=True)
+  with pytest.raises(StudyError, match=r'schedule\.warmup_epochs cannot be an axis beside'):
+    sweeps_of(**study, axes=axes)
+
+
+def test_a_plan_with_axes_is_read_as_it_was_written(tmp_path):
+  axes = (('optimizer.momentum', 0.9), ('loss.smoothing', 0.1))
+  trials = tuple(Planned(1e-3, 0, 1, 'constant', 1, 0, 0, of) for of in (axes, ()))
+  rounds.write(tmp_path, Plan(trials, ended=True))
+  plan = rounds.read(tmp_path)
+  assert plan.trials == trials
+  assert plan.column(trials[1]) == 1
+  assert len(rounds.last(plan, [t.setting for t in trials])) == 2
+  file = tmp_path / 'trials.json'  # as it was before there were axes
+  file.write_text(file.read_text().replace(', "axes": []', ''))
+  assert rounds.read(tmp_path).trials == trials

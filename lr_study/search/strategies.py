@@ -1,7 +1,8 @@
 """Which learning rates to train next: strategies that are asked for rates and told how they did.
 
-A strategy is a pure function of what it was told; it trains nothing. One more is a function in
-this file and a line in `STRATEGIES`.
+A strategy is a pure function of what it was told; it trains nothing. The rates of the config are
+the grid. One more is a function in this file and a line in `KNOWN`, or a function in a file of the
+user's own: `(config, told, **fields of config.search) -> list[Ask]`.
 """
 
 import math
@@ -11,7 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import plugs
+from lr_study.errors import StudyError
+from lr_study.plugs import COUNT, limits
 from lr_study.search import optuna_search
+
+SUPPLIED = ('config', 'told')
 
 
 class Ask(NamedTuple):
@@ -36,48 +42,75 @@ class Told(NamedTuple):
   alike: bool
 
 
-Strategy = Callable[[ConfigDict, Sequence[Told]], list[Ask]]
+Strategy = Callable[..., list[Ask]]  # config, the rates that it was told of in order, **fields
+
+_APART = (lambda x: x > 1.01, 'a number above 1.01')
 
 
 def ask(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
   """What to train in the next round; nothing once the search has ended.
 
   Args:
-    config: the study's; `search.name` is one of `STRATEGIES`, `learning_rates` is the ladder.
+    config: the study's; `search.name` is one of `KNOWN` or 'file.py:function', and
+      `learning_rates` is the grid.
     told: every rate and number of epochs that was asked for before, in any order.
+
+  Raises:
+    StudyError: a function of the user's own failed, or gave no rates to train.
   """
-  return STRATEGIES[config.search.name](config, sorted(told))
+  strategy = plugs.find('search', config.search.name)
+  values = plugs.checked('search', strategy, config.search)
+  asks = plugs.call('search', strategy, {'config': config, 'told': sorted(told)}, values)
+  if not plugs.is_own(strategy):
+    return asks
+  title = plugs.title('search', strategy)
+  try:
+    asks = [_own(config, *one) for one in asks]
+  except (TypeError, ValueError) as error:
+    raise StudyError(
+      f'{title} gave {plugs.shown(asks)}; a search gives a list of (learning rate, epochs), with '
+      f'at most {config.epochs} epochs'
+    ) from error
+  trained = {t.learning_rate: t.epochs for t in sorted(told, key=lambda t: t.epochs)}
+  for rate, epochs in asks:
+    if epochs <= trained.get(rate, 0):
+      raise StudyError(
+        f'{title} asked for the rate {rate:g} to epoch {epochs}, which it has already; a search '
+        'gives new rates, or more epochs, and [] to end'
+      )
+    trained[rate] = epochs
+  return asks
 
 
 def _grid(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The whole ladder at once."""
+  """The whole grid at once."""
   return [] if told else _to_the_end(config, config.learning_rates)
 
 
 def _outside_in(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The two ends of the ladder, then their neighbours, toward the middle.
+  """The two ends of the grid, then their neighbours, toward the middle.
 
   Ends early where a rate did worse than the one outside it: if accuracy has one peak, that is
   behind.
   """
-  ladder, known = sorted(config.learning_rates), _by_rate(told)
+  grid, known = sorted(config.learning_rates), _by_rate(told)
   step = math.ceil(len(known) / 2)
   if step > 1:
     for newer, older in ((step - 1, step - 2), (-step, 1 - step)):
-      if _is_worse(known[ladder[newer]], known[ladder[older]]):
+      if _is_worse(known[grid[newer]], known[grid[older]]):
         return []
-  left = ladder[step : len(ladder) - step]
+  left = grid[step : len(grid) - step]
   return _to_the_end(config, dict.fromkeys([left[-1], left[0]]) if left else [])
 
 
 def _middle_out(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The middle of the ladder, then up and down, on each side until it gets worse."""
-  ladder, known = sorted(config.learning_rates), _by_rate(told)
-  middle = len(ladder) // 2
+  """The middle of the grid, then up and down, on each side until it gets worse."""
+  grid, known = sorted(config.learning_rates), _by_rate(told)
+  middle = len(grid) // 2
   if not told:
-    return _to_the_end(config, [ladder[middle]])
+    return _to_the_end(config, [grid[middle]])
   rates = []
-  for side in (ladder[middle:], ladder[middle::-1]):
+  for side in (grid[middle:], grid[middle::-1]):
     tried = [known[rate] for rate in side if rate in known]
     up_and_broken = side[0] < side[-1] and tried[-1].diverged
     worse = len(tried) > 1 and _is_worse(tried[-1], tried[-2])
@@ -86,32 +119,35 @@ def _middle_out(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
   return _to_the_end(config, rates)
 
 
-def _bisect(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """Where training stops being stable, to within `search.factor`, by runs of `search.epochs`.
+@limits(epochs=COUNT, factor=_APART)
+def _bisect(
+  config: ConfigDict, told: Sequence[Told], *, epochs: int = 1, factor: float = 1.25
+) -> list[Ask]:
+  """Where training stops being stable, to within `factor`, by runs of `epochs`.
 
-  The ladder first; then so many rates at a time, spread evenly between the largest that is
-  stable and the smallest that is not, as the ladder has.
+  The grid first. Then as many rates at a time as the grid has, spread evenly between the largest
+  that is stable and the smallest that is not.
   """
   if not told:
-    return [Ask(rate, config.search.epochs) for rate in config.learning_rates]
+    return [Ask(rate, epochs) for rate in config.learning_rates]
   broken = [t.learning_rate for t in told if t.diverged]
   stable = [t.learning_rate for t in told if not broken or t.learning_rate < broken[0]]
   if not broken:
-    rates = [_LADDER * stable[-1]]
+    rates = [_STEP * stable[-1]]
   elif not stable:
-    rates = [broken[0] / _LADDER]
+    rates = [broken[0] / _STEP]
   else:
     low, high = stable[-1], broken[0]
-    rates = _between(low, high, config.search.factor, len(config.learning_rates))
-  return [Ask(rate, config.search.epochs) for rate in rates if _SMALLEST < rate < _LARGEST]
+    rates = _between(low, high, factor, len(config.learning_rates))
+  return [Ask(rate, epochs) for rate in rates if _SMALLEST < rate < _LARGEST]
 
 
-def _refine(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The ladder, then finer ones around the best, until its neighbours are as good.
+@limits(factor=_APART)
+def _refine(config: ConfigDict, told: Sequence[Told], *, factor: float = 1.25) -> list[Ask]:
+  """The grid, then finer ones around the best rate, until its neighbours are as good.
 
-  Each finer one has the places that diverged trials of the ladder left free, and two at least. A
-  best rate at an end of the ladder gets a neighbour outside first. Ends too where neighbours are
-  within `search.factor`.
+  A finer grid has as many rates as trials of the first diverged, and at least two. A best rate at
+  an end of the grid gets a neighbour outside first. Ends too where neighbours are within `factor`.
   """
   if not told:
     return _to_the_end(config, config.learning_rates)
@@ -124,46 +160,51 @@ def _refine(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
   if all(side is not None and side.alike for side in sides):
     return []
   rates = []
-  for side, factor in zip(sides, (1 / _LADDER, _LADDER), strict=True):
+  for side, outward in zip(sides, (1 / _STEP, _STEP), strict=True):
     if side is None:
-      rates.append(_rounded(best.learning_rate * factor))
+      rates.append(_rounded(best.learning_rate * outward))
     elif not side.alike:
       low, high = sorted((side.learning_rate, best.learning_rate))
-      rates += _between(low, high, config.search.factor, max(1, (free + 1) // 2))
+      rates += _between(low, high, factor, max(1, (free + 1) // 2))
   return _to_the_end(config, [rate for rate in rates if _SMALLEST < rate < _LARGEST])
 
 
-def _halving(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+@limits(epochs=COUNT, keep=(lambda n: 2 <= n < 2**31, 'a whole number from 2 up'))
+def _halving(
+  config: ConfigDict, told: Sequence[Told], *, epochs: int = 1, keep: int = 2
+) -> list[Ask]:
   """Successive halving (Jamieson and Talwalkar, 2016): short runs, and the best go on.
 
-  All rates train for `search.epochs`, the best 1 / `search.keep` of them go on to that times
-  `search.keep`, and so on to the last epoch. A rate that learns late is dropped for good.
+  All rates train for `epochs`. The best 1 / `keep` of them go on to `keep` times as many, and so on
+  to the last epoch. A rate that learns late is dropped for good.
   """
   if not told:
-    return [Ask(rate, min(config.search.epochs, config.epochs)) for rate in config.learning_rates]
+    return [Ask(rate, min(epochs, config.epochs)) for rate in config.learning_rates]
   done = max(t.epochs for t in told)
   if done >= config.epochs:
     return []
   rung = [t for t in told if t.epochs == done]
   alive = sorted((t for t in rung if not t.diverged), key=lambda t: -t.accuracy)
-  kept = alive[: math.ceil(len(rung) / config.search.keep)]
-  return [Ask(t.learning_rate, min(done * config.search.keep, config.epochs)) for t in kept]
+  kept = alive[: math.ceil(len(rung) / keep)]
+  return [Ask(t.learning_rate, min(done * keep, config.epochs)) for t in kept]
 
 
-def _optuna(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """`search.trials` rates that Optuna's TPE sampler asks for, as many a round as the ladder has."""
-  left = min(config.search.trials - len(told), len(config.learning_rates))
+@limits(trials=COUNT)
+def _optuna(config: ConfigDict, told: Sequence[Told], *, trials: int = 20) -> list[Ask]:
+  """`trials` rates that Optuna's TPE sampler asks for, as many per round as the grid has."""
+  left = min(trials - len(told), len(config.learning_rates))
   if left < 1:
     return []
-  # A rate that diverged has no accuracy; as the worst there is it keeps the sampler away.
-  values = [(t.learning_rate, 0.0 if t.diverged else t.accuracy) for t in told]
-  ladder = config.learning_rates
-  rates = optuna_search.ask(values, min(ladder), max(ladder), left)
+  # A rate that diverged has no score; as bad as the worst there is, it keeps the sampler away.
+  worst = min([0.0, *(t.accuracy for t in told if not t.diverged)])
+  values = [(t.learning_rate, worst if t.diverged else t.accuracy) for t in told]
+  grid = config.learning_rates
+  rates = optuna_search.ask(values, min(grid), max(grid), left)
   known = {t.learning_rate for t in told}
   return _to_the_end(config, [r for r in dict.fromkeys(map(_rounded, rates)) if r not in known])
 
 
-STRATEGIES: dict[str, Strategy] = {
+KNOWN: dict[str, Strategy] = {
   'grid': _grid,
   'outside_in': _outside_in,
   'middle_out': _middle_out,
@@ -173,8 +214,15 @@ STRATEGIES: dict[str, Strategy] = {
   'optuna': _optuna,
 }
 
-_LADDER = 10.0  # from one rate to the next, beyond the ends of the ladder
+_STEP = 10.0  # from one rate to the next, beyond the ends of the grid
 _SMALLEST, _LARGEST = 1e-30, 1e30  # float32 holds the rates between, and their products
+
+
+def _own(config: ConfigDict, learning_rate: float, epochs: int) -> Ask:
+  """What a function of the user's own asks for; ValueError if it cannot be trained."""
+  if not _SMALLEST < learning_rate < _LARGEST or not 1 <= int(epochs) <= config.epochs:
+    raise ValueError(learning_rate, epochs)
+  return Ask(float(learning_rate), int(epochs))
 
 
 def _to_the_end(config: ConfigDict, rates) -> list[Ask]:

@@ -1,0 +1,481 @@
+"""Plugs: functions that a config names, `'resnet18'` or `'my_models.py:MyNet'`, and their fields.
+
+Each section of a config belongs to a module with `KNOWN`, from names to factories, and `SUPPLIED`,
+the arguments that the study passes. All other arguments of a factory are fields of its section. A
+module may also have `find(name)`, which returns a factory, or None, for names that are not in
+`KNOWN`, and `common`, a function whose arguments are fields of the section whatever its name is.
+"""
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import math
+import numbers
+import os
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_origin
+
+from ml_collections import ConfigDict
+
+from lr_study.errors import StudyError, is_full, is_out_of_memory
+
+MODULES = {
+  'model': 'lr_study.models',
+  'optimizer': 'lr_study.optimizers',
+  'schedule': 'lr_study.schedules',
+  'loss': 'lr_study.losses',
+  'input': 'lr_study.inputs',
+  'metrics': 'lr_study.metrics',
+  'data': 'lr_study.data',
+  'search': 'lr_study.search.strategies',
+}
+REQUIRED = inspect.Parameter.empty  # in place of a default: the config has to set it
+_NEEDED = {'model': ('classes',), 'optimizer': ('learning_rate',)}  # every factory takes these
+# section -> what a message calls one of its functions
+_ONE = {
+  'optimizer': 'an optimizer', 'input': 'an input function', 'metrics': 'a metric',
+  'data': 'a data function',
+}  # fmt: skip
+_LONGEST = 200  # characters of a wrong value that are shown
+_LARGEST = 2**63  # JSON and arrays hold the whole numbers below
+
+# A test of a value, which has its type already, and what the test asks for.
+Limit = tuple[Callable[[Any], bool], str]
+
+COUNT: Limit = lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1'
+COUNT_OR_0: Limit = lambda n: 0 <= n < 2**31, 'a whole number from 0 to 2^31 - 1'
+POSITIVE: Limit = lambda x: x > 0, 'a number above 0'
+AT_LEAST_0: Limit = lambda x: x >= 0, 'a number from 0 up'
+BELOW_1: Limit = lambda x: 0 <= x < 1, 'a number from 0 to below 1'
+FACTOR: Limit = lambda x: 0 < x <= 1, 'a number above 0, at most 1'
+
+
+def one_of(names: Iterable[str]) -> Limit:
+  """The limit of an argument that takes one of some names."""
+  names = tuple(names)
+  return lambda name: name in names, f'one of {", ".join(names)}'
+
+
+def limits(**of: Limit) -> Callable[[Callable], Callable]:
+  """Decorates a factory, a function or a class, with what its arguments may be.
+
+  `@limits(width=POSITIVE)` above `def net(classes, width=1.0)`. None passes where it is the
+  default.
+  """
+
+  def decorate(factory):
+    factory._limits = {**getattr(factory, '_limits', {}), **of}
+    return factory
+
+  return decorate
+
+
+def find(section: str, name: str, field: str = '') -> Callable:
+  """The factory of this name: a known one, or `'path/to/file.py:Name'` of the user's own.
+
+  `field` is what a message calls the field that holds the name; `model.name`, say, if ''.
+
+  Raises:
+    StudyError: there is none; with the nearest name, or what is wrong with the file.
+  """
+  field = field or ('an entry of metrics' if section == 'metrics' else f'{section}.name')
+  if isinstance(name, str) and '.py:' in name:
+    return _own(field, name)
+  module = importlib.import_module(MODULES[section])
+  factory = None
+  if isinstance(name, str):
+    factory = module.KNOWN.get(name)
+    if factory is None and name and hasattr(module, 'find'):
+      factory = module.find(name)
+  if factory is None:
+    raise StudyError(
+      f'{field} is {shown(name)}; it must be one of {", ".join(module.KNOWN)}, or '
+      f'file.py:Name{nearest(name, module.KNOWN)}'
+    )
+  return factory
+
+
+def fields(section: str, factory: Callable) -> dict[str, Any]:
+  """What a config can set for a factory: argument -> default, `REQUIRED` where there is none.
+
+  Left out are arguments that the study supplies, and those whose default no config can hold, such
+  as a function.
+  """
+  return {
+    name: p.default if p.default is REQUIRED else _as(_kind(p), p.default)
+    for name, p in _parameters(section, factory).items()
+    if _is_field(p)
+  }
+
+
+def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+  """All fields of a factory: these values, and defaults for the rest.
+
+  A value's type is that of the default: a float takes any real number, an int no bool. Where the
+  default is None or missing, it is anything that JSON holds. `name` is skipped.
+
+  Raises:
+    StudyError: naming the argument that is unknown, missing or out of its limits.
+  """
+  known, parameters = fields(section, factory), _parameters(section, factory)
+  of, given = _limits(section, factory), {}
+  for name, value in values.items():
+    if name == 'name':
+      continue
+    if name not in known and not _takes_any(factory):
+      raise StudyError(_unknown(section, factory, name, known))
+    if value is None and known.get(name) in (None, REQUIRED):
+      given[name] = None  # limits are for other values
+    else:
+      kind = _kind(parameters[name]) if name in known else Any
+      given[name] = convert(f'{section}.{name}', value, kind, of.get(name))
+  for name, default in known.items():
+    if default is REQUIRED and given.get(name) is None:
+      raise StudyError(
+        f'{section}.{name} is missing; {title(section, factory)} has no default for it'
+      )
+  return {**known, **given}
+
+
+def common(section: str) -> dict[str, inspect.Parameter]:
+  """The arguments that are fields of a section whatever its name is."""
+  module = importlib.import_module(MODULES[section])
+  of_all = signature(module.common).parameters if hasattr(module, 'common') else {}
+  return {name: p for name, p in of_all.items() if name not in module.SUPPLIED}
+
+
+def call(
+  section: str, factory: Callable, supplied: Mapping[str, Any], values: Mapping[str, Any]
+) -> Any:
+  """Calls a factory with what it takes of the supplied arguments, and with its own values.
+
+  Fields that all plugs of the section have in common are passed only if it takes them.
+
+  Raises:
+    StudyError: it does not take `classes`, say, or raised an error. A known factory raises a
+      ValueError or TypeError that begins with the name of an argument; an error of the user's own
+      function may be any, and is told with its file and line.
+  """
+  own, of_all = signature(factory).parameters, common(section)
+  for name in _NEEDED.get(section, ()):
+    if name not in own and not _takes_any(factory):
+      raise StudyError(
+        f'{title(section, factory)} takes no argument {name!r}; every {section} has to'
+      )
+  arguments = {n: x for n, x in supplied.items() if n in own or _takes_any(factory)}
+  arguments |= {n: x for n, x in values.items() if n != 'name' and (n in own or n not in of_all)}
+  try:
+    return factory(**arguments)
+  except StudyError:
+    raise
+  except Exception as error:
+    if is_own(factory):
+      raise StudyError(blame(section, factory, error)) from error
+    if type(error) not in (ValueError, TypeError):
+      raise
+    raise StudyError(f'{section}.{error}') from error
+
+
+def is_own(factory: Callable) -> bool:
+  """True if a file of the user's own holds it."""
+  return id(factory) in _OWN
+
+
+def title(section: str, factory: Callable) -> str:
+  """What a message calls a factory: its name; of the user's own, `MyNet (my_models.py:12)`."""
+  if not is_own(factory):
+    known = importlib.import_module(MODULES[section]).KNOWN
+    names = (name for name, of in known.items() if of is factory)
+    return next(names, getattr(factory, '__name__', type(factory).__name__))
+  _, name, shown_file, _ = _OWN[id(factory)]
+  return f'{name} ({shown_file}:{_first_line(factory)})'
+
+
+def blame(section: str, factory: Callable, error: BaseException) -> str:
+  """One line on an error in the user's own function: `my_models.py:12: in MyNet: TypeError: ...`.
+
+  The line is the last one of the user's file that ran. If none did, as for an argument that the
+  function does not take, it is the function's first.
+
+  Raises:
+    BaseException: the error itself, if it says that a disk or memory is full.
+  """
+  if is_full(error) or is_out_of_memory(error):
+    raise error
+  _, name, shown_file, path = _OWN[id(factory)]
+  line = _line(path, error) or _first_line(factory)
+  of_kind = _ONE.get(section, f'a {section}')
+  return f'{shown_file}:{line}: in {name}, {of_kind}: {_words(error)}'
+
+
+def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
+  """A hint at the name that was probably meant, or nothing."""
+  close = difflib.get_close_matches(str(name)[:_LONGEST], names, n=1)
+  return f'; did you mean {prefix}{close[0]}?' if close else ''
+
+
+def shown(value: Any) -> str:
+  """A wrong value, as a message shows it."""
+  try:
+    text = repr(value)
+  except Exception:  # Python writes no whole number of more than 4300 digits
+    return 'unprintable'
+  return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
+
+
+def is_number(value: Any) -> bool:
+  """True if it is a number that a float can hold."""
+  try:
+    return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
+  except OverflowError:  # a whole number beyond all floats
+    return False
+
+
+def convert(name: str, value: Any, kind: Any, limit: Limit | None = None) -> Any:
+  """A value as its field holds it: a float of any number, a tuple of a list.
+
+  Args:
+    name: dotted, for the message.
+    value: as the config has it.
+    kind: float, int, bool, str, dict, tuple, `tuple[float, ...]`, or Any: what JSON holds.
+    limit: a test that it has to pass, and what the test asks for.
+
+  Raises:
+    StudyError: `model.width is -1; it must be a number above 0`.
+  """
+  try:
+    converted = _as(kind, value)
+    fits = limit is None or bool(limit[0](converted))
+  except (TypeError, ValueError, ArithmeticError):
+    fits = False
+  if not fits:
+    raise StudyError(f'{name} is {shown(value)}; it must be {limit[1] if limit else _asks(kind)}')
+  return converted
+
+
+# type -> what a message asks for: one, and several in a tuple
+_WORDS = {
+  float: ('a number', 'numbers, such as (0.1, 2.0)'),
+  int: ('a whole number', 'whole numbers, such as (1, 2)'),
+  bool: ('True or False', 'True or False, such as (True, False)'),
+  str: ('a text', "texts, such as ('a', 'b')"),
+  tuple: ('a tuple, such as (1, 2)', 'tuples'),
+  dict: ('a dict', 'dicts'),
+  Any: ('None, a number, a text, True, False, or a tuple or dict of these',) * 2,
+}
+
+
+def _asks(kind: Any) -> str:
+  return _WORDS[_entry(kind)][1] if _entry(kind) else _WORDS[kind][0]
+
+
+def _entry(kind: Any) -> Any:
+  """The type of the entries of `tuple[float, ...]`, or None."""
+  return get_args(kind)[0] if get_origin(kind) is tuple else None
+
+
+def _as(kind: Any, value: Any) -> Any:
+  """The value as one of this kind.
+
+  Raises:
+    TypeError: it is of another.
+  """
+  if kind is Any:
+    return None if value is None else _as(_kind_of(value), value)
+  if kind is float and is_number(value):
+    return float(value)
+  if kind is int and _is_whole(value):
+    return int(value)
+  if kind in (bool, str) and type(value) is kind:
+    return value
+  if (kind is tuple or _entry(kind)) and isinstance(value, tuple | list):
+    return tuple(_as(_entry(kind) or Any, entry) for entry in value)
+  if (
+    kind is dict and isinstance(value, Mapping | ConfigDict) and all(type(n) is str for n in value)
+  ):
+    return {name: _as(Any, entry) for name, entry in value.items()}
+  raise TypeError(kind)
+
+
+def _kind_of(value: Any) -> Any:
+  if _is_whole(value):
+    return int
+  if isinstance(value, Mapping | ConfigDict):
+    return dict
+  if isinstance(value, tuple | list):
+    return tuple
+  return type(value) if isinstance(value, bool | str) else float
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, numbers.Integral) and type(value) is not bool and abs(value) < _LARGEST
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+  """The kind of a field, by its default; by its annotation where the default leaves it open."""
+  default, said = parameter.default, parameter.annotation
+  if default is None:
+    return Any
+  if default is REQUIRED:
+    return said if _is_kind(said) else Any
+  kind = _kind_of(default)
+  if kind is tuple:
+    kinds = {Any if entry is None else _kind_of(entry) for entry in default}
+    kinds = {float} if kinds == {int, float} else kinds
+    kind = tuple[kinds.pop(), ...] if len(kinds) == 1 else tuple
+  # `width: float = 1` and `sizes: tuple[float, ...] = ()` are of floats.
+  is_wider = (kind is int and said is float) or (get_origin(kind) or kind) is get_origin(said)
+  return said if is_wider and _is_kind(said) and _fits(said, default) else kind
+
+
+def _is_kind(annotation: Any) -> bool:
+  known = [*_WORDS]  # a list: an annotation may be anything, even unhashable
+  return annotation in known or _entry(annotation) in known
+
+
+def _fits(kind: Any, value: Any) -> bool:
+  try:
+    _as(kind, value)
+  except TypeError:
+    return False
+  return True
+
+
+def _is_field(parameter: inspect.Parameter) -> bool:
+  return parameter.default is REQUIRED or _fits(Any, parameter.default)
+
+
+def signature(factory: Callable) -> inspect.Signature:
+  """The arguments that a factory takes.
+
+  Raises:
+    StudyError: it does not say them.
+  """
+  if _is_module(factory, 'flax.nnx'):
+    factory = functools.partial(factory.__init__, None)  # its metaclass takes any
+  try:
+    try:
+      return inspect.signature(factory, eval_str=True)
+    except NameError:  # an annotation that only a type checker imports
+      return inspect.signature(factory)
+  except (TypeError, ValueError) as error:  # some functions written in C
+    raise StudyError(f'{factory!r} does not say what arguments it takes') from error
+
+
+def _parameters(section: str, factory: Callable) -> dict[str, inspect.Parameter]:
+  """Of the factory and of all plugs of the section, less what the study or Flax passes."""
+  taken = {*importlib.import_module(MODULES[section]).SUPPLIED, *_flax_arguments(factory)}
+  both = {**common(section), **signature(factory).parameters}
+  named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+  return {n: p for n, p in both.items() if n not in taken and p.kind in named}
+
+
+def _flax_arguments(factory: Callable) -> tuple[str, ...]:
+  factory = _inner(factory)
+  if _is_module(factory, 'flax.linen'):
+    return 'parent', 'name'
+  return ('rngs',) if _is_module(factory, 'flax.nnx') else ()
+
+
+def _is_module(factory: Callable, library: str) -> bool:
+  """True for a network of 'flax.linen' or 'flax.nnx'."""
+  # Whoever defines one has imported it. Not imported here: the processes that render letters start
+  # in a third of the time.
+  flax = sys.modules.get(library)
+  return flax is not None and isinstance(factory, type) and issubclass(factory, flax.Module)
+
+
+def _takes_any(factory: Callable) -> bool:
+  kinds = (p.kind for p in signature(factory).parameters.values())
+  return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _limits(section: str, factory: Callable) -> dict[str, Limit]:
+  of_all = getattr(importlib.import_module(MODULES[section]), 'common', None)
+  return {**getattr(of_all, '_limits', {}), **getattr(_inner(factory), '_limits', {})}
+
+
+def _inner(factory: Callable) -> Callable:
+  return _inner(factory.func) if isinstance(factory, functools.partial) else factory
+
+
+def _unknown(section: str, factory: Callable, name: str, known: Collection[str]) -> str:
+  field, of = f'config.{section}.{name}', title(section, factory)
+  if name in signature(factory).parameters:
+    return f'{field}: no config can set this argument of {of}'
+  return f'{field}: no such field of {of}{nearest(name, known, f"{section}.")}'
+
+
+# id -> the function or class, its name, the file as the config has it, and its whole path
+_OWN: dict[int, tuple[Callable, str, str, Path]] = {}
+_FILES: dict[Path, ModuleType] = {}
+
+
+def _own(field: str, name: str) -> Callable:
+  file, _, inner = name.rpartition(':')
+  try:
+    path = Path(file).expanduser().resolve()
+    missing = not path.is_file()
+  except (OSError, RuntimeError, ValueError):  # no name that a file can have
+    missing = True
+  if missing:
+    raise StudyError(f'{field} is {shown(name)}; there is no file {file} in {Path.cwd()}')
+  if path not in _FILES:
+    _FILES[path] = _imported(field, file, path)
+  factory = getattr(_FILES[path], inner, None)
+  if factory is None:
+    names = [n for n, value in vars(_FILES[path]).items() if callable(value)]
+    raise StudyError(f'{field} is {shown(name)}; {file} has no {inner}{nearest(inner, names)}')
+  if not callable(factory):
+    raise StudyError(f'{field} is {shown(name)}; {inner} is {shown(factory)}, no function or class')
+  _OWN[id(factory)] = (factory, inner, file, path)
+  return factory
+
+
+def _imported(field: str, file: str, path: Path) -> ModuleType:
+  # Two files of one name are two modules. Flax looks up a network's module by its name.
+  name = f'{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}'
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module
+  if str(path.parent) not in sys.path:
+    sys.path.append(str(path.parent))  # it may import what lies beside it
+  try:
+    spec.loader.exec_module(module)
+  except (Exception, SystemExit) as error:
+    del sys.modules[name]
+    if is_full(error) or is_out_of_memory(error):
+      raise
+    line = _line(path, error)
+    raise StudyError(
+      f'{field}: {file}{f":{line}" if line else ""} cannot be imported: {_words(error)}'
+    ) from error
+  return module
+
+
+def _line(path: Path, error: BaseException) -> int | None:
+  """Where the error came from in this file; None if from elsewhere."""
+  if isinstance(error, SyntaxError) and error.filename == str(path):
+    return error.lineno
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  return lines[-1] if lines else None
+
+
+def _first_line(factory: Callable) -> int:
+  try:
+    return max(1, inspect.getsourcelines(_inner(factory))[1])
+  except (OSError, TypeError):  # an object that can be called
+    return 1
+
+
+def _words(error: BaseException) -> str:
+  lines = str(getattr(error, 'msg', error) or '').strip().splitlines()
+  return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
