@@ -1,0 +1,50 @@
+"""From a config to the task that its trials share."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import inputs, losses, metrics, models, optimizers, schedules
+from lr_study.trial import Task
+
+
+def make_task(
+  config: ConfigDict,
+  classes: int,
+  counts: np.ndarray,
+  stored: jax.ShapeDtypeStruct,
+  steps_per_epoch: int,
+) -> Task:
+  """Builds every part that the config names.
+
+  Args:
+    config: a checked one.
+    classes: how many.
+    counts: training images of each class, int (classes,).
+    stored: shape and type of one image as it is stored.
+    steps_per_epoch: of the trials.
+
+  Raises:
+    StudyError: if a part does not fit the others, naming it.
+  """
+  sweep = {part: swept(config, part) for part in ('optimizer', 'schedule', 'loss')}
+  loss = losses.build(config.loss, counts, sweep['loss'])
+  model = models.build(config.model, classes, config.dtype)
+  shape = inputs.shape(config.input, stored.shape, classes, stored.dtype)
+  models.check(model, shape, classes, config.dtype, config.model.name)
+  return Task(
+    model=model,
+    optimizer=optimizers.build(config.optimizer, sweep['optimizer']),
+    schedule=schedules.build(config.schedule, steps_per_epoch, config.epochs, sweep['schedule']),
+    loss=loss,
+    inputs=inputs.build(config.input, classes),
+    metrics=metrics.build(config.metrics, classes, loss),
+    shape=shape,
+    dtype=config.dtype,
+  )
+
+
+def swept(config: ConfigDict, part: str) -> tuple[str, ...]:
+  """The arguments of a part that are axes of the study: numbers that each trial has its own of."""
+  prefix = f'{part}.'
+  return tuple(name.removeprefix(prefix) for name in config.axes if name.startswith(prefix))
