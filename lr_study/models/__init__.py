@@ -1,0 +1,77 @@
+"""Networks: a file each, plain Flax Linen; `KNOWN` has their names for a config."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import nnx
+from flax.core import FrozenDict
+
+from lr_study import plugs
+from lr_study.errors import StudyError
+from lr_study.models.alexnet import digits_caffe, digits_tensorflow, torchvision
+from lr_study.models.convnext import convnext_tiny
+from lr_study.models.inspection import check, outputs
+from lr_study.models.lenet import LeNet
+from lr_study.models.mlp import MLP
+from lr_study.models.nnx_adapter import FromNNX, is_nnx
+from lr_study.models.resnet import resnet18, resnet50
+from lr_study.models.small_cnn import SmallCNN
+from lr_study.models.vit import vit_small, vit_tiny
+
+KNOWN: dict[str, Callable[..., nn.Module]] = {
+  'digits_tensorflow': digits_tensorflow,
+  'digits_caffe': digits_caffe,
+  'torchvision': torchvision,
+  'small_cnn': SmallCNN,
+  'mlp': MLP,
+  'lenet': LeNet,
+  'resnet18': resnet18,
+  'resnet50': resnet50,
+  'vit_tiny': vit_tiny,
+  'vit_small': vit_small,
+  'convnext_tiny': convnext_tiny,
+}
+SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: of NNX modules only
+
+__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'outputs']
+
+
+def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
+  """Builds the network of the `model` section of a config.
+
+  Args:
+    config: `name`, one of `KNOWN` or 'file.py:Name', and arguments. A Name of the user's own is a
+      Linen or NNX module's class, or a function that returns a Linen module, or, given `rngs`, an
+      NNX module. It is passed `classes`, and `dtype` if it takes that.
+    classes: number of logits.
+    dtype: of activations and products, 'float32' or 'bfloat16'.
+
+  Raises:
+    StudyError: there is no such network, or it does not take these arguments.
+  """
+  factory = plugs.find('model', config['name'])
+  if isinstance(factory, nn.Module | nnx.Module):
+    raise StudyError(
+      f'model.name is {plugs.shown(config["name"])}, a module; name its class, or a function that '
+      'returns it, with an argument classes'
+    )
+  values = plugs.checked('model', factory, config)
+  supplied = {'classes': classes, 'dtype': jnp.dtype(dtype)}
+  if is_nnx(factory):
+    return FromNNX(factory, values=FrozenDict(values), **supplied)
+  model = plugs.call('model', factory, supplied, values)
+  if isinstance(model, nnx.Module):
+    raise StudyError(
+      f'{plugs.title("model", factory)} returned an NNX module without taking an argument rngs, '
+      'from which the initial weights have to be drawn'
+    )
+  if not isinstance(model, nn.Module):
+    raise StudyError(
+      f'{plugs.title("model", factory)} returned {type(model).__name__}; a model must be a Flax '
+      'module'
+    )
+  if getattr(model, 'dtype', dtype) is None:  # a function may return it without
+    model = model.clone(dtype=supplied['dtype'])
+  return model

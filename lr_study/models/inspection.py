@@ -1,0 +1,195 @@
+"""Looking at a network from outside: does it fit the data, and what do its layers give?"""
+
+import functools
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from lr_study import trial
+from lr_study.data import samples
+from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study.parts import mode_of
+
+_BATCH = 2  # inputs that `check` calls a network with
+_LARGEST = 1024  # pixels: larger images are not tried
+# Of lr_study and of what it is installed with: lines in there say nothing to the user.
+_PACKAGES = (Path(__file__).parents[1], Path(nn.__file__).parents[2])
+
+
+def check(model: nn.Module, shape: Sequence[int], classes: int, dtype: str, name: str) -> None:
+  """Checks that a network can be trained, by shapes alone: nothing is computed.
+
+  Args:
+    model: the network.
+    shape: of one input; (height, width, channels) for images.
+    classes: of the data.
+    dtype: of activations and products.
+    name: what the messages call the network.
+
+  Raises:
+    StudyError: it fails on such inputs, has no parameters, or does not return logits (batch,
+      classes). If the images may be too small, it names a size that works.
+  """
+  problem = _problem(model, shape, classes, dtype)
+  if problem is None:
+    return
+  hint = ''
+  if problem.is_shape and len(shape) == 2 and samples.is_image(shape):
+    hint = '; most networks take images with an axis for channels: return x[..., None]'
+  elif problem.is_shape and len(shape) != 3:
+    hint = '; --config.model.name=mlp takes inputs of any shape'
+  elif problem.is_shape and (size := _working_size(model, shape, classes, dtype)):
+    hint = (
+      f'; images of {size} x {size} pixels work: set --config.image_size={size}, or '
+      f'--config.input.size={size} for arrays, or input.crop where it is set'
+    )
+  raise StudyError(f'model.name={name}: {problem.text}{hint}')
+
+
+def outputs(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  inputs: jax.Array,
+  train: bool = False,
+  rngs: Mapping[str, jax.Array] | None = None,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """What every layer that has parameters of its own returns, and the logits.
+
+  Args:
+    model: the network.
+    variables: all of its collections.
+    inputs: (batch, ...).
+    train: the mode, if the network has one.
+    rngs: needed in training by a network with dropout.
+
+  Returns:
+    By path, such as 'conv1' or 'block0_1/conv1', in the order of the calls: an array (batch, ...),
+    the last one if a layer is called several times. The logits, (batch, classes). A dict that
+    `jax.jit` or `jax.vmap` returns is sorted by name instead.
+  """
+  layers = {path[:-1] for path in flatten_dict(variables['params'])} - {()}
+  order = []
+
+  def note(next_call, arguments, keywords, context):
+    y = next_call(*arguments, **keywords)
+    if context.method_name == '__call__' and context.module.path not in order:
+      order.append(context.module.path)
+    return y
+
+  state = [name for name in variables if name != 'params'] if train else []
+  with nn.intercept_methods(note):
+    logits, found = model.apply(
+      variables,
+      inputs,
+      **mode_of(model, train),
+      rngs=rngs,
+      mutable=[*state, 'intermediates'],
+      capture_intermediates=lambda module, _: module.path in layers,
+    )
+  values = {
+    path[:-1]: of[-1]
+    for path, of in flatten_dict(found.get('intermediates', {})).items()
+    if path[-1] == '__call__' and path[:-1] in layers and isinstance(of[-1], jax.Array)
+  }
+  order = [path for path in order if path in values]
+  order += [path for path in values if path not in order]  # of an NNX module
+  return {'/'.join(path): values[path] for path in order}, logits
+
+
+class _Problem(NamedTuple):
+  text: str
+  is_shape: bool = False  # other inputs may fit
+
+
+def _problem(model: nn.Module, shape: Sequence[int], classes: int, dtype: str) -> _Problem | None:
+  """What is wrong with a network for inputs of this shape, or None."""
+  asked, given = (_BATCH, classes), f'inputs of shape {(_BATCH, *shape)}'
+  empty, returned = [], []  # paths of modules that return no values; what the network returns
+
+  def note(next_call, arguments, keywords, context):
+    y = next_call(*arguments, **keywords)
+    if any(leaf.size == 0 for leaf in jax.tree.leaves(y) if isinstance(leaf, jax.Array)):
+      empty.append('/'.join(context.module.path) or type(context.module).__name__)
+    if context.method_name == '__call__' and not context.module.path:
+      returned.append(y)
+    return y
+
+  try:
+    with nn.intercept_methods(note):
+      params, logits = _shapes(model, shape, dtype)
+  except StudyError:
+    raise
+  except Exception as error:
+    if is_full(error) or is_out_of_memory(error):
+      raise
+    if returned and not isinstance(returned[-1], jax.Array):
+      return _Problem(f'it returns a {type(returned[-1]).__name__}, not an array of logits')
+    if empty:
+      return _Problem(f'{empty[0]} returns an empty array on {given}', is_shape=True)
+    return _Problem(f'it fails on {given}: {_words(error)}', is_shape=True)
+  problem = None
+  if not params:
+    problem = _Problem('it has no parameters')
+  elif not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in params):
+    problem = _Problem('its parameters are not all floating-point numbers')
+  elif empty or not all(leaf.size for leaf in params):
+    what = f'{empty[0]} returns an empty array' if empty else 'a layer has no weights'
+    problem = _Problem(f'{what} on {given}', is_shape=True)
+  elif wrong := [of.shape for of in logits if of.shape != asked]:
+    problem = _Problem(
+      f'it returns logits of shape {wrong[0]} on {given}; {classes} classes need {asked}'
+    )
+  return problem
+
+
+def _shapes(model: nn.Module, shape: Sequence[int], dtype: str) -> tuple[list[Any], list[Any]]:
+  """Abstract parameters, and the abstract logits in evaluation and in training."""
+  # What is None here plays no part in calling a network.
+  task = trial.Task(model, None, None, None, None, {}, tuple(shape), dtype)
+  key = jax.random.key(0)
+
+  def logits(variables, inputs, dropout_key):
+    state = {name: of for name, of in variables.items() if name != 'params'}
+    return trial.apply(task, variables.get('params', {}), state, inputs, dropout_key)[0]
+
+  variables = jax.eval_shape(lambda: trial.draw(task, key))
+  inputs = jax.ShapeDtypeStruct((_BATCH, *shape), jnp.float32)
+  of_modes = [
+    jax.eval_shape(functools.partial(logits, dropout_key=of), variables, inputs)
+    for of in (None, key)
+  ]
+  return jax.tree.leaves(variables.get('params', {})), of_modes
+
+
+def _working_size(model: nn.Module, shape: Sequence[int], classes: int, dtype: str) -> int | None:
+  """A height and width that works, the smallest if all above it work, too; or None."""
+
+  def works(size):
+    return _problem(model, (size, size, shape[2]), classes, dtype) is None
+
+  low = high = max(shape[:2])
+  while not works(high):
+    low, high = high, 2 * high
+    if high > _LARGEST:
+      return None
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (low, middle) if works(middle) else (middle, high)
+  return high
+
+
+def _words(error: BaseException) -> str:
+  """One line: the error, and where it comes from unless it is from one of our networks."""
+  lines = str(error).strip().splitlines() or ['']
+  text = f'{type(error).__name__}: {lines[0]}' if lines[0] else type(error).__name__
+  for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    path = Path(frame.filename)
+    if path.is_file() and not any(path.is_relative_to(package) for package in _PACKAGES):
+      return f'{text} ({path.name}:{frame.lineno})'
+  return text

@@ -1,1 +1,0 @@
-"""The networks, and how their convolutions and dense kernels are computed."""
