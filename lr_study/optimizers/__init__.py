@@ -1,0 +1,232 @@
+"""Optimisers by name: `sgd`, `caffe_sgd`, all of optax and optax.contrib, or one of your own.
+
+A function of your own takes `learning_rate`, and may take `base_rate`, the trial's rate without
+the schedule's height, `mask`, where `optimizer.no_decay` is set, and any fields. It returns an
+optax transform, or that and a function (state, weights) -> weights to evaluate.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from lr_study import plugs, shapes
+from lr_study.errors import StudyError
+from lr_study.optimizers import guard, paths
+from lr_study.optimizers.around import check_rate_factors, common, schedule_free_states
+from lr_study.optimizers.sgd import caffe_sgd, polyak_sgd, sgd
+from lr_study.trial import Optimizer
+
+SUPPLIED = ('learning_rate', 'base_rate', 'mask', 'weight_decay_mask')
+_MASKS = SUPPLIED[2:]  # what optax calls the mask of weight decay
+_LINEAR = (sgd, caffe_sgd)  # an update is linear in gradients and weights, entry by entry
+_CLIPS = ('clip_norm', 'clip_value')
+_RANDOM = ('key', 'seed')  # of an optimiser's noise: no numbers to compare trials by
+
+
+def _of_optax() -> dict[str, Callable]:
+  """All functions of optax and optax.contrib that need a learning rate and nothing else."""
+  found = {}
+  for name, of in {**vars(optax), **vars(optax.contrib)}.items():
+    if not isinstance(of, types.FunctionType | functools.partial):
+      continue
+    arguments = inspect.signature(of).parameters
+    needed = {n for n, p in arguments.items() if p.default is p.empty} - {'learning_rate'}
+    if 'learning_rate' in arguments and not needed and not name.startswith(('_', 'scale_by_')):
+      found[name] = of
+  return found
+
+
+KNOWN: dict[str, Callable[..., optax.GradientTransformation]] = {
+  'sgd': sgd,
+  'caffe_sgd': caffe_sgd,
+  **dict(sorted({**_of_optax(), 'sgd': sgd, 'polyak_sgd': polyak_sgd}.items())),
+}
+
+
+def find(name: str) -> None:
+  """Says why a name of optax that is not in `KNOWN` is no optimiser that a config can name.
+
+  Raises:
+    StudyError: optax has this name.
+  """
+  for module in (optax.contrib, optax):
+    if callable(vars(module).get(name)) and not name.startswith('_'):
+      raise StudyError(
+        f'optimizer.name is {name!r}; {module.__name__}.{name} is no optimiser that needs a '
+        'learning rate and nothing else: use it in a function of your own, file.py:function'
+      )
+
+
+def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
+  """Builds the optimiser that a config names.
+
+  Args:
+    config: `name`, of `KNOWN` or 'file.py:function', its arguments and those of `common`.
+    sweep: names of arguments that differ between trials.
+
+  Returns:
+    An optimiser whose `make` takes learning_rate, base_rate and the swept arguments, as arrays or
+    as Python numbers. rprop takes the rate of the first step as its first step size, and none after
+    that; for prodigy, dog and others that find their own rate, it is a factor on that.
+
+  Raises:
+    StudyError: an argument is unknown or out of range, or cannot be swept; or the optimiser does
+      not fit: it needs more than gradients, weights and the loss.
+  """
+  factory = plugs.find('optimizer', config['name'])
+  values = plugs.checked('optimizer', factory, config)
+  _check_no_decay(factory, values, sweep)
+  own = {n: values[n] for n in inspect.signature(common).parameters}
+
+  def make(learning_rate, base_rate, **swept) -> optax.GradientTransformation:
+    swept = {name: _as_default(values[name], x) for name, x in swept.items()}
+    wrap = common(**{n: swept.get(n, x) for n, x in own.items()})
+    transform, _ = _call(factory, learning_rate, base_rate, values | swept)
+    return wrap(transform)
+
+  eval_params, state = _try(factory, values)
+  for name in sweep:
+    _check_sweep(factory, values, name)
+  if sweep:  # a function of one's own may close over what is swept
+    eval_params, _ = _try(factory, values, sweep)
+  check_rate_factors(values['rate_factors'], state)
+  clips = any(values[name] or name in sweep for name in _CLIPS)
+  linear = factory in _LINEAR and not clips
+  return Optimizer(make, _evaluated(factory, eval_params), linear)
+
+
+def may_sweep(config: Mapping[str, Any]) -> tuple[str, ...]:
+  """The arguments of an optimiser that can differ between the trials of one program.
+
+  Each is tried, as an array, in a step on a small network that is traced and not run.
+
+  Raises:
+    StudyError: as `build`.
+  """
+  build(config)
+  factory = plugs.find('optimizer', config['name'])
+  values, names = plugs.checked('optimizer', factory, config), []
+  for name in sorted(values, key=_CLIPS.__contains__):
+    try:
+      _check_sweep(factory, values, name)
+    except StudyError:
+      continue
+    names.append(name)
+  return tuple(names)
+
+
+def _as_default(default: Any, value: Any) -> Any:
+  is_whole = isinstance(default, int) and not isinstance(default, bool)
+  return value.astype(jnp.int32) if is_whole and isinstance(value, jax.Array) else value
+
+
+def _call(
+  factory: Callable, learning_rate: Any, base_rate: Any, values: Mapping[str, Any]
+) -> tuple[optax.GradientTransformation, Callable | None]:
+  """The optimiser, which tells errors by name, and its own function of the weights to evaluate."""
+  supplied = {'learning_rate': learning_rate, 'base_rate': base_rate}
+  if values['no_decay']:
+    supplied |= dict.fromkeys(_MASKS, paths.decay_mask(values['no_decay']))
+  takes = inspect.signature(factory).parameters
+  supplied = {n: x for n, x in supplied.items() if n in {*takes, 'learning_rate'}}
+  if factory in _LINEAR or plugs.is_own(factory):
+    made = plugs.call('optimizer', factory, supplied, values)
+  else:
+    with guard.told_by_name(factory, 'refuses its arguments'):
+      made = factory(**supplied, **{n: x for n, x in values.items() if n in takes})
+  if factory in _LINEAR:
+    return made, None
+  eval_params = getattr(factory, 'eval_params', None)
+  if isinstance(made, tuple) and len(made) == 2 and guard.is_transform(made[0]):
+    made, eval_params = made
+  if not guard.is_transform(made) or not (eval_params is None or callable(eval_params)):
+    raise StudyError(
+      f'the optimizer {plugs.title("optimizer", factory)} gave {shapes.words(made)}; it has to '
+      'give an optax transform, or that and a function (state, weights) -> weights to evaluate'
+    )
+  return guard.guarded(factory, made), eval_params
+
+
+def _evaluated(factory: Callable, eval_params: Callable | None) -> Callable[[Any, Any], Any]:
+  """A function (state, weights) -> weights to evaluate: a user's own, or what optax has."""
+  if eval_params is not None:
+    return guard.guarded_eval_params(factory, eval_params)
+
+  def of_optax(opt_state, params):
+    states = schedule_free_states(opt_state)
+    if len(states) > 1:
+      raise StudyError(
+        f'the optimizer {plugs.title("optimizer", factory)} holds several schedule-free states; it '
+        'has to give its transform and a function (state, weights) -> weights to evaluate'
+      )
+    return optax.contrib.schedule_free_eval_params(states[0], params) if states else params
+
+  return of_optax
+
+
+def _check_no_decay(factory: Callable, values: Mapping[str, Any], sweep: Collection[str]) -> None:
+  """Fails if a mask of weight decay is asked for that the optimiser does not have."""
+  if not values['no_decay']:
+    return
+  title = plugs.title('optimizer', factory)
+  if not {*_MASKS} & {*inspect.signature(factory).parameters}:
+    raise StudyError(
+      f'optimizer.no_decay is {plugs.shown(values["no_decay"])}; {title} has no mask of its weight '
+      'decay: leave it empty'
+    )
+  for name, value in values.items():
+    if name.endswith('_weight_decay') and (value or name in sweep):
+      raise StudyError(
+        f'optimizer.no_decay does not reach optimizer.{name} of {title}; leave one of them out'
+      )
+
+
+def _try(
+  factory: Callable, values: Mapping[str, Any], sweep: Collection[str] = ()
+) -> tuple[Callable | None, Any]:
+  """Traces a step on a small network, with these arguments as arrays; nothing is run.
+
+  A function of the user's own is only called: it may be written for the parameters of one network.
+
+  Returns:
+    The optimiser's function of the weights to evaluate, or None, and the shape of its state.
+  """
+  params = {'dense': {'kernel': jnp.zeros((3, 2)), 'bias': jnp.zeros(2)}}
+  found = []
+
+  def step(rate, swept):
+    cast = {name: _as_default(values[name], x) for name, x in swept.items()}
+    transform, eval_params = _call(factory, rate, rate, {**values, **cast})
+    found.append(eval_params)
+    if plugs.is_own(factory):
+      return None
+    state = transform.init(params)
+    transform = optax.with_extra_args_support(transform)
+    return transform.update(params, state, params, value=rate)[1]
+
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  state = jax.eval_shape(step, number, dict.fromkeys(sweep, number))
+  return found[-1], state
+
+
+def _check_sweep(factory: Callable, values: Mapping[str, Any], name: str) -> None:
+  """Fails if this argument cannot be an array of the compiled step."""
+  if name not in values:
+    raise StudyError(f'optimizer.{name}: no such field{plugs.nearest(name, values)}')
+  if name in _CLIPS:
+    return
+  if isinstance(values[name], bool | str | tuple) or name in _RANDOM:
+    raise StudyError(f'optimizer.{name} cannot be an axis of one program: it is no number')
+  try:
+    _try(factory, values, (name,))
+  except StudyError as error:
+    title = plugs.title('optimizer', factory)
+    why = str(error) if plugs.is_own(factory) else f'{title} needs it as a plain number'
+    raise StudyError(f'optimizer.{name} cannot be an axis of one program: {why}') from error

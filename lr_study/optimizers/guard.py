@@ -1,0 +1,77 @@
+"""Errors in an optimiser, and what it gives that does not fit, as one line that names it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optax
+
+from lr_study import plugs
+from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study.optimizers import paths
+
+_ON = 'fails on gradients, weights and the loss, which is all that the study gives it'
+
+
+def is_transform(made: Any) -> bool:
+  """True if this has the two functions of an optax transform."""
+  return callable(getattr(made, 'init', None)) and callable(getattr(made, 'update', None))
+
+
+@contextlib.contextmanager
+def told_by_name(factory: Callable, what: str = _ON) -> Iterator[None]:
+  """Makes one line of an error in an optimiser: the user's own with its line, or optax's."""
+  try:
+    yield
+  except StudyError:
+    raise
+  except Exception as error:
+    if plugs.is_own(factory):
+      raise StudyError(plugs.blame('optimizer', factory, error)) from error
+    if is_full(error) or is_out_of_memory(error):
+      raise
+    title, words = plugs.title('optimizer', factory), next(iter(str(error).splitlines()), '')
+    raise StudyError(
+      f'optimizer.name is {title!r}; it {what}: {type(error).__name__}: {words}'
+    ) from error
+
+
+def guarded(
+  factory: Callable, transform: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+  """The same, but an error is one line, and so is an update or a state of another shape."""
+  inner = optax.with_extra_args_support(transform)
+
+  def init(params):
+    with told_by_name(factory):
+      return inner.init(params)
+
+  def update(updates, state, params=None, **extra):
+    with told_by_name(factory):
+      new_updates, new_state = inner.update(updates, state, params, **extra)
+    _check_like(factory, 'an update', new_updates, 'the weights', updates)
+    _check_like(factory, 'a state', new_state, 'the one before', state)
+    return new_updates, new_state
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def guarded_eval_params(factory: Callable, eval_params: Callable) -> Callable[[Any, Any], Any]:
+  """A user's own (state, weights) -> weights, but an error is one line, and so is another shape."""
+
+  def guarded(opt_state, params):
+    with told_by_name(factory):
+      weights = eval_params(opt_state, params)
+    _check_like(factory, 'weights to evaluate', weights, 'the weights', params)
+    return weights
+
+  return guarded
+
+
+def _check_like(factory: Callable, what: str, tree: Any, that: str, like: Any) -> None:
+  differs = paths.difference(tree, like)
+  if differs:
+    raise StudyError(
+      f'the optimizer {plugs.title("optimizer", factory)} gave {what} not shaped as {that}: '
+      f'{differs}'
+    )

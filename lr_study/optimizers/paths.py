@@ -1,0 +1,75 @@
+"""Parameters by their paths, such as 'conv1/bias', and what regular expressions say of them."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+
+from lr_study.errors import StudyError
+
+_SHOWN = 8  # paths in a message
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+  """The path of a leaf of a tree as text."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def decay_mask(no_decay: Collection[str]) -> Callable[[Any], Any]:
+  """A function of a tree: False for the leaves whose path matches one of the expressions."""
+
+  def decays(path, leaf):
+    del leaf
+    return not any(re.search(expression, path_of(path)) for expression in no_decay)
+
+  return lambda tree: jax.tree.map_with_path(decays, tree)
+
+
+def scaled(tree: Any, scales: Collection[tuple[str, float]]) -> Any:
+  """Each leaf times the numbers of all expressions that match its path."""
+
+  def scale(path, leaf):
+    for expression, factor in scales:
+      leaf = factor * leaf if re.search(expression, path_of(path)) else leaf
+    return leaf
+
+  return jax.tree.map_with_path(scale, tree)
+
+
+def check_matches(params: Any, expressions: Mapping[str, Collection[str]]) -> None:
+  """Checks that each expression of a field matches a parameter; a slip of the pen would not.
+
+  Raises:
+    StudyError: naming the field, the expression and some of the paths.
+  """
+  paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  if not paths:  # the stand-in for parameters of optax.tree.map_params
+    return
+  for field, patterns in expressions.items():
+    for pattern in patterns:
+      if not any(re.search(pattern, path) for path in paths):
+        raise StudyError(
+          f'optimizer.{field}: {pattern!r} matches no parameter; there are '
+          f'{", ".join(paths[:_SHOWN])}{", ..." if len(paths) > _SHOWN else ""}'
+        )
+
+
+def difference(tree: Any, like: Any) -> str:
+  """Where two trees of arrays differ in shape or type: '' or 'conv1/bias: float32[3], not ...'."""
+  mine, theirs = (
+    {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(of)}
+    for of in (tree, like)
+  )
+  for path in (*mine, *theirs):
+    if _words(mine.get(path)) != _words(theirs.get(path)):
+      return f'{path or "it"} is {_words(mine.get(path))}, not {_words(theirs.get(path))}'
+  if jax.tree.structure(tree) != jax.tree.structure(like):
+    return 'the tree has another structure'
+  return ''
+
+
+def _words(leaf: Any) -> str:
+  if leaf is None:
+    return 'missing'
+  return f'{jax.numpy.result_type(leaf)}[{",".join(map(str, jax.numpy.shape(leaf)))}]'

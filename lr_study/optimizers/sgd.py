@@ -1,0 +1,129 @@
+"""SGD as PyTorch and optax write it, and as Caffe does."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from lr_study.optimizers.paths import path_of
+from lr_study.plugs import AT_LEAST_0, BELOW_1, limits
+
+Mask = Callable[[Any], Any]  # a tree -> one of bools: True where the weights decay
+
+
+@limits(momentum=BELOW_1, weight_decay=AT_LEAST_0)
+def sgd(
+  learning_rate: Any,
+  momentum: float = 0.0,
+  nesterov: bool = False,
+  weight_decay: float = 0.0,
+  mask: Mask | None = None,
+) -> optax.GradientTransformation:
+  """With gradient dL, weights w, momentum m and decay d:
+
+    g = dL + d w,  v = m v + g,  w = w - rate v    (nesterov: w = w - rate (g + m v))
+
+  The rate is the schedule's of this step, so a drop acts on old velocity too.
+  """
+  return optax.chain(
+    _add_weight_decay(weight_decay, 1.0, mask),
+    _momentum(momentum, nesterov),
+    _scale(learning_rate),
+    optax.scale(-1.0),
+  )
+
+
+@limits(momentum=BELOW_1, weight_decay=AT_LEAST_0, bias_rate=AT_LEAST_0, bias_decay=AT_LEAST_0)
+def caffe_sgd(
+  learning_rate: Any,
+  base_rate: Any,
+  momentum: float = 0.9,
+  weight_decay: float = 0.01,
+  decay_per_rate: bool = True,
+  rate_in_velocity: bool = True,
+  bias_rate: float = 2.0,
+  bias_decay: float = 0.0,
+  mask: Mask | None = None,
+) -> optax.GradientTransformation:
+  """Caffe's SGD; the defaults are those that DIGITS gives it.
+
+    g = dL + d w
+    v = m v + rate g,  w = w - v       rate_in_velocity (Caffe, sgd_solver.cpp: an earlier,
+                                       larger rate lives on in v after a drop)
+    v = m v + g,       w = w - rate v  otherwise, as `sgd`
+
+  Args:
+    learning_rate: of this step, with the schedule's height.
+    base_rate: of the trial, without it.
+    momentum: m.
+    weight_decay: d.
+    decay_per_rate: d is weight_decay x base_rate instead, as DIGITS couples them.
+    rate_in_velocity: see above.
+    bias_rate: factor on the rate of biases.
+    bias_decay: factor on the weight decay of biases.
+    mask: a function of a tree that says which of its leaves decay; all if None.
+  """
+  decay = weight_decay
+  if decay_per_rate and not is_number(weight_decay, 0):
+    decay = weight_decay * base_rate
+  rate, velocity = _scale(learning_rate), _momentum(momentum, nesterov=False)
+  return optax.chain(
+    _add_weight_decay(decay, bias_decay, mask),
+    _scale_biases(bias_rate),
+    *((rate, velocity) if rate_in_velocity else (velocity, rate)),
+    optax.scale(-1.0),
+  )
+
+
+def polyak_sgd(
+  learning_rate: Any,
+  scaling: float = 1.0,
+  f_min: float = 0.0,
+  eps: float = 0.0,
+  variant: str = 'sps',
+) -> optax.GradientTransformation:
+  """`optax.polyak_sgd`, whose step comes from the loss; the rate is the largest step it takes."""
+  return optax.polyak_sgd(learning_rate, scaling, f_min, eps, variant)
+
+
+def is_number(value: Any, number: float) -> bool:
+  """True if it is this Python number: False for an array, which may be any."""
+  return isinstance(value, numbers.Real) and value == number
+
+
+def _is_bias(path: tuple[Any, ...]) -> bool:
+  return path_of(path).rsplit('/', 1)[-1] == 'bias'
+
+
+def _momentum(momentum: Any, nesterov: bool) -> optax.GradientTransformation:
+  return optax.identity() if is_number(momentum, 0) else optax.trace(momentum, nesterov)
+
+
+def _scale(rate: Any) -> optax.GradientTransformation:
+  return optax.stateless(lambda updates, params: jax.tree.map(lambda u: rate * u, updates))
+
+
+def _scale_biases(factor: Any) -> optax.GradientTransformation:
+  if is_number(factor, 1):
+    return optax.identity()
+  return optax.stateless(
+    lambda updates, params: jax.tree.map_with_path(
+      lambda path, u: factor * u if _is_bias(path) else u, updates
+    )
+  )
+
+
+def _add_weight_decay(
+  decay: Any, bias_decay: Any, mask: Mask | None
+) -> optax.GradientTransformation:
+  def add(path, u, w, decays):
+    factor = bias_decay if _is_bias(path) else 1.0
+    return u + decay * factor * w if decays and not is_number(factor, 0) else u
+
+  def update(updates, params):
+    decays = mask(params) if mask else jax.tree.map(lambda _: True, params)
+    return jax.tree.map_with_path(add, updates, params, decays)
+
+  return optax.identity() if is_number(decay, 0) else optax.stateless(update)
