@@ -1,0 +1,386 @@
+"""From the stored images to the network's inputs, inside the compiled step."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+
+from lr_study import plugs, shapes
+from lr_study.errors import StudyError
+from lr_study.plugs import AT_LEAST_0, BELOW_1, COUNT_OR_0, POSITIVE, limits, one_of
+from lr_study.trial import Batch
+
+Inputs = Callable[[Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
+
+# `classes`: how many. The rest are the arguments of the user's own f(batch, key).
+SUPPLIED = ('classes', 'batch', 'key')
+
+# In training each image is looked at through a square that is moved by a random amount.
+_MOVES = ('rotation', 'shift', 'zoom', 'stretch', 'shear')
+_OF_COLOURS = ('grey', 'bgr')
+_OF_SQUARES = ('size', 'crop', *_MOVES, 'cutmix')
+_OF_IMAGES = (*_OF_COLOURS, *_OF_SQUARES, 'mirror', 'brightness', 'contrast', 'invert')
+
+
+@limits(
+  subtract=one_of(('image', 'pixel', 'none')),
+  scale=POSITIVE,
+  crop=COUNT_OR_0,
+  size=(lambda n: 0 <= n <= 65536, 'a whole number from 0 to 65536'),
+  rotation=(lambda x: 0 <= x <= 180, 'degrees from 0 to 180'),
+  shift=BELOW_1,
+  zoom=AT_LEAST_0,
+  stretch=AT_LEAST_0,
+  shear=AT_LEAST_0,
+  brightness=AT_LEAST_0,
+  contrast=AT_LEAST_0,
+  noise=AT_LEAST_0,
+  mixup=AT_LEAST_0,
+  cutmix=AT_LEAST_0,
+)
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """f(batch, key) -> inputs, targets: what a network is given of images, or of any arrays.
+
+  Inputs are float32, (batch, height, width, channels) for images. Targets are the labels, int
+  (batch,); with mixup or cutmix, in training, shares of the classes, float32 (batch, classes). The
+  key is for what is random in training, a draw per image. It is None in evaluation, which takes the
+  image as it is, and its centre if there is a crop. `batch.mean` is subtracted first, at the pixel
+  it belongs to (Caffe, data_transformer.cpp).
+
+  Arrays of other shapes than (height, width, channels) take `subtract`, 'image' or 'none', `scale`,
+  `standardise`, `noise` and `mixup`.
+
+  Raises:
+    ValueError: two arguments exclude each other.
+    StudyError: when called, on arrays that an option does not work on.
+  """
+
+  classes: int
+  subtract: str = 'image'  # the mean image, 'pixel' or 'none'; see `subtracted`
+  scale: float = 1.0  # a factor on the values
+  crop: int = 0  # pixels; a random crop in training, the centre in evaluation; 0: none
+  mirror: bool = False  # every other image, left to right
+  bgr: bool = False  # Caffe's order of the channels
+  grey: bool = False  # one channel of brightness
+  size: int = 0  # pixels that images are scaled to, before the crop; 0: as they are
+  standardise: bool = False  # each image to mean 0, variance 1
+  rotation: float = 0.0  # up to so many degrees either way
+  shift: float = 0.0  # up to this share of the side, each way
+  zoom: float = 0.0  # in or out by up to this share: 0.1 is 1 / 1.1 to 1.1
+  stretch: float = 0.0  # width to height, likewise
+  shear: float = 0.0  # up to so many pixels aside a pixel down
+  brightness: float = 0.0  # up to so many grey levels more or less
+  contrast: float = 0.0  # up or down by up to this share
+  invert: bool = False  # bright for dark in every other image
+  noise: float = 0.0  # standard deviation in grey levels, of each image up to this
+  mixup: float = 0.0  # alpha of its Beta distribution; 0: none
+  cutmix: float = 0.0  # likewise; with both, each image has one of them
+
+  def __post_init__(self):
+    if self.size and self.crop > self.size:
+      raise ValueError(f'crop is {self.crop}, more than input.size {self.size}')
+    if self.grey and self.bgr:
+      raise ValueError('bgr is True, but input.grey leaves one channel; set one to False')
+
+  def __call__(self, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """See the class."""
+    _check(self, batch.images.shape, training=key is not None)
+    x = batch.images.astype(jnp.float32) - batch.mean
+    keys = dict.fromkeys(_RANDOM) if key is None else _keys(key)
+    if x.ndim == 4:
+      x = self._view(x, keys)
+    if key is not None:
+      x = _recolour(self, x, keys)
+    x = x * self.scale
+    if self.standardise:
+      x = _standardise(x, self._grey_level(batch.images))
+    if self.bgr:
+      x = x[..., ::-1]
+    if key is None or not (self.mixup or self.cutmix):
+      return x, batch.labels
+    return _mix(self, x, jax.nn.one_hot(batch.labels, self.classes), key)
+
+  def _view(self, x: jax.Array, keys: Mapping[str, jax.Array | None]) -> jax.Array:
+    """What of an image is seen; its keys are None in evaluation."""
+    if self.grey:
+      x = x @ jnp.float32([[0.299], [0.587], [0.114]])  # ITU-R BT.601, as Pillow's mode L
+    size = self.size or x.shape[1]
+    if keys['move'] is not None and any(getattr(self, name) for name in _MOVES):
+      x = _move(self, x, size, keys['move'])
+    elif size != x.shape[1]:
+      x = jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), 'linear')
+    if self.crop:
+      x = _crop(x, self.crop, keys['crop'])
+    if self.mirror and keys['mirror'] is not None:
+      flip = jax.random.bernoulli(keys['mirror'], 0.5, (x.shape[0], 1, 1, 1))
+      x = jnp.where(flip, x[:, :, ::-1], x)
+    return x
+
+  def _grey_level(self, images: jax.Array) -> float:
+    # Of numbers that are not whole, nobody knows; most are from 0 to 1.
+    whole = jnp.issubdtype(images.dtype, jnp.integer)
+    return self.scale if whole else self.scale / 255
+
+
+KNOWN: dict[str, Callable[..., Inputs]] = {'images': Images}
+
+
+def build(
+  config: Mapping[str, Any],
+  classes: int,
+  stored: tuple[int, ...] | None = None,
+  dtype: Any = 'uint8',
+) -> Inputs:
+  """The function of a config: f(batch, key) -> inputs, targets; see `Images`.
+
+  The user's own, 'file.py:name', is a factory like `Images`; or it is f(batch, key) itself, by
+  these names, and further arguments are fields too.
+
+  Args:
+    config: the `input` part: its name and arguments.
+    classes: how many.
+    stored: the shape of one image; then what the function gives for it is checked now.
+    dtype: of the images.
+
+  Raises:
+    StudyError: an argument does not fit, or does not fit the images, or the user's function gives
+      something else.
+  """
+  factory = plugs.find('input', config['name'])
+  values = plugs.checked('input', factory, config)
+  own = plugs.is_own(factory)
+  if own and 'batch' in inspect.signature(factory).parameters:
+    supplied = {'classes': classes} if 'classes' in inspect.signature(factory).parameters else {}
+    function = lambda batch, key: factory(batch, key, **supplied | values)  # noqa: E731
+  else:
+    function = plugs.call('input', factory, {'classes': classes}, values)
+  if stored is not None:
+    for key in (None, jax.random.key(0)):
+      _try(factory, function, _batch(stored, dtype), key, classes)
+  return function
+
+
+def shape(
+  config: Mapping[str, Any], stored: tuple[int, ...], classes: int = 2, dtype: Any = 'uint8'
+) -> tuple[int, ...]:
+  """The shape of one input of the network.
+
+  Args:
+    config: the `input` part.
+    stored: the shape of one stored image.
+    classes: how many.
+    dtype: of the stored images.
+
+  Raises:
+    StudyError: as of `build`.
+  """
+  function = build(config, classes, stored, dtype)
+  return jax.eval_shape(lambda b: function(b, None)[0], _batch(stored, dtype)).shape[1:]
+
+
+def evaluation(
+  config: Mapping[str, Any], classes: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """f(mean, images (batch, ...)) -> inputs, as an evaluation has them."""
+  function = build(config, classes)
+
+  def inputs(mean, images):
+    labels = jnp.zeros(images.shape[0], jnp.int32)
+    return function(Batch(jnp.asarray(images), labels, mean), None)[0]
+
+  return inputs
+
+
+def subtracted(config: Mapping[str, Any], mean: np.ndarray) -> np.ndarray:
+  """What a study gives to `Batch.mean`, by the `input` part of its config.
+
+  Args:
+    config: `subtract` names it.
+    mean: of the images of the training part, float32, with the shape of one.
+
+  Raises:
+    StudyError: there are no pixels that a mean 'pixel' could be of.
+  """
+  subtract = config.get('subtract', 'image')
+  if subtract == 'none':
+    return np.zeros(mean.shape[-1:], np.float32)
+  if subtract == 'pixel':
+    if mean.ndim != 3:
+      raise StudyError(_wrong('subtract', f'images, {_IMAGES}', mean.shape))
+    return mean.mean((0, 1))
+  return mean
+
+
+_IMAGES = '(height, width, channels)'
+
+
+def _wrong(option: str, what: str, shape: tuple[int, ...]) -> str:
+  return f'input.{option} works on {what}; those of this study are {shape}'
+
+
+def _check(of: Images, shape: tuple[int, ...], training: bool) -> None:
+  """Raises StudyError naming an option that does not work on images (batch, ...) of this shape."""
+
+  def first(options):
+    return next((name for name in options if getattr(of, name)), None)
+
+  count, *shape = shape
+  shape = tuple(shape)
+  if training and count == 1 and (option := first(('mixup', 'cutmix'))):
+    raise StudyError(f'input.{option} mixes the images of a batch, but batch_size is 1')
+  if len(shape) != 3:
+    option = 'subtract' if of.subtract == 'pixel' else first(_OF_IMAGES)
+    if option:
+      raise StudyError(_wrong(option, f'images, {_IMAGES}', shape))
+    return
+  height, width, channels = shape
+  if channels != 3 and (option := first(_OF_COLOURS)):
+    raise StudyError(_wrong(option, 'images of 3 channels', shape))
+  if height != width and (option := first(_OF_SQUARES)):
+    raise StudyError(_wrong(option, 'square images', shape))
+  if of.crop > (of.size or height):
+    raise StudyError(f'input.crop is {of.crop}, more than image_size {height}')
+
+
+_RANDOM = ('crop', 'mirror', 'move', 'brightness', 'contrast', 'invert', 'noise')
+
+
+def _keys(key: jax.Array) -> dict[str, jax.Array]:
+  # The first two as they were before there were more: the same crops from the same seed.
+  first, *rest = jax.random.split(key), *jax.random.split(jax.random.fold_in(key, 1), 5)
+  return dict(zip(_RANDOM, (*first, *rest), strict=True))
+
+
+def _per_image(x: jax.Array) -> tuple[int, ...]:
+  """The shape of one number per image, as (batch, 1, 1, 1)."""
+  return (x.shape[0], *(1,) * (x.ndim - 1))
+
+
+def _uniform(key: jax.Array, x: jax.Array, limit: float) -> jax.Array:
+  """One draw per image, (batch, 1, ...), between -limit and limit."""
+  return jax.random.uniform(key, _per_image(x), minval=-limit, maxval=limit)
+
+
+def _crop(x: jax.Array, crop: int, key: jax.Array | None) -> jax.Array:
+  room = x.shape[1] - crop
+  if key is None:
+    top = left = jnp.full(x.shape[0], room // 2)
+  else:
+    top, left = jax.random.randint(key, (2, x.shape[0]), 0, room + 1)
+  window = (crop, crop, x.shape[3])
+  return jax.vmap(lambda image, y, x: jax.lax.dynamic_slice(image, (y, x, 0), window))(x, top, left)
+
+
+def _move(of: Images, x: jax.Array, size: int, key: jax.Array) -> jax.Array:
+  """Turns, moves, zooms, stretches and shears each image about its centre, to `size` pixels."""
+  draws = jax.random.uniform(key, (6, x.shape[0]), minval=-1.0)
+  angle = jnp.radians(of.rotation) * draws[0]
+  # Logarithms: half the size is as likely as twice the size.
+  zoom, stretch = (jnp.exp(jnp.log1p(y) * draws[i]) for i, y in ((1, of.zoom), (2, of.stretch)))
+  shear, down, right = of.shear * draws[3], of.shift * draws[4], of.shift * draws[5]
+  steps = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+  y, x_ = steps[:, None], steps[None, :]
+
+  def one(image, angle, zoom, stretch, shear, down, right):
+    # From a place in the result to where it lies in the image, in shares of its side.
+    across = (x_ + shear * y) * stretch * zoom
+    along = y / stretch * zoom
+    rows = jnp.sin(angle) * across + jnp.cos(angle) * along + down
+    columns = jnp.cos(angle) * across - jnp.sin(angle) * along + right
+    places = [(place + 0.5) * image.shape[0] - 0.5 for place in (rows, columns)]
+    return jnp.stack(
+      [map_coordinates(image[..., c], places, 1, mode='reflect') for c in range(image.shape[2])], -1
+    )
+
+  return jax.vmap(one)(x, angle, zoom, stretch, shear, down, right)
+
+
+def _recolour(of: Images, x: jax.Array, keys: dict[str, jax.Array]) -> jax.Array:
+  """Brightness, contrast, inversion and noise, in grey levels."""
+  if of.contrast or of.invert:
+    factor = jnp.exp(_uniform(keys['contrast'], x, np.log1p(of.contrast)))
+    if of.invert:
+      turned = jax.random.bernoulli(keys['invert'], 0.5, factor.shape)
+      factor = jnp.where(turned, -factor, factor)
+    middle = x.mean((1, 2, 3), keepdims=True)
+    x = middle + factor * (x - middle)
+  if of.brightness:
+    x = x + _uniform(keys['brightness'], x, of.brightness)
+  if of.noise:
+    amount_key, noise_key = jax.random.split(keys['noise'])
+    amount = jax.random.uniform(amount_key, _per_image(x), maxval=of.noise)
+    x = x + amount * jax.random.normal(noise_key, x.shape)
+  return x
+
+
+def _standardise(x: jax.Array, grey_level: float) -> jax.Array:
+  axes = tuple(range(1, x.ndim))
+  x = x - x.mean(axes, keepdims=True)
+  # At least one grey level: a constant image has no contrast to be brought up.
+  return x / jnp.maximum(x.std(axes, keepdims=True), grey_level)
+
+
+def _mix(
+  of: Images, x: jax.Array, shares: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Each image with another of its batch, by mixup or by cutmix, and shares of the classes."""
+  of_order, of_mixup, of_cutmix, of_which = jax.random.split(jax.random.fold_in(key, 2), 4)
+  others = jax.random.permutation(of_order, x.shape[0])
+  share = jnp.ones(_per_image(x))
+  if of.mixup:
+    share = _beta(of_mixup, of.mixup, x)
+  if of.cutmix:
+    cut = _outside_box(of_cutmix, of.cutmix, x)
+    if of.mixup:
+      share = jnp.where(jax.random.bernoulli(of_which, 0.5, _per_image(x)), share, cut)
+    else:
+      share = cut
+  of_class = share.mean(tuple(range(1, x.ndim)))[:, None]
+  return share * x + (1 - share) * x[others], of_class * shares + (1 - of_class) * shares[others]
+
+
+def _beta(key: jax.Array, alpha: float, x: jax.Array) -> jax.Array:
+  """How much each image keeps of itself (Zhang et al. 2018, "mixup", algorithm 1)."""
+  return jax.random.beta(key, alpha, alpha, _per_image(x))
+
+
+def _outside_box(key: jax.Array, alpha: float, x: jax.Array) -> jax.Array:
+  """1 outside a random box, 0 inside, (batch, side, side, 1) (Yun et al. 2019, "CutMix", eq. 2).
+
+  The box takes 1 - Beta(alpha, alpha) of an image, less what of it lies beyond the edge.
+  """
+  of_share, of_centre = jax.random.split(key)
+  half = jnp.sqrt(1 - _beta(of_share, alpha, x)) / 2
+  centre = jax.random.uniform(of_centre, (2, *_per_image(x)))
+  pixels = (jnp.arange(x.shape[1]) + 0.5) / x.shape[1]
+  rows = jnp.abs(pixels[:, None, None] - centre[0]) < half
+  columns = jnp.abs(pixels[:, None] - centre[1]) < half
+  return 1.0 - (rows & columns)
+
+
+def _batch(stored: tuple[int, ...], dtype: Any) -> Batch:
+  images = shapes.array((3, *stored), dtype)
+  return Batch(images, shapes.array((3,), 'int32'), shapes.array(stored))
+
+
+def _try(factory: Callable, function: Inputs, batch: Batch, key: Any, classes: int) -> None:
+  """Raises StudyError if the function does not give inputs and targets for a batch."""
+  found = shapes.of('input', factory, lambda b: function(b, key), batch)
+  if isinstance(found, tuple) and len(found) == 2:
+    inputs, targets = found
+    labels = shapes.is_array(targets, batch.labels.shape, jnp.integer)
+    mixed = shapes.is_array(targets, (*batch.labels.shape, classes), jnp.floating)
+    leading = getattr(inputs, 'shape', ())[:1]
+    if leading == batch.labels.shape and (labels or (mixed and key is not None)):
+      return
+  raise StudyError(
+    f'{plugs.title("input", factory)} gave {shapes.words(found)} for a batch of 3 images '
+    f'{batch.images.shape[1:]} and {"no" if key is None else "a"} key; it has to give inputs '
+    '(3, ...) and targets, int (3,)' + ('' if key is None else f' or float (3, {classes})')
+  )
