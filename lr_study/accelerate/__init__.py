@@ -1,0 +1,127 @@
+"""What makes trials fast. The rest of the package knows `Engine` and `Spread` alone.
+
+Each accelerator says in one function when it applies: `factored.layers`, `products.applies`, and
+`choose_spread` for threads. `--config.accelerate=off` switches all of them off.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import psutil
+from ml_collections import ConfigDict
+
+from lr_study import memory, vectorize
+from lr_study.accelerate import factored, products
+from lr_study.accelerate.threads import Threads
+from lr_study.engine import Engine, plain
+from lr_study.trial import Task
+from lr_study.vectorize import Batched, Spread, tree_bytes
+
+__all__ = ['HOW', 'choose', 'choose_spread', 'room_for_images', 'shares_memory', 'spread']
+
+HOW = ('auto', 'threads', *vectorize.HOW)
+
+_CALL_IMAGES = 16  # in the steps of a call: more are no faster, and a signal waits for its end
+_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long, ...
+_LONG_CALL_IMAGES = 4  # ... and a signal would wait for seconds
+
+
+def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engine:
+  """How a trial is computed.
+
+  Args:
+    task: what is trained.
+    config: `accelerate`, `parallel` and `batch_size` decide; `optimizer` bounds what factors hold.
+    largest: the largest value of each of a trial's numbers in the study.
+  """
+  engine, about = plain(task), []
+  if config.accelerate == 'auto':
+    bounds = _bounds(config, largest)
+    paths = factored.layers(task, config.batch_size, bounds)
+    if paths:
+      engine = factored.engine(task, config.batch_size, bounds, paths, largest)
+      about.append(
+        f'dense kernels {", ".join(path.removesuffix("/kernel") for path in paths)} as factors, '
+        f'folded every {engine.every} steps'
+      )
+    if _use_products(task, config):
+      about.append('convolutions as matrix products')
+      engine = engine._replace(
+        step=_with_products(engine.step),
+        evaluate=_with_products(engine.evaluate),
+        around=_with_products,
+      )
+  return engine._replace(
+    # Traced once, for the loop of steps and for the step that is measured.
+    step=jax.jit(engine.step),
+    steps_per_call=_steps_per_call(task, config),
+    about='; '.join(about) or 'plain Flax and optax',
+  )
+
+
+def spread(engine: Engine, how: str) -> Spread:
+  """How trials run side by side: `how` is one of `HOW`."""
+  how = choose_spread(how)
+  return Threads(engine) if how == 'threads' else Batched(engine, how)
+
+
+def choose_spread(how: str) -> str:
+  """'auto' is a call for each trial on CPUs, and one call for all elsewhere."""
+  if how != 'auto':
+    return how
+  return 'threads' if jax.default_backend() == 'cpu' else 'vmap'
+
+
+def room_for_images(how: str) -> int:
+  """Bytes that images may take on each device: half of what is free, trials need the rest.
+
+  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
+  of a GPU machine what was read.
+  """
+  if jax.default_backend() == 'cpu':
+    devices = 1 if choose_spread(how) in ('threads', 'vmap') else len(jax.local_devices())
+    return memory.free_memory() // (2 * (1 + devices))
+  return min(memory.free_memory(), psutil.virtual_memory().available) // 2
+
+
+def shares_memory() -> bool:
+  """True for CPU devices, which share the memory of their machine."""
+  return jax.default_backend() == 'cpu'
+
+
+def _use_products(task: Task, config: ConfigDict) -> bool:
+  if jax.default_backend() != 'cpu' or config.accelerate == 'off' or task.dtype != 'float32':
+    return False
+  convolutions = products.survey(task, config.batch_size)
+  return products.applies(convolutions, choose_spread(config.parallel))
+
+
+def _steps_per_call(task: Task, config: ConfigDict) -> int:
+  """One of XLA's own convolutions on a CPU, which lose their fast kernels inside a loop."""
+  if jax.default_backend() == 'cpu' and not _use_products(task, config):
+    convolutions = products.survey(task, config.batch_size)
+    if convolutions.fit + convolutions.left:
+      return 1
+  variables = jax.eval_shape(lambda: plain(task).draw(jax.random.key(0)))
+  long = tree_bytes(variables) > _LONG_BYTES
+  return max(1, (_LONG_CALL_IMAGES if long else _CALL_IMAGES) // config.batch_size)
+
+
+def _bounds(config: ConfigDict, largest: Mapping[str, float]) -> factored.Bounds:
+  optimizer, rate = config.optimizer, largest['learning_rate']
+
+  def most(name):
+    return largest.get(f'optimizer.{name}', optimizer.get(name, 0.0))
+
+  decay = most('weight_decay') * rate * (rate if optimizer.get('decay_per_rate') else 1.0)
+  return factored.Bounds(most('momentum'), decay)
+
+
+def _with_products(function: Callable[..., Any]) -> Callable[..., Any]:
+  def under(*arguments):
+    with nn.intercept_methods(products.intercept):
+      return function(*arguments)
+
+  return under

@@ -1,0 +1,243 @@
+"""Convolutions as matrix products: what stays fast when every trial has kernels of its own.
+
+vmap over kernels turns a product into a batched product, where it would turn a convolution into a
+grouped one, which XLA computes slowly on CPUs. What depends on the images alone, `lay_out`, can be
+done once for all kernels.
+
+Few outputs are had as one product of the images' windows and the kernel. Many take a fraction of
+the multiplications by the algorithm of Toom and Cook, as Lavin and Gray (2016), "Fast Algorithms
+for Convolutional Neural Networks", apply it: F(3 x 3, r x r). The outputs of a tile of pixels are
+coefficients of a product of two polynomials, which is known by its values at as many points as it
+has coefficients, and those are products of the factors' values. So, in one dimension,
+
+    outputs = A ((G kernel) * (B pixels))
+
+with small matrices A, G and B, and * element by element; in two, with their Kronecker squares.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+_TILE = 3  # outputs of a tile, down and across; with more float32 rounds ever more
+# Where polynomials are looked at, besides infinity. Of points that float32 holds exactly these
+# round the least: a 3 x 3 kernel's outputs by 6e-7 of their size, a 5 x 5 kernel's by 2e-6.
+_POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
+# For tiles the kernel is transformed as well, which so many outputs make up for; and products of
+# matrices that are thinner than this take as long as what is around them.
+_LEAST_OUTPUTS, _LEAST_FEATURES = 512, 24
+
+
+@struct.dataclass
+class Layout:
+  """The part of a convolution that depends on its images alone.
+
+  Attributes:
+    groups: of each group of channels either its windows, (images, height', width', size x size x
+      channels), or transformed tiles, (points, images, tiles down, tiles across, channels); with
+      a stride those of its blocks (see `_blocks`), windows then being one block high.
+    shape: of the images, (images, height, width, channels).
+  """
+
+  groups: tuple[jax.Array, ...]
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+  @property
+  def tiled(self) -> bool:
+    """True if the groups are tiles."""
+    return self.groups[0].ndim == 5
+
+
+def lay_out(
+  images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Layout:
+  """Makes images (images, height, width, channels) ready for `convolve`.
+
+  Args:
+    images: float32.
+    features: of the output.
+    size: of the kernel, in pixels down and across.
+    stride: pixels from one window to the next, down and across.
+    padding: zeros on each side.
+    groups: of channels, which are convolved on their own.
+  """
+  x = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  parts = jnp.split(x, groups, -1)
+  if stride > 1:
+    parts, size = [_blocks(part, size, stride) for part in parts], -(-size // stride)
+  count, height, width, channels = parts[0].shape
+  outputs = count * (height - size + 1) * (width - size + 1)
+  tiled = (
+    1 < size <= len(_POINTS) + 2 - _TILE
+    and outputs >= _LEAST_OUTPUTS
+    and min(features // groups, channels) >= _LEAST_FEATURES
+  )
+  # Blocks have many channels: laying a whole window of them out takes as long as its product.
+  high = 1 if stride > 1 else size
+  return Layout(
+    tuple(_tiles(part, size) if tiled else _windows(part, high, size) for part in parts),
+    images.shape,
+  )
+
+
+def convolve(
+  images: jax.Array | Layout, kernel: jax.Array, stride: int, padding: int, groups: int = 1
+) -> jax.Array:
+  """The convolution of `jax.lax.conv_general_dilated`; arguments as in `lay_out`.
+
+  Args:
+    images: as they are, or laid out.
+    kernel: (size, size, channels // groups, features).
+    stride: pixels.
+    padding: pixels.
+    groups: of channels.
+
+  Returns:
+    (images, height', width', features).
+  """
+  if not isinstance(images, Layout):
+    images = lay_out(images, kernel.shape[-1], len(kernel), stride, padding, groups)
+  height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
+  if stride > 1:
+    kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)
+  of_group = _of_tiles if images.tiled else _of_windows
+  outputs = [
+    of_group(part, of_part)
+    for part, of_part in zip(images.groups, jnp.split(kernel, groups, -1), strict=True)
+  ]
+  return jnp.concatenate(outputs, -1)[:, :height, :width]
+
+
+def _blocks(x: jax.Array, size: int, stride: int) -> jax.Array:
+  """Images, or kernels, of the same convolution with stride 1: a block of pixels is a pixel there.
+
+  AlexNet's first kernel, 11 x 11 with stride 4, is one of 3 x 3 blocks of 4 x 4 pixels, with zeros
+  where the blocks are larger than the kernel: 3 slices to lay side by side, and not 121.
+  """
+  for axis in (1, 2):
+    wanted = ((x.shape[axis] - size) // stride + -(-size // stride)) * stride
+    x = _fit(x, axis, wanted)
+  images, height, width, channels = x.shape
+  x = x.reshape(images, height // stride, stride, width // stride, stride, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(images, height // stride, width // stride, -1)
+
+
+def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
+  """Cuts `x` off at `size` along an axis, or adds zeros up to it."""
+  x = jax.lax.slice_in_dim(x, 0, min(size, x.shape[axis]), axis=axis)
+  return jnp.pad(x, [(0, size - x.shape[axis] if k == axis else 0) for k in range(x.ndim)])
+
+
+def _windows(x: jax.Array, high: int, wide: int) -> jax.Array:
+  height, width = x.shape[1] - high + 1, x.shape[2] - wide + 1
+  slices = [x[:, i : i + height, j : j + width] for i in range(high) for j in range(wide)]
+  return jnp.concatenate(slices, -1)
+
+
+def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
+  # Of windows that are one pixel high and a kernel that is not: what its rows give, added up.
+  depth, features = windows.shape[-1], kernel.shape[-1]
+  rows = kernel.reshape(-1, depth, features)
+  y = product(windows.reshape(-1, depth), rows.transpose(1, 0, 2).reshape(depth, -1))
+  y = y.reshape(*windows.shape[:3], len(rows), features)
+  height = y.shape[1] - len(rows) + 1
+  return sum(y[:, k : k + height, :, k] for k in range(len(rows)))
+
+
+def _tiles(x: jax.Array, size: int) -> jax.Array:
+  side = _TILE + size - 1
+  x = _slide(_slide(x, 2, size), 2, size)  # columns, then rows, which are one axis further on
+  return _combine(_transforms(size)[0], x.reshape(side * side, *x.shape[2:]))
+
+
+def _slide(x: jax.Array, axis: int, size: int) -> jax.Array:
+  """Splits an axis into tiles, which overlap, and the place in a tile, which is the first axis.
+
+  In pieces of a tile's step: the gradient then is few sums of large pieces, and not one for each
+  place.
+  """
+  side = _TILE + size - 1
+  reach = -(-side // _TILE)  # pieces that a tile is made of
+  count = -(-(x.shape[axis] - size + 1) // _TILE)
+  # A last tile may hang over; what it gives there is cut off.
+  x = _fit(x, axis, (count + reach - 1) * _TILE)
+  x = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, _TILE, *x.shape[axis + 1 :]), axis + 1, 0)
+  pieces = [jax.lax.slice_in_dim(x, k, k + count, axis=axis + 1) for k in range(reach)]
+  return jnp.concatenate(pieces)[:side]
+
+
+def _of_tiles(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
+  points, images, high, wide, channels = tiles.shape
+  size, features = len(kernel), kernel.shape[-1]
+  _, of_kernel, of_outputs = _transforms(size)
+  kernels = _combine(of_kernel, kernel.reshape(size**2, channels, features))
+  y = _combine(of_outputs, product(tiles.reshape(points, -1, channels), kernels))
+  y = y.reshape(_TILE, _TILE, images, high, wide, features).transpose(2, 3, 0, 4, 1, 5)
+  return y.reshape(images, high * _TILE, wide * _TILE, features)
+
+
+@functools.cache
+def _transforms(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """B, G and A for a kernel of `size` x `size`: (points, pixels), (points, kernel), (tile, points).
+
+  Lavin and Gray, section 5.1, name the points; the last one is infinity, where a polynomial is
+  its highest coefficient.
+  """
+  count = _TILE + size - 2
+  points = np.array(_POINTS[:count])
+  others = [np.delete(points, k) for k in range(count)]
+
+  def at_points(length):
+    return np.vstack([points[:, None] ** np.arange(length), np.eye(length)[-1]])
+
+  # Lagrange's polynomials, low coefficients first; their scales go to the kernel.
+  of_pixels = np.zeros((count + 1, count + 1))
+  for k, roots in enumerate([*others, points]):
+    of_pixels[k, : len(roots) + 1] = np.poly(roots)[::-1]
+  scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+  of_kernel = at_points(size) / np.array([*scales, 1.0])[:, None]
+  matrices = of_pixels, of_kernel, at_points(_TILE).T
+  return tuple(np.kron(matrix, matrix).astype(np.float32) for matrix in matrices)
+
+
+@jax.custom_vjp
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+  """a @ b, with gradients that XLA computes without a transposed copy of b or of its gradient."""
+  return a @ b
+
+
+def _product_forward(a, b):
+  return a @ b, (a, b)
+
+
+def _product_backward(factors, g):
+  a, b = factors
+  batch = tuple(range(a.ndim - 2))
+  rows, columns = a.ndim - 2, a.ndim - 1
+  of_a = jax.lax.dot_general(g, b, (((columns,), (columns,)), (batch, batch)))
+  return of_a, jax.lax.dot_general(a, g, (((rows,), (rows,)), (batch, batch)))
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _combine(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+  """The matrix times x along x's first axis, with a gradient that copies nothing."""
+  y = jax.lax.dot_general(matrix, x.reshape(len(x), -1), (((1,), (0,)), ((), ())))
+  return y.reshape(-1, *x.shape[1:])
+
+
+def _combine_forward(matrix, x):
+  return _combine(matrix, x), matrix
+
+
+def _combine_backward(matrix, g):
+  of_x = jax.lax.dot_general(matrix, g.reshape(len(g), -1), (((0,), (0,)), ((), ())))
+  return None, of_x.reshape(-1, *g.shape[1:])
+
+
+_combine.defvjp(_combine_forward, _combine_backward)
