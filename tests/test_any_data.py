@@ -178,6 +178,42 @@ def test_sets_that_do_not_exist(config, name):
     data.load(config, 28)
 
 
+def test_a_name_that_is_nearly_one(config):
+  config.name = 'image_foldr'
+  with pytest.raises(StudyError, match=r'did you mean image_folder\?$'):
+    data.load(config, 28)
+
+
+@pytest.mark.parametrize(
+  ('name', 'field', 'value', 'message'),
+  [
+    (
+      'tombstone_letters',
+      'dir',
+      'photos',
+      r'config\.data\.dir: no such field of tombstone_letters',
+    ),
+    ('tombstone_letters', 'resize', 'crop', 'no such field'),  # they are rendered at their size
+    ('image_list', 'validation_dir', 'photos', 'no such field of image_list'),
+    ('mnist', 'skip_unreadable', True, 'no such field of mnist'),
+    ('image_folder', 'clases', ('A',), r'did you mean data\.classes\?'),
+    ('image_folder', 'resize', 'cut', 'must be one of squash, crop, fill, half_crop'),
+    ('image_folder', 'dir', 'a\0b', 'must be a path that this system can have'),
+    ('image_folder', 'dir', 3, 'data.dir is 3; it must be a path'),
+    ('tombstone_letters', 'per_class', 1, r'data.per_class is 1; it must be 0 \(all\) or a whole'),
+    ('mnist', 'train_fraction', 1.0, 'must be a number between 0 and 1'),
+    ('mnist', 'split', 'odd', 'must be one of random, unseen'),
+    ('image_list', 'seed', -1, 'must be a whole number from 0'),
+  ],
+)
+def test_each_source_has_fields_of_its_own(config, name, field, value, message):
+  """Those that it does not read, and values that it cannot take, are errors."""
+  config.name = name
+  config[field] = value
+  with pytest.raises(StudyError, match=message):
+    data.load(config, 64)
+
+
 def test_a_set_without_images(config):
   config.name = 'ag_news_subset'
   with pytest.raises(StudyError, match='no image classification set'):

@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 import scipy.fft
-from helpers import load
 from PIL import Image
 from scipy.spatial import cKDTree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs import alexnet_letters
+from configs import alexnet_folder
 from lr_study import data
 from lr_study.config import check
 from lr_study.data import checks
@@ -147,7 +146,7 @@ def test_near_copies_are_those_that_a_tree_finds(monkeypatch, at_once):
 def test_rendered_letters_pass(tiny):
   """No two of 200 are taken for copies, alike as letters of a typeface are."""
   tiny.data.per_class = 20
-  _, found = load(tiny)
+  found = data.load(tiny.data, tiny.image_size)
   assert [finding.count for finding in found.checks.values()] == [0] * 5
 
 
@@ -167,8 +166,8 @@ def test_a_study_tells_its_findings(tmp_path):
     for i in range(4):
       save(root / name, f'{i}.png', scene(10 * label + i))
   save(root / 'ant', '\x1b[2J.png', scene(3))
-  config = alexnet_letters.get_config()
-  config.data.name, config.data.dir = 'image_folder', str(root)
+  config = alexnet_folder.get_config()
+  config.data.dir = str(root)
   config.data.cache_dir = str(tmp_path / 'cache')
   found = data.load(config.data, 60)
   study = json.loads(json.dumps(provenance.describe(config, found)))
@@ -190,9 +189,9 @@ def test_a_data_set_is_shown(tmp_path, capsys):
   for name in ('$x^ 日本', 'a' * 60):
     for i in range(5):
       save(root / name, f'{i}.png', scene(i + 9 * len(name), 40 + 10 * i))
-  config = alexnet_letters.get_config()
+  config = alexnet_folder.get_config('full')
   config.image_size = 227
-  config.data.name, config.data.dir = 'image_folder', str(root)
+  config.data.dir = str(root)
   config.data.cache_dir, config.data.test_fraction = str(tmp_path / 'cache'), 0.2
   show.show(check(config), tmp_path / 'out')
   text = capsys.readouterr().out

@@ -37,9 +37,9 @@ def test_rendered_at_the_size_asked_for(size):
 
 
 def test_the_same_bytes_from_any_number_of_processes():
-  one, two, three = (list(workers.render_files(0, 'OT', 4, 64, n)) for n in (1, 2, 3))
+  one, three = (list(workers.render_files(0, 'OT', 4, 64, n)) for n in (1, 3))
   assert len(one) == 8
-  assert one == two == three
+  assert one == three  # though they do not share eight images evenly
 
 
 def test_a_process_that_fails_is_an_error(capfd):
@@ -87,7 +87,8 @@ def config(cache_dir):
 
 def test_unseen_typefaces_and_stones_are_in_validation_only(config):
   config.split = 'unseen'
-  source = data.SOURCES['tombstone_letters'](config, 64)
+  fields = {name: config[name] for name in ('per_class', 'split', 'seed', 'cache_dir')}
+  source = data.KNOWN['tombstone_letters'](64, **fields)
   train, validation, _ = data.split(source.labels, source.parts, 0.75, 0.0, 8, 0)
   assert len(train) == 60
   assert np.bincount(source.labels[validation]).tolist() == [2] * 10

@@ -2,21 +2,26 @@
 
 import numpy as np
 import pytest
-from helpers import load, planned
 
-from lr_study import data, parallel, training
+from lr_study import data, trials
+from lr_study.config import check
 from lr_study.data import stream
+from lr_study.search.rounds import Planned
 
 
 def curves(config, data_set, seeds=(0, 1, 1)):
   """Three trials' first steps, the rest of the epoch after a stop, the next epoch, evaluations."""
-  trials = planned((1e-3, 1e-4, 1e-5), seeds, 2)
-  study = training.prepare(config, data_set)._replace(trials=tuple(trials))
-  running = training.run_together(study, np.arange(3))
-  state_T, found = running.trials.init(running.seed_T), []
+  planned = [
+    Planned(rate, seed, config.batch_size, 'constant', 2, 0, 0)
+    for rate, seed in zip((1e-3, 1e-4, 1e-5), seeds, strict=True)
+  ]
+  study = trials.prepare(config, data_set)._replace(trials=tuple(planned))
+  now = trials.running(study, np.arange(3))
+  state_T, found = study.spread.init(now.hyper_T, now.seeds), []
   for epoch, first, last in ((0, 0, 4), (0, 4, study.steps_per_epoch), (1, 0, 5)):
-    state_T, steps, ends = training.train_steps(study, running, state_T, epoch, first, last)
-    means = training.evaluate(study, running, state_T)
+    state_T, steps, ends = trials.train_steps(study, now, state_T, epoch, first, last)
+    state_T = study.spread.settle(state_T)
+    means = trials.evaluate(study, now, state_T)
     found += [*steps.values(), *ends.values(), *means.values()]
   return found
 
@@ -25,17 +30,17 @@ def curves(config, data_set, seeds=(0, 1, 1)):
 def both(tiny):
   """The tiny study in memory, and in files."""
   tiny.batch_size, tiny.eval_batch_size = 3, 7  # 20 images to validate: the last batch hangs over
-  tiny.input.noise = 5.0
-  tiny.trials_per_call = 2
-  tiny.model.convolution = 'matmul'  # with it a call takes several steps: here five, then a fold's
-  config, resident = load(tiny)
+  tiny.model = {'name': 'mlp'}  # any network will do, and this one compiles fast
+  tiny.input.size, tiny.input.mirror = 8, True
+  config = check(tiny)
+  resident = data.load(config.data, config.image_size)
   tiny.data.resident = False
-  return config, resident, load(tiny)[1]
+  return config, resident, data.load(tiny.data, config.image_size)
 
 
-@pytest.mark.parametrize('how', parallel.HOW)
+@pytest.mark.parametrize('how', ['threads', 'vmap', 'shard_map'])
 def test_streamed_curves_are_those_of_images_in_memory(both, how):
-  """To the bit: the same programs get the same images. Two seeds, with vmap both in one call."""
+  """To the bit: the same steps get the same images. Two seeds, with vmap both in one call."""
   config, resident, streamed = both
   with config.unlocked():
     config.parallel = how

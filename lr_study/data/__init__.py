@@ -1,97 +1,114 @@
-"""From image files on disk to the uint8 arrays that a study trains on."""
+"""From files, or arrays of your own, to the arrays that a study trains on.
+
+`config.data.name` is one of `KNOWN`; `'npz:PATH'`; the name of a TFDS set, as 'mnist'; or
+`'my_data.py:load'`, a function of your own. That is called with what of `config.data` it takes as
+arguments, and with `image_size` if it takes that, and returns labelled arrays as
+`arrays.to_source` says: `return x, y`, say. It must return the same each time.
+"""
 
 import hashlib
 import math
-import string
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from lr_study.data import builders, checks, folder, images, lists, named, stream
+from lr_study import plugs
+from lr_study.data import arrays, checks, folder, lists, named, rendered, samples, stream
 from lr_study.data.images import RESIZE_MODES
 from lr_study.data.letters import render
-from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
+from lr_study.data.source import SPLITS, TEST, TRAIN, VALIDATION, Common, Source, common
 from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
 __all__ = [
+  'KNOWN',
   'RESIZE_MODES',
-  'SOURCES',
   'SPLITS',
+  'SUPPLIED',
   'Dataset',
   'Part',
   'build',
+  'common',
   'files',
+  'find',
   'load',
   'load_test',
   'split',
 ]
 
-SPLITS = ('random', 'unseen')
+KNOWN: dict[str, Callable[..., Source]] = {
+  'tombstone_letters': rendered.tombstone_letters,
+  'image_folder': folder.image_folder,
+  'image_list': lists.image_list,
+}
+SUPPLIED = ('image_size',)
+
+
+def find(name: str) -> Callable[..., Source]:
+  """The factory of a name that is not in `KNOWN`: 'npz:PATH', else that of a TFDS set."""
+  return arrays.npz(name) if name.startswith('npz:') else named.find(name, KNOWN)
 
 
 class Part(NamedTuple):
-  """images: uint8 (images, size, size, 3), in memory or in files. labels: int32 (images,)."""
+  """images: (images, *shape), uint8 or float32, in memory or in files. labels: int32 (images,)."""
 
   images: np.ndarray | Stored
   labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-  """What a study trains and validates on."""
+  """What a study trains and validates on. An image is whatever one sample is, a row of a table too.
+
+  Those in files are uint8 (size, size, 3); arrays keep their shape.
+  """
 
   name: str
   classes: tuple[str, ...]
   train: Part
   validation: Part
-  mean: np.ndarray  # float32 (size, size, 3), over the training part alone
+  mean: np.ndarray  # float32, of one image's shape, over the training part alone
   test: int  # images that are kept out of both; `load_test` reads them
-  fingerprint: str  # of every pixel and label of both parts, and of the classes
+  fingerprint: str  # of every number and label of both parts, and of the classes
   left_out: tuple[str, ...]  # files that could not be read
   checks: dict[str, checks.Finding]
 
 
-def load(config: ConfigDict, image_size: int, room: float = math.inf) -> Dataset:
+def load(config: Mapping[str, Any], image_size: int, room: float = math.inf) -> Dataset:
   """Opens, builds if need be, splits, decodes, resizes and checks the data set of a config.
 
   Args:
-    config: the `data` part of a study's config.
-    image_size: height and width of the images in pixels.
-    room: bytes that the images may take; if they are more they stay in their files.
+    config: the `data` part of a study's config: a name, and the fields that are to differ from
+      their defaults.
+    image_size: height and width of images from files in pixels; arrays keep their shape.
+    room: bytes that the images may take; if they are more they stay in their files. Arrays are in
+      memory whatever this is.
 
   Raises:
-    StudyError: for anything the user can mend in the config or in the files.
+    StudyError: for anything the user can mend in the config, in the files or in the function.
   """
   source, (train, validation, test) = _open(config, image_size)
-  stored = [Stored(source, of, image_size, config.resize) for of in (train, validation)]
-  size = sum(math.prod(pixels.shape) for pixels in stored)
-  resident = config.resident and size <= room
-  if not resident:
-    wanted = f'{room / 1e9:.2g} GB may hold them' if config.resident else 'data.resident is False'
-    note(f'Images of {size / 1e9:.2g} GB stay in their files and stream: {wanted}')
+  found = [source.images.at(of) for of in (train, validation)]
   labels = [source.labels[of] for of in (train, validation)]
   parts = [
-    Part(pixels.load() if resident else pixels, of)
-    for pixels, of in zip(stored, labels, strict=True)
+    Part(images, of) for images, of in zip(_placed(source, found, room), labels, strict=True)
   ]
   fingerprint, mean, traits = _survey(source.classes, parts)
   names = [_Names(source.names, of) for of in (train, validation)]
   return Dataset(
-    config.name,
+    config['name'],
     source.classes,
     *parts,
     mean,
     len(test),
     fingerprint,
     source.left_out,
-    checks.check(traits, labels, names, source.classes),
+    checks.check(traits, labels, names, source.classes, samples.noun(mean.shape)),
   )
 
 
-def build(config: ConfigDict, image_size: int) -> None:
+def build(config: Mapping[str, Any], image_size: int) -> None:
   """Builds the data set of a config where it is cached, if it is not there yet.
 
   Raises:
@@ -100,25 +117,24 @@ def build(config: ConfigDict, image_size: int) -> None:
   _open(config, image_size)
 
 
-def load_test(config: ConfigDict, image_size: int) -> Part:
+def load_test(config: Mapping[str, Any], image_size: int) -> Part:
   """The test part, which no sweep reads: what `load` leaves out, with the same arguments."""
   source, (*_, test) = _open(config, image_size)
-  return Part(Stored(source, test, image_size, config.resize).load(), source.labels[test])
+  (images,) = _placed(source._replace(resident=True), [source.images.at(test)], math.inf)
+  return Part(images, source.labels[test])
 
 
-def files(config: ConfigDict, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+def files(config: Mapping[str, Any], image_size: int) -> tuple[np.ndarray, np.ndarray]:
   """What the files of a data set are like; with the arguments of `load`.
 
   Returns:
     Images of each class in each part, int (3, classes), in the order TRAIN, VALIDATION, TEST;
-    width and height of the file of each of these images in pixels, int (images, 2).
+    width and height of the file of each of these images in pixels, int (images, 2), or (0, 2) if
+    they are arrays.
   """
   source, parts = _open(config, image_size)
   counts = [np.bincount(source.labels[of], minlength=len(source.classes)) for of in parts]
-  sizes = images.in_threads(
-    lambda item: images.size(source.items[int(item)]['image']), np.concatenate(parts)
-  )
-  return np.stack(counts), np.asarray(sizes)
+  return np.stack(counts), source.images.sizes(np.concatenate(parts))
 
 
 def split(
@@ -138,7 +154,7 @@ def split(
     train_fraction: the share of a class that is trained on, to the nearest image, but at
       least one image of every class on either side.
     test_fraction: the share of a class that is set aside before that. Which images these
-      are hangs on it and on the seed alone.
+      are depends on it and on the seed alone.
     per_class: images to use of each class, and of each part that is given; all if 0 or if
       there are fewer.
     seed: of the permutation.
@@ -166,88 +182,74 @@ def split(
 
 
 def _open(
-  config: ConfigDict, image_size: int
+  config: Mapping[str, Any], image_size: int
 ) -> tuple[Source, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  if config.split == 'unseen':
-    _check_unseen(config)
-  source = SOURCES.get(config.name, named.open_named)(config, image_size)
+  name = config['name']
+  factory = plugs.find('data', name)
+  fields = plugs.checked('data', factory, config)
+  own = {field: fields[field] for field in Common._fields}  # a user's function may have other types
+  shared = common(**plugs.checked('data', common, own))
+  if shared.split == 'unseen':
+    _check_unseen(name, shared)
+  source = plugs.call('data', factory, {'image_size': image_size}, fields)
+  if not isinstance(source, Source):
+    source = arrays.to_source(plugs.title('data', factory), source, shared.classes)
   if len(source.classes) < 2:
     raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
+  what = samples.noun(source.images.shape[1:])
   if not len(source.labels):
-    raise StudyError(f'{config.name} holds no images')
+    raise StudyError(f'{name} holds no {what}')
   parts = split(
     source.labels,
     source.parts,
-    config.train_fraction,
-    config.test_fraction,
-    config.per_class,
-    config.seed,
+    shared.train_fraction,
+    shared.test_fraction,
+    shared.per_class,
+    shared.seed,
   )
-  for label, name in enumerate(source.classes):
+  for label, of in enumerate(source.classes):
     counts = [int(np.sum(source.labels[part] == label)) for part in parts]
     if not (counts[TRAIN] and counts[VALIDATION]):
       raise StudyError(
-        f'class {name!r} has {sum(counts)} images in {config.name}, {counts[TRAIN]} of them to '
+        f'class {of!r} has {sum(counts)} {what} in {name}, {counts[TRAIN]} of them to '
         f'train on and {counts[VALIDATION]} to validate; it needs one of each at least: add some, '
         'or leave it out with --config.data.classes'
       )
   return source, parts
 
 
-def _tombstone_letters(config: ConfigDict, image_size: int) -> Source:
-  smallest, largest = render.SIZES
-  if not smallest <= image_size <= largest:
+def _check_unseen(name: str, shared: Common) -> None:
+  if name != 'tombstone_letters':
     raise StudyError(
-      f'image_size is {image_size}; letters are rendered from {smallest} to {largest} pixels'
-    )
-  letters = ''.join(config.classes) or render.LETTERS
-  if len(config.classes) != len(letters) * bool(config.classes) or set(letters) - set(
-    string.ascii_uppercase
-  ):
-    raise StudyError(f'data.classes: {config.classes} must be single capital letters, A to Z')
-  per_class = config.per_class or render.PER_CLASS
-  letters_config = builders.LettersConfig(
-    name=f'{letters}_{image_size}px_{per_class}_seed{config.seed}',
-    letters=letters,
-    per_class=per_class,
-    size=image_size,
-    seed=config.seed,
-  )
-  data_set = builders.make(builders.TombstoneLetters, config.cache_dir, letters_config)
-  if not builders.is_built(data_set):
-    note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
-  items = builders.open_or_build(data_set)
-  labels = np.asarray(data_set.info.metadata['labels'], np.int32)
-  names = [f'{letters[label]} {i % per_class}' for i, label in enumerate(labels)]
-  parts = np.full(len(labels), TRAIN, np.int8)
-  if config.split == 'unseen':
-    parts[render.is_unseen(np.arange(len(labels)) % per_class)] = VALIDATION
-  return Source(items, labels, tuple(letters), parts, names)
-
-
-def _check_unseen(config: ConfigDict) -> None:
-  if config.name != 'tombstone_letters':
-    raise StudyError(
-      f"data.split='unseen' goes by typeface and stone, which {config.name} does not name; "
+      f"data.split='unseen' goes by typeface and stone, which {name} does not name; "
       "leave data.split='random', or use data.name=tombstone_letters"
     )
   share = 1 - 1 / render.UNSEEN_EVERY
-  if config.train_fraction != share:
+  if shared.train_fraction != share:
     raise StudyError(
-      f"data.train_fraction is {config.train_fraction}; data.split='unseen' trains on {share}"
+      f"data.train_fraction is {shared.train_fraction}; data.split='unseen' trains on {share}"
     )
-  if 0 < config.per_class < render.UNSEEN_EVERY:
+  if 0 < shared.per_class < render.UNSEEN_EVERY:
     raise StudyError(
-      f"data.per_class is {config.per_class}; data.split='unseen' needs at least "
+      f"data.per_class is {shared.per_class}; data.split='unseen' needs at least "
       f'{render.UNSEEN_EVERY} images of each class'
     )
 
 
-SOURCES: dict[str, Callable[[ConfigDict, int], Source]] = {
-  'tombstone_letters': _tombstone_letters,
-  'image_folder': folder.open_folder,
-  'image_list': lists.open_lists,
-}
+def _placed(
+  source: Source, found: Sequence[np.ndarray | Stored], room: float
+) -> Sequence[np.ndarray | Stored]:
+  """The images of the parts: in memory, or in their files, as the source and the room ask."""
+  size = sum(images.nbytes for images in found)
+  if not isinstance(found[0], Stored):
+    if size > room:
+      note(f'Arrays of {size / 1e9:.2g} GB stay in memory; {room / 1e9:.2g} GB may hold them')
+    return found
+  if source.resident and size <= room:
+    return [images.load() for images in found]
+  wanted = f'{room / 1e9:.2g} GB may hold them' if source.resident else 'data.resident is False'
+  note(f'Images of {size / 1e9:.2g} GB stay in their files and stream: {wanted}')
+  return found
 
 
 class _Names(Sequence):
@@ -270,11 +272,14 @@ def _survey(
   digest = hashlib.sha256(repr(tuple(classes)).encode('utf-8', 'surrogateescape'))
   sums, traits = [], []
   for part in parts:
-    digest.update(repr(part.images.shape).encode())
-    total, found = np.zeros(part.images.shape[1:], np.float64), []
+    shape, dtype = part.images.shape, part.images.dtype
+    digest.update((repr(shape) if dtype == np.uint8 else f'{shape} {dtype}').encode())
+    # Of uint8 it is exact: blocks of any size give the same.
+    exact = np.uint32 if dtype == np.uint8 else np.float64
+    total, found = np.zeros(shape[1:], np.float64), []
     for block in stream.blocks(part.images):
       digest.update(block)
-      total += block.sum(0, dtype=np.uint32)  # exact: blocks of any size give the same
+      total += block.sum(0, dtype=exact)
       found.append(checks.traits(block))
     digest.update(part.labels)
     sums.append(total)

@@ -1,10 +1,13 @@
 """Is the data fit to train on? Pure functions over images and labels, before a study starts."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from lr_study.data import samples
 
 # A perceptual hash that is not rounded to bits: the 8 x 8 lowest frequencies of an image's
 # brightness but their mean, at length 1. What a new encoding, another size or exposure changes is
@@ -16,6 +19,7 @@ _FREQUENCIES = 8
 _NEAR = 0.15
 _COSINES = 2**24  # of hashes, computed at once
 _FLAT = 2  # grey levels between the darkest and the brightest pixel: JPEG leaves so many
+_GREY = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: ITU-R BT.601
 # The two accuracies are means of the classes' recalls, one weighted by their shares and one
 # evenly, so they differ by half the sum of |share - 1 / classes| at most. Where that could be more
 # than this, which is what counting 400 images cannot tell anyhow, they may disagree on the best.
@@ -26,10 +30,11 @@ PLAIN, BALANCED = 'validation_accuracy', 'validation_balanced_accuracy'  # field
 
 
 class Traits(NamedTuple):
-  """What the checks need to know of each of n images.
+  """What the checks need to know of each of n images, or of n samples that are none.
 
-  digest: (n,), bytes that are the same for the same pixels. hash: float32 (n, 63), see above; 0
-  where an image is flat. flat: bool (n,), of one colour. black: bool (n,), flat and black.
+  digest: (n,), bytes that are the same for the same numbers. hash: float32 (n, 63), see above; 0
+  where an image is flat; (n, 0) of what is no image. flat: bool (n,), an image of one colour, or
+  a sample of one number. black: bool (n,), flat and all 0.
   """
 
   digest: np.ndarray
@@ -46,24 +51,47 @@ class Finding(NamedTuple):
 
 
 def traits(images: np.ndarray) -> Traits:
-  """Of uint8 images (n, size, size, 3)."""
-  size = images.shape[1]
-  weights = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
-  grey = images @ weights
-  # The orthonormal cosine transform (Ahmed et al., 1974), but for one factor.
-  frequencies = np.arange(min(_FREQUENCIES, size))
-  waves = np.cos(np.pi / size * np.outer(frequencies, np.arange(size) + 0.5))
-  waves = np.float32(waves * np.where(frequencies, 1, 0.5**0.5)[:, None])
-  found = (waves @ grey @ waves.T).reshape(len(images), -1)[:, 1:]
-  # An image of one colour has one brightness; whether the colour is one too is asked of few.
-  flat = np.ptp(grey, axis=(1, 2)) <= _FLAT
-  flat[flat] = np.ptp(images[flat], axis=(1, 2)).max(1, initial=0) <= _FLAT
-  length = np.linalg.norm(found, axis=1, keepdims=True)
-  found = np.where(flat[:, None] | (length == 0), 0, found / np.where(length == 0, 1, length))
-  black = flat & (images.max((1, 2, 3), initial=0) <= _FLAT)
+  """Of uint8 or float32 (n, ...); see `samples.is_image` for which of them are images."""
+  most = _FLAT if images.dtype == np.uint8 else 0
+  if samples.is_image(images.shape[1:]):
+    grey = _brightness(images)
+    # An image of one colour has one brightness; whether the colour is one too is asked of few.
+    flat = np.ptp(grey, axis=(1, 2)) <= (most or 1e-6 * np.abs(grey).max((1, 2)))
+    flat[flat] = _rows(np.ptp(images[flat], axis=(1, 2))).max(1, initial=0) <= most
+    found = np.where(flat[:, None], 0, _hash(grey))
+  else:
+    rows = _rows(images)
+    flat = (np.ptp(rows, axis=1) == 0) & (rows.shape[1] > 1)
+    found = np.zeros((len(images), 0))
+  black = flat.copy()
+  black[flat] = _rows(np.abs(images[flat])).max(1, initial=0) <= most
   # Half the time of blake2b on processors that have instructions for it.
   digest = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
   return Traits(np.asarray(digest, 'V16'), found.astype(np.float32), flat, black)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+  return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _brightness(images: np.ndarray) -> np.ndarray:
+  """float32 (n, height, width), of images (n, height, width[, channels])."""
+  if images.ndim == 3:
+    return images.astype(np.float32)
+  return images[..., :3] @ _GREY if images.shape[3] > 1 else images[..., 0].astype(np.float32)
+
+
+def _hash(grey: np.ndarray) -> np.ndarray:
+  """The lowest frequencies but the mean, at length 1, of (n, height, width); 0 where they are 0."""
+  # The orthonormal cosine transform (Ahmed et al., 1974), but for one factor.
+  waves = []
+  for size in grey.shape[1:]:
+    frequencies = np.arange(min(_FREQUENCIES, size))
+    of = np.cos(np.pi / size * np.outer(frequencies, np.arange(size) + 0.5))
+    waves.append(np.float32(of * np.where(frequencies, 1, 0.5**0.5)[:, None]))
+  found = (waves[0] @ grey @ waves[1].T).reshape(len(grey), -1)[:, 1:]
+  length = np.linalg.norm(found, axis=1, keepdims=True)
+  return np.where(length == 0, 0, found / np.where(length == 0, 1, length))
 
 
 def join(parts: Iterable[Traits]) -> Traits:
@@ -76,6 +104,7 @@ def check(
   labels: Sequence[np.ndarray],
   names: Sequence[Sequence[str]],
   classes: Sequence[str],
+  what: str = 'images',
 ) -> dict[str, Finding]:
   """Looks for what makes an accuracy mean less than it seems.
 
@@ -84,33 +113,39 @@ def check(
     labels: of both.
     names: of both, for people.
     classes: names of the classes.
+    what: 'images', or what else people call them.
 
   Returns:
-    A finding for each check, in the order in which people should read them.
+    A finding for each check, in the order in which people should read them; near copies are
+    looked for among images alone.
   """
-  (train, validation), images = found, sum(map(len, labels))
-  of_validation = f'{len(labels[1])} validation images'
+  (train, validation), count = found, sum(map(len, labels))
+  of_validation = f'{len(labels[1])} validation {what}'
   same = _identical(train, validation)
-  near = np.where(same < 0, _near(train, validation), -1)
   clash = [_contradictory(f.digest, of) for f, of in zip(found, labels, strict=True)]
   flat = [np.flatnonzero(f.flat) for f in found]
   black = sum(int(f.black.sum()) for f in found)
-  return {
+  one, none = ('colour', 'black') if what == 'images' else ('number', 'zero')
+  findings = {
     'identical_across_split': _across(
-      same, names, f'of {of_validation} are training images too', 'is'
-    ),
-    'near_across_split': _across(
+      same, names, f'of {of_validation} are training {what} too', 'is'
+    )
+  }
+  if what == 'images':
+    near = np.where(same < 0, _near(train, validation), -1)
+    findings['near_across_split'] = _across(
       near, names, f'of {of_validation} are near copies of training images', 'is like'
-    ),
+    )
+  return findings | {
     'contradictory_labels': _within(
-      clash, names, f'of {images} images equal another one that has another label'
+      clash, names, f'of {count} {what} equal another one that has another label'
     ),
     'constant': _within(
       flat,
       names,
-      f'of {images} images are of one colour' + (f', {black} of them black' if black else ''),
+      f'of {count} {what} are of one {one}' + (f', {black} of them {none}' if black else ''),
     ),
-    'class_imbalance': _imbalance(labels[1], classes),
+    'class_imbalance': _imbalance(labels[1], classes, what),
   }
 
 
@@ -177,14 +212,16 @@ def _finding(count: int, what: str, examples: Sequence[str]) -> Finding:
   return Finding(count, f'{count or "none"} {what}' + (f': {", ".join(examples)}' if count else ''))
 
 
-def _imbalance(labels: np.ndarray, classes: Sequence[str]) -> Finding:
+def _imbalance(labels: np.ndarray, classes: Sequence[str], what: str) -> Finding:
   counts = np.bincount(labels, minlength=len(classes))
   few, most = counts.argmin(), counts.argmax()
+  if counts[few] == counts[most]:
+    return Finding(0, f'each class has {counts[few]} validation {what}')
   if leading_measure(labels) == PLAIN:
-    line = f'classes have {counts[few]} to {counts[most]} validation images: accuracy leads'
+    line = f'classes have {counts[few]} to {counts[most]} validation {what}: about as many each'
     return Finding(0, line)
   line = (
     f'classes have from {counts[few]} ({classes[few]}) to {counts[most]} ({classes[most]}) '
-    'validation images: balanced accuracy leads'
+    f'validation {what}: balanced accuracy leads, unless verdict.measure names another measure'
   )
   return Finding(1, line)

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from lr_study import formats
 from lr_study.data import builders, images
-from lr_study.data.source import TRAIN, VALIDATION, Source
+from lr_study.data.source import PATH, TRAIN, VALIDATION, Source
+from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
+from lr_study.plugs import limits, one_of
 from lr_study.progress import note
 
 _LARGEST_FILE = 2**28  # bytes; what Pillow thinks safe to decode is no larger
@@ -22,41 +23,70 @@ _LARGEST_FILE = 2**28  # bytes; what Pillow thinks safe to decode is no larger
 File = tuple[Path, int, int]
 
 
-def open_folder(config: ConfigDict, image_size: int) -> Source:
-  """Opens data.dir, one sub-folder a class, and data.validation_dir, which has the same classes."""
-  del image_size  # the files are stored as they are, and resized when they are loaded
-  if not config.dir:
+@limits(dir=PATH, validation_dir=PATH, cache_dir=PATH, resize=one_of(images.RESIZE_MODES))
+def image_folder(
+  image_size: int,
+  classes: tuple[str, ...] = (),
+  dir: str = '',
+  validation_dir: str = '',
+  skip_unreadable: bool = False,
+  cache_dir: str = '',
+  resize: str = 'squash',
+  resident: bool = True,
+) -> Source:
+  """Opens a folder that has one sub-folder of images a class.
+
+  Args:
+    image_size: height and width that images get, in pixels.
+    classes: the sub-folders to keep; all if empty.
+    dir: the folder.
+    validation_dir: another one, with the same classes, to validate on; '' splits `dir`.
+    skip_unreadable: leave broken files out, and list them.
+    cache_dir: where the files are stored as a TFDS data set, as they are; TFDS's own folder if ''.
+    resize: how they become square; DIGITS's default, or 'crop', 'fill', 'half_crop'.
+    resident: False leaves the images in their files, to be read step by step.
+  """
+  if not dir:
     raise StudyError('data.dir is empty; give --config.data.dir=PATH, one sub-folder a class')
-  root = Path(config.dir).expanduser().resolve()
-  files_of = scan(root, config.classes)
+  root = Path(dir).expanduser().resolve()
+  files_of = scan(root, classes)
   files = [(file, label, TRAIN) for label, of in enumerate(files_of.values()) for file in of]
   roots = [root]
-  if config.validation_dir:
-    roots.append(Path(config.validation_dir).expanduser().resolve())
+  if validation_dir:
+    roots.append(Path(validation_dir).expanduser().resolve())
     _check_apart(*roots)
     of_validation = scan(roots[1], tuple(files_of), 'data.validation_dir')
     files += [
       (file, label, VALIDATION) for label, of in enumerate(of_validation.values()) for file in of
     ]
-  return store(files, tuple(files_of), roots, config)
+  options = (image_size, skip_unreadable, cache_dir, resize, resident)
+  return store(root, files, tuple(files_of), roots, *options)
 
 
 def store(
-  files: Sequence[File], classes: Sequence[str], roots: Sequence[Path], config: ConfigDict
+  root: Path,
+  files: Sequence[File],
+  classes: Sequence[str],
+  roots: Sequence[Path],
+  image_size: int,
+  skip_unreadable: bool,
+  cache_dir: str,
+  resize: str,
+  resident: bool,
 ) -> Source:
   """Stores the files that can be read as a TFDS data set, once, and opens it.
 
   Args:
+    root: the folder that names are told from.
     files: in the order of the data set.
     classes: their names, in the order of the labels.
     roots: the folders that links may not leave; links may lead anywhere if there are none.
-    config: the `data` part of a study's config.
+    image_size, skip_unreadable, cache_dir, resize, resident: as in `image_folder`.
 
   Raises:
-    StudyError: if files cannot be read, unless `skip_unreadable` says to go on without them;
-      if two classes cannot be told apart in writing.
+    StudyError: if files cannot be read, unless they may be skipped; if two classes cannot be told
+      apart in writing.
   """
-  root = Path(config.dir).expanduser().resolve()
   written = tuple(map(printable, classes))
   for i, name in enumerate(written):
     if name in written[:i]:  # a line break, say, and the two characters that stand for it
@@ -69,30 +99,25 @@ def store(
     files_config = builders.FolderConfig(
       f'{slug}_{key}', files=tuple(good), names=tuple(names), left_out=tuple(bad)
     )
-    return builders.make(builders.ImageFolder, config.cache_dir, files_config)
+    return builders.make(builders.ImageFolder, cache_dir, files_config)
 
   data_set = builder()
   if not builders.is_built(data_set):
     reasons = unreadable([file for file, *_ in files], roots)
     names = [f'{printable(file, root)} ({why})' for file, why in reasons.items()]
-    _check_readable(names, root, config.skip_unreadable)
+    _check_readable(names, root, skip_unreadable)
     if len(reasons) == len(files):
       raise StudyError(f'data.dir: {root} holds no image that can be read, of {len(files)} files')
     note(f'Storing {len(files) - len(reasons)} images of {root}, once')
     data_set = builder(names, [file for file in files if file[0] not in reasons])
   items = builders.open_or_build(data_set)
   found = data_set.info.metadata
-  _check_readable(found['left_out'], root, config.skip_unreadable)
+  _check_readable(found['left_out'], root, skip_unreadable)
   if found['left_out']:
     note(f'{len(found["left_out"])} unreadable files are left out; summary.md will list them')
-  return Source(
-    items,
-    np.asarray(found['labels'], np.int32),
-    written,
-    np.asarray(found['parts'], np.int8),
-    found['names'],
-    tuple(found['left_out']),
-  )
+  labels, parts = (np.asarray(found[n], t) for n, t in (('labels', np.int32), ('parts', np.int8)))
+  pixels = Stored(items, found['names'], image_size, resize)
+  return Source(pixels, labels, written, parts, found['names'], tuple(found['left_out']), resident)
 
 
 def scan(folder: Path, classes: Sequence[str], field: str = 'data.dir') -> dict[str, list[Path]]:

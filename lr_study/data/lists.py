@@ -3,30 +3,37 @@
 import re
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from lr_study.data import folder
-from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
+from lr_study.data import folder, images
+from lr_study.data.source import PATH, TEST, TRAIN, VALIDATION, Source
 from lr_study.errors import StudyError
+from lr_study.plugs import limits, one_of
 
 FILES = {'train.txt': TRAIN, 'val.txt': VALIDATION, 'test.txt': TEST}
 _LINE = re.compile(r'(.+)\s+(\d+)')  # a path may hold blanks
 
 
-def open_lists(config: ConfigDict, image_size: int) -> Source:
-  """Opens the lists in data.dir: train.txt, and val.txt, test.txt and labels.txt if there.
+@limits(dir=PATH, cache_dir=PATH, resize=one_of(images.RESIZE_MODES))
+def image_list(
+  image_size: int,
+  classes: tuple[str, ...] = (),
+  dir: str = '',
+  skip_unreadable: bool = False,
+  cache_dir: str = '',
+  resize: str = 'squash',
+  resident: bool = True,
+) -> Source:
+  """Opens the lists in `dir`: train.txt, and val.txt, test.txt and labels.txt if there.
 
-  A line of a list is a path, from data.dir on unless it is absolute, and the number of a class;
-  line n of labels.txt, from 0, names class n. Paths and links may lead anywhere: the lists are
-  the user's own.
+  A line of a list is a path, from `dir` on unless it is absolute, and the number of a class; line n
+  of labels.txt, from 0, names class n. Paths and links may lead anywhere: the lists are the user's
+  own. The other arguments are those of `folder.image_folder`.
 
   Raises:
     StudyError: naming the file and the line that cannot be understood.
   """
-  del image_size
-  if not config.dir:
+  if not dir:
     raise StudyError('data.dir is empty; give --config.data.dir=PATH, the folder of train.txt')
-  root = Path(config.dir).expanduser().resolve()
+  root = Path(dir).expanduser().resolve()
   if not (root / 'train.txt').is_file():
     raise StudyError(f'data.dir: {root} holds no train.txt')
   listed = [(*line, part) for name, part in FILES.items() for line in _lines(root / name) if line]
@@ -37,7 +44,7 @@ def open_lists(config: ConfigDict, image_size: int) -> Source:
   names = names or [str(label) for label in range(largest + 1)]
   if largest >= len(names):
     raise StudyError(f'{root / "labels.txt"} names {len(names)} classes; a list has {largest}')
-  classes = config.classes or tuple(dict.fromkeys(names))
+  classes = classes or tuple(dict.fromkeys(names))
   missing = [name for name in classes if name not in names]
   if missing:
     raise StudyError(f'data.classes: no class {missing[0]!r} in {root}; it has {", ".join(names)}')
@@ -46,7 +53,8 @@ def open_lists(config: ConfigDict, image_size: int) -> Source:
     for path, label, part in listed
     if names[label] in classes
   ]
-  return folder.store(files, classes, (), config)
+  options = (image_size, skip_unreadable, cache_dir, resize, resident)
+  return folder.store(root, files, classes, (), *options)
 
 
 def _lines(file: Path) -> list[tuple[Path, int]]:

@@ -2,17 +2,18 @@
 
 import io
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 from PIL import Image
 
 from lr_study.data import builders, images
-from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
+from lr_study.data.source import PATH, TEST, TRAIN, VALIDATION, Source
+from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
+from lr_study.plugs import limits, nearest, one_of
 
 _PARTS = {'train': TRAIN, 'validation': VALIDATION, 'test': TEST}
 _CAPITALS = string.ascii_uppercase
@@ -25,24 +26,49 @@ _EMNIST = {
 }
 
 
-def open_named(config: ConfigDict, image_size: int) -> Source:
-  """Opens a TFDS set that data.cache_dir holds, such as 'mnist' or 'emnist/letters'.
+def find(name: str, known: Collection[str]) -> Callable[..., Source]:
+  """A function that opens the TFDS set of this name; `known` are the other names that there are."""
+
+  @limits(cache_dir=PATH, resize=one_of(images.RESIZE_MODES))
+  def named(
+    image_size: int,
+    classes: tuple[str, ...] = (),
+    cache_dir: str = '',
+    resize: str = 'squash',
+    resident: bool = True,
+  ) -> Source:
+    return open_named(name, known, image_size, classes, cache_dir, resize, resident)
+
+  named.__name__ = name
+  return named
+
+
+def open_named(
+  name: str,
+  known: Collection[str],
+  image_size: int,
+  classes: tuple[str, ...],
+  cache_dir: str,
+  resize: str,
+  resident: bool,
+) -> Source:
+  """Opens a TFDS set that `cache_dir` holds, such as 'mnist' or 'emnist/letters'.
 
   Its `validation` split is validated on if it has one, else its `train` split is split; its
   `test` split is kept out of the study. Nothing is downloaded: that needs the network, most
-  often TensorFlow, and can be hundreds of gigabytes.
+  often TensorFlow, and can be hundreds of gigabytes. The arguments are those of
+  `folder.image_folder`.
 
   Raises:
     StudyError: at once if there is no such set, it is not prepared, or it holds no images with
       a class each.
   """
-  del image_size
   with builders.quiet():
-    builder = _builder(config)
-    _check_prepared(builder, config)
-    splits = [name for name in _PARTS if name in builder.info.splits]
+    builder = _builder(name, known, cache_dir)
+    _check_prepared(builder, name, cache_dir)
+    splits = [split for split in _PARTS if split in builder.info.splits]
     if 'train' not in splits:
-      raise StudyError(f'{config.name} has no train split, only {", ".join(builder.info.splits)}')
+      raise StudyError(f'{name} has no train split, only {", ".join(builder.info.splits)}')
     sources = [
       builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
       for split in splits
@@ -52,16 +78,18 @@ def open_named(config: ConfigDict, image_size: int) -> Source:
   names = [f'{split} {i}' for split, of in zip(splits, labels, strict=True) for i in range(len(of))]
   labels = np.concatenate(labels)
   all_names = _class_names(builder)
-  classes = config.classes or tuple(all_names[label] for label in np.unique(labels))
-  missing = [name for name in classes if name not in all_names]
+  classes = classes or tuple(all_names[label] for label in np.unique(labels))
+  missing = [of for of in classes if of not in all_names]
   if missing:
-    known = ', '.join(filter(None, all_names))
-    raise StudyError(f'data.classes: {config.name} has no class {missing[0]!r}; it has {known}')
+    others = ', '.join(filter(None, all_names))
+    raise StudyError(f'data.classes: {name} has no class {missing[0]!r}; it has {others}')
   new = np.full(len(all_names), -1, np.int32)
-  new[[all_names.index(name) for name in classes]] = np.arange(len(classes))
+  new[[all_names.index(of) for of in classes]] = np.arange(len(classes))
   kept = np.flatnonzero(new[labels] >= 0)
   items = _Items(sources, kept, turned=builder.name == 'emnist')
-  return Source(items, new[labels[kept]], tuple(classes), parts[kept], [names[i] for i in kept])
+  names = [names[i] for i in kept]
+  pixels = Stored(items, names, image_size, resize)
+  return Source(pixels, new[labels[kept]], tuple(classes), parts[kept], names, resident=resident)
 
 
 class _Items(Sequence):
@@ -86,31 +114,31 @@ class _Items(Sequence):
     return {'image': encoded}
 
 
-def _builder(config: ConfigDict) -> tfds.core.DatasetBuilder:
+def _builder(name: str, known: Collection[str], cache_dir: str) -> tfds.core.DatasetBuilder:
   try:
-    builder = tfds.builder(config.name, data_dir=config.cache_dir or None)
+    builder = tfds.builder(name, data_dir=cache_dir or None)
     features = builder.info.features
   except Exception as error:  # TFDS raises whatever the code of a set leads it to
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise StudyError(
-      f'data.name is {config.name!r}: {why[:200]} It must be tombstone_letters, image_folder, '
-      'image_list or the name of a TFDS set'
+      f'data.name is {name!r}: {why[:200]} It must be {", ".join(known)}, my_file.py:function, '
+      f'npz:FILE or the name of a TFDS set{nearest(name, known)}'
     ) from error
-  image, label = (dict(features.items()).get(name) for name in ('image', 'label'))
+  image, label = (dict(features.items()).get(of) for of in ('image', 'label'))
   if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-    raise StudyError(f'data.name: {config.name} is no image classification set')
+    raise StudyError(f'data.name: {name} is no image classification set')
   return builder
 
 
-def _check_prepared(builder: tfds.core.DatasetBuilder, config: ConfigDict) -> None:
+def _check_prepared(builder: tfds.core.DatasetBuilder, name: str, cache_dir: str) -> None:
   found = builder.info.file_format if builder.is_prepared() else None
   if found is None or found.value != 'array_record':
-    place = f', data_dir={config.cache_dir!r}' if config.cache_dir else ''
+    place = f', data_dir={cache_dir!r}' if cache_dir else ''
     # Not the command `tfds build`, which does not start without Apache Beam.
     raise StudyError(
-      f'data.name: {config.name} is not prepared as array_record in {builder.data_dir}; do so '
+      f'data.name: {name} is not prepared as array_record in {builder.data_dir}; do so '
       'once, where there are a network and TensorFlow: python -c "import tensorflow_datasets as '
-      f"tfds; tfds.builder('{config.name}'{place}).download_and_prepare("
+      f"tfds; tfds.builder('{name}'{place}).download_and_prepare("
       "file_format='array_record')\""
     )
 

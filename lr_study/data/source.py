@@ -1,21 +1,87 @@
-"""What every kind of data set is opened as, before it is split and decoded."""
+"""What every kind of data set is opened as, before it is split, and the fields of all of them."""
 
+import errno
+import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from lr_study.plugs import BELOW_1, COUNT_OR_0, limits, one_of
 
 # Of an item: where it belongs. The study splits the training items of a source that has no
 # validation items, and keeps test items out of both.
 TRAIN, VALIDATION, TEST = range(3)
+SPLITS = ('random', 'unseen')
+
+
+def _can_be_path(text: str) -> bool:
+  """False for ~ of no user, too long a name, a null byte or half a character."""
+  try:
+    os.stat(Path(text).expanduser().absolute())
+  except OSError as error:
+    return error.errno != errno.ENAMETOOLONG  # whether it is there, its reader says
+  except (RuntimeError, ValueError):
+    return False
+  return True
+
+
+PATH = (_can_be_path, 'a path that this system can have')
+
+
+class Pixels(Protocol):
+  """The images or other samples of a source: `Stored` in files, `Joined` in memory."""
+
+  shape: tuple[int, ...]  # (items, *of one)
+
+  def at(self, indices: np.ndarray) -> 'np.ndarray | Pixels':
+    """Those at `indices`, int (some,)."""
+
+  def sizes(self, indices: np.ndarray) -> np.ndarray:
+    """Width and height of their files in pixels, int (some, 2); (0, 2) where there are none."""
 
 
 class Source(NamedTuple):
-  """An opened data set: `items[i]['image']` is bytes of an image file."""
+  """An opened data set."""
 
-  items: Sequence[dict[str, Any]]
+  images: Pixels
   labels: np.ndarray  # int32 (items,)
   classes: tuple[str, ...]
   parts: np.ndarray  # int8 (items,): TRAIN, VALIDATION or TEST
   names: Sequence[str]  # of each item, for people
   left_out: tuple[str, ...] = ()  # files that could not be read, and why
+  resident: bool = True  # in memory, if there is room
+
+
+class Common(NamedTuple):
+  """The fields of `config.data` that every data set has; `split` in __init__.py says more."""
+
+  classes: tuple[str, ...]  # the classes to keep, in the order of their labels; all if empty
+  per_class: int  # images of each class, all if 0
+  train_fraction: float  # the rest validates, where the set has no validation part of its own
+  split: str  # 'unseen': whole typefaces and stones, of tombstone_letters, only validate
+  test_fraction: float  # kept out of the study, for an honest figure of its answer
+  seed: int  # of the split, and of what is rendered
+  reshuffle: bool  # a new order each epoch
+
+
+@limits(
+  classes=(lambda of: all(isinstance(n, str) and n for n in of), 'names of classes'),
+  per_class=(lambda n: n == 0 or 2 <= n < 2**31, '0 (all) or a whole number from 2 up'),
+  train_fraction=(lambda x: 0 < x < 1, 'a number between 0 and 1'),
+  split=one_of(SPLITS),
+  test_fraction=BELOW_1,
+  seed=COUNT_OR_0,
+)
+def common(
+  classes: tuple[str, ...] = (),
+  per_class: int = 0,
+  train_fraction: float = 0.75,
+  split: str = 'random',
+  test_fraction: float = 0.0,
+  seed: int = 0,
+  reshuffle: bool = True,
+) -> Common:
+  """Of any data set; a function that opens one may take them too."""
+  return Common(classes, per_class, train_fraction, split, test_fraction, seed, reshuffle)

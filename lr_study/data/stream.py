@@ -1,13 +1,13 @@
 """Images that stay in their files until they are asked for; grain reads them ahead."""
 
+import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from lr_study.data import images
-from lr_study.data.source import Source
 from lr_study.errors import StudyError
 
 _AHEAD_BYTES = 2**27  # of images that are read before they are needed
@@ -15,12 +15,31 @@ _BLOCK_BYTES = 2**21  # of a block of a pass over all images: what is made of it
 
 
 class Stored:
-  """Images of a data set in their files: what an array of them gives for an array of indices."""
+  """Images in their files: what an array of them gives for an array of indices."""
 
-  def __init__(self, source: Source, indices: np.ndarray, image_size: int, mode: str):
-    """Those at `indices`, resized to squares of `image_size` pixels in `mode`."""
-    self.shape = (len(indices), image_size, image_size, 3)
-    self._source, self._indices, self._mode = source, indices, mode
+  dtype = np.dtype(np.uint8)
+
+  def __init__(
+    self,
+    items: Sequence[Mapping[str, bytes]],
+    names: Sequence[str],
+    image_size: int,
+    mode: str = 'squash',
+    indices: np.ndarray | None = None,
+  ):
+    """Resizes to squares of `image_size` pixels in `mode`.
+
+    Args:
+      items: `items[i]['image']` is bytes of an image file.
+      names: of each item, for people.
+      image_size: height and width in pixels.
+      mode: one of RESIZE_MODES.
+      indices: int (images,), which items these are; all by default.
+    """
+    self._indices = np.arange(len(items)) if indices is None else indices
+    self.shape = (len(self._indices), image_size, image_size, 3)
+    self.nbytes = math.prod(self.shape)
+    self._items, self._names, self._mode = items, names, mode
 
   def __len__(self) -> int:
     return len(self._indices)
@@ -29,6 +48,10 @@ class Stored:
     """uint8 (*index.shape, size, size, 3); each image is read once however often it is named."""
     wanted, place = np.unique(index, return_inverse=True)
     return np.stack([self._read(int(k)) for k in wanted])[place.reshape(np.shape(index))]
+
+  def at(self, indices: np.ndarray) -> 'Stored':
+    """Those at `indices`, int (some,), in their files."""
+    return Stored(self._items, self._names, self.shape[1], self._mode, self._indices[indices])
 
   def load(self) -> np.ndarray:
     """All of them in memory."""
@@ -40,12 +63,18 @@ class Stored:
     images.in_threads(read, range(len(array)))
     return array
 
+  def sizes(self, indices: np.ndarray) -> np.ndarray:
+    """Width and height of the files of those at `indices` in pixels, int (some, 2)."""
+    items = self._indices[indices]
+    found = images.in_threads(lambda item: images.size(self._items[int(item)]['image']), items)
+    return np.asarray(found, int).reshape(-1, 2)
+
   def _read(self, k: int) -> np.ndarray:
     item = int(self._indices[k])
     try:
-      decoded = images.decode(self._source.items[item]['image'])
+      decoded = images.decode(self._items[item]['image'])
     except ValueError as error:  # of a set by its name: files of folders were tried before
-      raise StudyError(f'{self._source.names[item]} cannot be read: {error}') from error
+      raise StudyError(f'{self._names[item]} cannot be read: {error}') from error
     return images.resize(decoded, self.shape[1], self._mode)
 
 
@@ -66,8 +95,8 @@ def read(pixels: Stored, indices: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def blocks(pixels: np.ndarray | Stored) -> Iterator[np.ndarray]:
-  """All images in their order, (some, size, size, 3) at a time."""
-  each = max(1, _BLOCK_BYTES // int(np.prod(pixels.shape[1:])))
+  """All images in their order, (some, ...) at a time."""
+  each = max(1, _BLOCK_BYTES // (math.prod(pixels.shape[1:]) * pixels.dtype.itemsize))
   starts = range(0, len(pixels), each)
   if isinstance(pixels, np.ndarray):
     return (pixels[start : start + each] for start in starts)

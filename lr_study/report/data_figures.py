@@ -1,6 +1,5 @@
 """Pictures of a data set: a contact sheet, counts, sizes of its files, the mean image."""
 
-import warnings
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -11,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lr_study import formats
-from lr_study.data import Dataset
-from lr_study.report.figures import STYLE
+from lr_study.data import Dataset, samples
+from lr_study.report import figures
 
 _COLUMNS = 12  # images of a class on the contact sheet
 _ROWS = 50  # classes on one; a thousand would be a picture that nothing can open
@@ -26,29 +25,25 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
   Args:
     data: the data set.
     counts: int (3, classes), images of each class for training, validation and test.
-    sizes: int (files, 2), width and height of each file in pixels.
+    sizes: int (files, 2), width and height of each file in pixels; (0, 2) if there are no files.
 
   Returns:
-    PNG files by their names without ending: contact_sheet, counts, sizes, mean.
+    PNG files by their names without ending: contact_sheet, counts, sizes, mean; without the sizes
+    where there are no files, and the counts alone where samples are no images.
   """
-  with (
-    matplotlib.rc_context(STYLE | {'axes.grid': False, 'axes.spines.right': False}),
-    warnings.catch_warnings(),
-  ):
-    # A class's name may be in a script that the font lacks; boxes stand for it then.
-    warnings.filterwarnings('ignore', 'Glyph .* missing')
-    pictures = {
-      'contact_sheet': _contact_sheet(data),
-      'counts': _counts(data.classes, counts),
-      'sizes': _sizes(sizes),
-      'mean': _mean(data.mean),
-    }
+  with matplotlib.rc_context(figures.STYLE | {'axes.grid': False}):
+    what = samples.noun(data.mean.shape)
+    pictures = {'counts': _counts(data.classes, counts, what)}
+    if len(sizes):
+      pictures['sizes'] = _sizes(sizes)
+    if samples.is_image(data.mean.shape):
+      pictures |= {'contact_sheet': _contact_sheet(data), 'mean': _mean(data)}
     return {name: _png(figure) for name, figure in pictures.items()}
 
 
 def _png(figure: Figure) -> bytes:
   buffer = BytesIO()
-  figure.savefig(buffer, format='png')
+  figures.save(figure, buffer)
   return buffer.getvalue()
 
 
@@ -59,11 +54,13 @@ def _contact_sheet(data: Dataset) -> Figure:
   grid = figure.subplots(
     len(shown), _COLUMNS, squeeze=False, gridspec_kw={'wspace': 0.05, 'hspace': 0.05}
   )
-  for label, (name, row) in enumerate(zip(shown, grid, strict=True)):
-    of_class = np.flatnonzero(data.train.labels == label)[:_COLUMNS]
+  images = data.train.images
+  rows = [np.flatnonzero(data.train.labels == label)[:_COLUMNS] for label in range(len(shown))]
+  scale = None if images.dtype == np.uint8 else images[np.concatenate(rows)]
+  for of_class, name, row in zip(rows, shown, grid, strict=True):
     for axes in row:
       axes.set_axis_off()
-    for axes, image in zip(row, data.train.images[of_class], strict=False):
+    for axes, image in zip(row, samples.visible(images[of_class], scale), strict=False):
       axes.imshow(image)
     row[0].text(
       -0.15,
@@ -78,11 +75,11 @@ def _contact_sheet(data: Dataset) -> Figure:
   return figure
 
 
-def _counts(classes: Sequence[str], counts: np.ndarray) -> Figure:
-  """A bar a class: the images to train, to validate and to test on."""
+def _counts(classes: Sequence[str], counts: np.ndarray, what: str) -> Figure:
+  """A bar a class: the images, or `what` they are, to train, to validate and to test on."""
   shown = counts[:, :_ROWS]
   figure = Figure(figsize=(5.2, 0.22 * shown.shape[1] + 1.2))
-  axes = figure.add_subplot(xlabel='images')
+  axes = figure.add_subplot(xlabel=what)
   start = np.zeros(shown.shape[1], int)
   for part, found, colour in zip(_PARTS, shown, ('tab:blue', 'tab:red', 'tab:gray'), strict=True):
     if found.any():
@@ -122,13 +119,19 @@ def _plain_numbers(axis) -> None:
   axis.set_minor_formatter(lambda value, _: '')
 
 
-def _mean(mean: np.ndarray) -> Figure:
+def _mean(data: Dataset) -> Figure:
   figure = Figure(figsize=(3, 3))
   axes: Axes = figure.add_subplot()
-  axes.imshow(np.clip(np.rint(mean), 0, 255).astype(np.uint8))
+  mean = data.mean
+  if data.train.images.dtype == np.uint8:
+    mean = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+  axes.imshow(samples.visible(mean[None])[0])
   axes.set_axis_off()
-  colour = ', '.join(f'{value:.0f}' for value in mean.mean((0, 1)))
-  axes.set_title(f'mean of the training images\nred, green, blue: {colour}', fontsize=9)
+  channels = np.atleast_1d(data.mean.mean((0, 1)))
+  form = '.0f' if mean.dtype == np.uint8 else '.3g'
+  colour = ', '.join(f'{value:{form}}' for value in channels)
+  names = {1: 'brightness', 3: 'red, green, blue', 4: 'red, green, blue, alpha'}[len(channels)]
+  axes.set_title(f'mean of the training images\n{names}: {colour}', fontsize=9)
   return figure
 
 

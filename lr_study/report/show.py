@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import accelerate
 from lr_study import data as datasets
-from lr_study import memory
+from lr_study.data import samples
 from lr_study.errors import StudyError, is_full
 from lr_study.files.events import write_images
 from lr_study.progress import note
@@ -16,12 +17,13 @@ from lr_study.report import data_figures
 def show(config: ConfigDict, folder: Path) -> None:
   """Builds the data set of a checked config, tells what is in it, and draws it into `folder`.
 
-  contact_sheet.png, counts.png, sizes.png and mean.png; tensorboard/ has the same four pictures.
+  contact_sheet.png, counts.png, sizes.png and mean.png; tensorboard/ has the same pictures. Of
+  arrays there are no sizes of files; of samples that are no images, the counts alone are drawn.
 
   Raises:
     StudyError: for what the user can mend in the config, in the files or in the folder's name.
   """
-  room = memory.room_for_images(config.parallel)
+  room = accelerate.room_for_images(config.parallel)
   data = datasets.load(config.data, config.image_size, room)
   counts, sizes = datasets.files(config.data, config.image_size)
   _tell(data, counts, sizes)
@@ -41,15 +43,21 @@ def show(config: ConfigDict, folder: Path) -> None:
 
 def _tell(data: datasets.Dataset, counts: np.ndarray, sizes: np.ndarray) -> None:
   train, validation, test = counts.sum(1)
+  shape = data.mean.shape
   note(
     f'{data.name}: {len(data.classes)} classes; {train} training, {validation} validation and '
-    f'{test} test images; fingerprint {data.fingerprint}'
+    f'{test} test {samples.noun(shape)}; fingerprint {data.fingerprint}'
   )
-  low, middle, high = (sizes.min(0), np.median(sizes, 0).astype(int), sizes.max(0))
-  note(
-    f'Files from {low[0]} x {low[1]} to {high[0]} x {high[1]} pixels, median '
-    f'{middle[0]} x {middle[1]}'
-  )
+  if len(sizes):
+    low, middle, high = (sizes.min(0), np.median(sizes, 0).astype(int), sizes.max(0))
+    note(
+      f'Files from {low[0]} x {low[1]} to {high[0]} x {high[1]} pixels, median '
+      f'{middle[0]} x {middle[1]}'
+    )
+  else:
+    note(f'Arrays of {data.train.images.dtype}, {" x ".join(map(str, shape))} a sample')
+  if not samples.is_image(shape):
+    note('These are no images, so there is no contact sheet and no mean image')
   for finding in data.checks.values():
     note(f'Check: {finding.line}')
   if data.left_out:
