@@ -18,6 +18,11 @@ def loss(value: float | None) -> str:
   return '–' if value is None else f'{value:.3g}'
 
 
+def count(number: int, noun: str) -> str:
+  """'1 trial', '3 trials'."""
+  return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
 def duration(seconds: float) -> str:
   """A time for people: 45 s, 12 min, 3 h 20 min, 4 days 2 h."""
   minutes = round(seconds / 60)

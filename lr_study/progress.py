@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from lr_study import formats
+from lr_study.answer.measure import ACCURACY, Measure, value_of
 
 _PLAIN_SECONDS = 10  # between two plain lines
 
@@ -25,9 +26,22 @@ class TrainingView:
     steps: int,
     epochs: int,
     title: str = 'training',
+    measure: Measure = ACCURACY,
+    labels: Sequence[str] = (),
   ):
-    """Shows nothing yet. `steps` and `epochs` are those of the whole study, a trial."""
+    """Shows nothing yet.
+
+    Args:
+      learning_rates: of each trial.
+      seeds: of each trial.
+      steps: of the whole study, per trial.
+      epochs: likewise.
+      title: of the bar.
+      measure: what evaluations show.
+      labels: of each trial's setting; none if they share one.
+    """
     self._rates, self._seeds, self._epochs = learning_rates, seeds, epochs
+    self._measure, self._labels = measure, labels if any(labels) else ()
     trials = len(learning_rates)
     self._loss, self._accuracy = np.full(trials, np.nan), np.full(trials, np.nan)
     self._validation = np.full(trials, np.nan)
@@ -83,25 +97,31 @@ class TrainingView:
     self._progress.update(self._task, completed=steps_done, left=left)
     self._show(steps_done, left, epoch)
 
-  def epoch(self, epoch: int, validation_accuracy: np.ndarray) -> None:
-    """Shows the evaluation, (trials,) and NaN where there is none, after `epoch` (from 1)."""
-    known = ~np.isnan(validation_accuracy)
-    self._validation[known] = np.asarray(validation_accuracy)[known]
+  def epoch(self, epoch: int, measured: np.ndarray) -> None:
+    """Shows the measure, (trials,) and NaN where there is none, after `epoch` (from 1)."""
+    known = ~np.isnan(measured)
+    self._validation[known] = np.asarray(measured)[known]
     if self._live:
       self._live.update(self._render())
     else:
       found = ', '.join(
-        f'{formats.rate(rate)} {"diverged" if bad else formats.percent(_known(value))}'
-        for rate, value, bad in zip(self._rates, validation_accuracy, self._bad_step, strict=True)
+        f'{name} {"diverged" if bad else self._measure.show(_known(value))}'
+        for name, value, bad in zip(self._names(), measured, self._bad_step, strict=True)
       )
       self._console.print(
-        f'epoch {epoch}/{self._epochs}: validation accuracy {found}', soft_wrap=True
+        f'epoch {epoch}/{self._epochs}: {self._measure.name} {found}', soft_wrap=True
       )
 
   def seconds_left(self, steps_done: int) -> float:
     """The time left if steps and evaluations go on as they went since `start`."""
     done = max(steps_done - self._first, 1)
     return (time.monotonic() - self._started) / done * (self._steps - steps_done)
+
+  def _names(self) -> list[str]:
+    rates = map(formats.rate, self._rates)
+    if not self._labels:
+      return list(rates)
+    return [f'{rate} ({label})' for rate, label in zip(rates, self._labels, strict=True)]
 
   def _show(self, steps_done: int, left: str, epoch: int) -> None:
     if self._live:
@@ -114,9 +134,8 @@ class TrainingView:
       )
 
   def _render(self) -> Group:
-    table = Table()
-    for name in ('rate', 'seed', 'epoch', 'training loss', 'training', 'validation', 'status'):
-      table.add_column(name, justify='right' if name != 'status' else 'left')
+    heads = ('rate', 'seed', 'epoch', 'training loss', 'training', _head(self._measure), 'status')
+    table = _table(('setting', *heads) if self._labels else heads)
     for i, (rate, seed) in enumerate(zip(self._rates, self._seeds, strict=True)):
       bad = self._bad_step[i]
       figures = (
@@ -125,37 +144,61 @@ class TrainingView:
         else (
           formats.loss(_known(self._loss[i])),
           formats.percent(_known(self._accuracy[i])),
-          formats.percent(_known(self._validation[i])),
+          self._measure.show(_known(self._validation[i])),
         )
       )
       status = 'training' if self._epoch[i] else 'waiting'
       status = f'[red]diverged at step {bad}[/red]' if bad else status
+      label = [self._labels[i]] if self._labels else []
       table.add_row(
-        formats.rate(rate), str(seed), f'{self._epoch[i]}/{self._epochs}', *figures, status
+        *label, formats.rate(rate), str(seed), f'{self._epoch[i]}/{self._epochs}', *figures, status
       )
     return Group(table, self._progress)
 
 
-def print_answer(results, sentence: str) -> None:
-  """Prints the table of results, (one `verdict.Result` a trial), and the verdict's sentence."""
-  table = Table()
-  for name in ('rate', 'seed', 'training loss', 'training', 'validation', 'status'):
-    table.add_column(name, justify='right' if name != 'status' else 'left')
-  for result in results:
+def print_answer(
+  results, sentence: str, measure: Measure = ACCURACY, labels: Sequence[str] = ()
+) -> None:
+  """Prints the table of results and the verdict's sentence.
+
+  Args:
+    results: one `verdict.Result` for each trial.
+    sentence: the verdict's.
+    measure: that it goes by.
+    labels: of each trial's setting; none if there is one.
+  """
+  heads = ('rate', 'seed', 'training loss', 'training', _head(measure), 'status')
+  table = _table(('setting', *heads) if any(labels) else heads)
+  for i, result in enumerate(results):
     status = result.status
     if result.first_bad_step is not None:
       status += f' at step {result.first_bad_step}'
     table.add_row(
+      *([labels[i]] if any(labels) else ()),
       formats.rate(result.learning_rate),
       str(result.seed),
       formats.loss(result.train_loss),
       formats.percent(result.train_accuracy),
-      formats.percent(result.validation_accuracy),
+      measure.show(value_of(result, measure)),
       status,
     )
   console = Console()
   console.print(table)
   console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _head(measure: Measure) -> str:
+  return 'validation' if measure == ACCURACY else measure.name
+
+
+def _table(heads: Sequence[str]) -> Table:
+  table = Table()
+  for name in heads:
+    left = name in ('setting', 'status')
+    longest = len('not_learning') if name == 'status' else None  # words stay whole
+    justify = 'left' if left else 'right'
+    table.add_column(name, justify=justify, overflow='fold', min_width=longest)
+  return table
 
 
 def _known(value: float) -> float | None:

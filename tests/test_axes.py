@@ -1,42 +1,46 @@
-"""What a study of several batch sizes or schedules says, from results made for the purpose."""
+"""What a study of several settings says, from results made for the purpose."""
 
 import numpy as np
 import pytest
 
 from lr_study.answer import axes
+from lr_study.answer.measure import ACCURACY, LOSS
 from lr_study.answer.verdict import Result
 
 RATES = tuple(10.0 ** (-k / 2) for k in range(2, 11))  # 0.1 to 1e-5
 
 
-def result(rate, accuracy, size=1, schedule='constant', seed=0):
+def result(rate, accuracy, size=1, schedule='constant', seed=0, **axes):
+  of = {name.replace('_', '.', 1): value for name, value in axes.items()}
   if accuracy is None:
-    return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, 10, 0, *[None] * 5)
-  figures = (1.0, accuracy, 1.0, accuracy, accuracy)
-  return Result(rate, seed, size, schedule, 'converged', '', None, None, 10, 2, *figures)
+    figures = (10, 0, *[None] * 5)
+    return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, *figures, axes=of)
+  figures = (10, 2, 1.0, accuracy, 1 - accuracy, accuracy, accuracy)
+  return Result(rate, seed, size, schedule, 'converged', '', None, None, *figures, axes=of)
 
 
-def ladder(peak, size, schedule='constant', height=0.9, seed=0):
+def grid(peak, size, schedule='constant', height=0.9, seed=0, **axes):
   """Accuracy falls off as the square of the distance from the peak, over log10 of the rate."""
   return [
-    result(rate, height - 0.1 * np.log10(rate / peak) ** 2, size, schedule, seed) for rate in RATES
+    result(rate, height - 0.1 * np.log10(rate / peak) ** 2, size, schedule, seed, **axes)
+    for rate in RATES
   ]
 
 
-def answer_of(results):
-  return axes.answer(results, np.arange(1000) % 10, 'validation_accuracy')
+def answer_of(results, measure=ACCURACY):
+  return axes.answer(results, np.arange(1000) % 10, measure)
 
 
 def test_one_setting_has_its_own_verdict():
-  answer = answer_of(ladder(1e-3, 1))
+  answer = answer_of(grid(1e-3, 1))
   assert answer.verdict.learning_rate == pytest.approx(1e-3)
   assert answer.growth == answer.gains == ()
   assert list(answer.of_setting.values()) == [answer.verdict]
 
 
 def test_the_best_rate_grows_with_the_batch_size():
-  """Peaks at 2e-4 sqrt(b), which lie between the rates of the ladder."""
-  results = [r for b in (1, 4, 16, 64) for r in ladder(2e-4 * b**0.5, b, height=0.8 + b / 1000)]
+  """Peaks at 2e-4 sqrt(b), which lie between the rates of the grid."""
+  results = [r for b in (1, 4, 16, 64) for r in grid(2e-4 * b**0.5, b, height=0.8 + b / 1000)]
   answer = answer_of(results)
   [growth] = answer.growth
   assert growth.batch_sizes == (1, 4, 16, 64)
@@ -49,22 +53,22 @@ def test_the_best_rate_grows_with_the_batch_size():
 
 
 def test_two_batch_sizes_leave_no_interval():
-  [growth] = answer_of(ladder(1e-3, 1) + ladder(1e-2, 10)).growth
+  [growth] = answer_of(grid(1e-3, 1) + grid(1e-2, 10)).growth
   assert growth.exponent == pytest.approx(1.0)
   assert growth.error is None
 
 
 def test_three_batch_sizes_off_a_line_leave_a_wide_interval():
   """Peaks at 1e-3, 2e-3 and 1e-3: a standard error of 1 / sqrt(3), with one degree of freedom."""
-  [growth] = answer_of(ladder(1e-3, 1) + ladder(2e-3, 2) + ladder(1e-3, 4)).growth
+  [growth] = answer_of(grid(1e-3, 1) + grid(2e-3, 2) + grid(1e-3, 4)).growth
   assert growth.exponent == pytest.approx(0, abs=1e-6)
   assert growth.error == pytest.approx(12.7062 / np.sqrt(3), rel=1e-4)  # of a table of Student's t
 
 
 def test_a_peak_beside_a_diverged_rate_is_the_rate_itself():
   results = [r if r.learning_rate <= 1e-3 else result(r.learning_rate, None)
-             for r in ladder(1e-2, 1)]  # fmt: skip
-  [growth] = answer_of(results + ladder(1e-2, 2)).growth
+             for r in grid(1e-2, 1)]  # fmt: skip
+  [growth] = answer_of(results + grid(1e-2, 2)).growth
   assert growth.best_rates[0] == pytest.approx(1e-3)
 
 
@@ -72,8 +76,8 @@ def test_what_decay_gains():
   results = [
     r
     for seed, luck in enumerate((0.0, 0.03, -0.03))
-    for r in ladder(1e-3, 1, 'constant', 0.8 + luck, seed)
-    + ladder(1e-2, 1, 'step_decay', 0.9 + luck, seed)
+    for r in grid(1e-3, 1, 'constant', 0.8 + luck, seed)
+    + grid(1e-2, 1, 'step_decay', 0.9 + luck, seed)
   ]
   answer = answer_of(results)
   [gain] = answer.gains
@@ -88,8 +92,7 @@ def test_seeds_that_gain_unlike_each_other_widen_the_interval():
   results = [
     r
     for seed, gain in enumerate((0.08, 0.1, 0.12))
-    for r in ladder(1e-3, 1, 'constant', 0.8, seed)
-    + ladder(1e-3, 1, 'step_decay', 0.8 + gain, seed)
+    for r in grid(1e-3, 1, 'constant', 0.8, seed) + grid(1e-3, 1, 'step_decay', 0.8 + gain, seed)
   ]
   [gain] = answer_of(results).gains
   counting = 1.96 * np.sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000)
@@ -98,25 +101,91 @@ def test_seeds_that_gain_unlike_each_other_widen_the_interval():
 
 
 def test_what_is_not_told_apart_is_not_claimed():
-  results = ladder(1e-3, 1) + ladder(1e-3, 1, 'step_decay', 0.905)
+  results = grid(1e-3, 1) + grid(1e-3, 1, 'step_decay', 0.905)
   assert 'step_decay is not told apart: +0.5 ± ' in answer_of(results).verdict.sentence
 
 
 def test_a_setting_where_all_diverged():
-  results = ladder(1e-3, 1) + [result(rate, None, 2) for rate in RATES]
+  results = grid(1e-3, 1) + [result(rate, None, 2) for rate in RATES]
   answer = answer_of(results)
   assert answer.verdict.learning_rate == pytest.approx(1e-3)
   assert answer.growth == ()
   nothing = answer_of([result(r, None, b) for b in (1, 2) for r in RATES])
   assert nothing.verdict.learning_rate is None
+  assert nothing.verdict.sentence.startswith(
+    'None of 2 settings has a rate to use. With batch size 1 and the schedule constant: No rate '
+    'works: all diverged.'
+  )
 
 
 def test_short_runs_tell_of_the_edge_alone():
   results = [result(1e-2, None), result(2.05e-3, None), result(1.78e-3, 0.2), result(1e-4, 0.3)]
-  sentence = axes.answer(results, np.arange(10), 'validation_accuracy', True).verdict.sentence
+  sentence = axes.answer(results, np.arange(10), ACCURACY, True).verdict.sentence
   assert sentence.startswith('Training is stable up to 1.78e-03 and diverges from 2.05e-03 on, a ')
   assert 'factor of 1.15' in sentence
-  stable = axes.answer(results[2:], np.arange(10), 'validation_accuracy', True)
+  stable = axes.answer(results[2:], np.arange(10), ACCURACY, True)
   assert stable.verdict.sentence == 'Training is stable up to 1.78e-03 at least, in 2 epochs.'
-  broken = axes.answer(results[:2], np.arange(10), 'validation_accuracy', True)
+  broken = axes.answer(results[:2], np.arange(10), ACCURACY, True)
   assert broken.verdict.sentence.startswith('No rate is stable: 2.05e-03 diverges')
+
+
+def test_a_further_axis_is_named_with_the_best_setting():
+  results = grid(1e-3, 1, height=0.8, optimizer_momentum=0.0)
+  results += grid(1e-2, 1, height=0.9, optimizer_momentum=0.9)
+  answer = answer_of(results)
+  assert list(answer.of_setting) == [results[0].setting, results[-1].setting]
+  assert answer.verdict.axes == {'optimizer.momentum': 0.9}
+  assert answer.verdict.learning_rate == pytest.approx(1e-2)
+  assert answer.verdict.sentence.startswith(
+    'Best with optimizer.momentum 0.9, of 2 settings. Use 1'
+  )
+  assert answer.growth == answer.gains == ()
+
+
+def test_batch_sizes_and_schedules_are_compared_all_else_equal():
+  results = [
+    r
+    for decay in (0.0, 1e-4)
+    for size in (1, 4)
+    for schedule, height in (('constant', 0.75), ('step_decay', 0.85))
+    for r in grid(1e-3 * size, size, schedule, height + size / 100, optimizer_weight_decay=decay)
+  ]
+  answer = answer_of(results)
+  assert len(answer.of_setting) == 8
+  assert answer.verdict.sentence.startswith(
+    'Best with batch size 4, the schedule step_decay and optimizer.weight_decay 0, of 8 settings.'
+  )
+  assert [(g.schedule, g.axes['optimizer.weight_decay']) for g in answer.growth] == [
+    ('constant', 0.0), ('step_decay', 0.0), ('constant', 1e-4), ('step_decay', 1e-4),
+  ]  # fmt: skip
+  assert all(growth.exponent == pytest.approx(1.0) for growth in answer.growth)
+  assert [(g.batch_size, g.axes['optimizer.weight_decay']) for g in answer.gains] == [
+    (1, 0.0), (4, 0.0), (1, 1e-4), (4, 1e-4),
+  ]  # fmt: skip
+  assert 'The best rate with constant, optimizer.weight_decay 1e-04, by batch size: ' in (
+    answer.verdict.sentence
+  )
+  assert 'At batch size 4, optimizer.weight_decay 1e-04, each at its best rate, step_decay ' in (
+    answer.verdict.sentence
+  )
+
+
+def test_settings_by_the_loss():
+  """The loss is 1 - accuracy here: so the same settings are best, and gains are the other way."""
+  results = [
+    r
+    for seed in (0, 1)
+    for schedule, height in (('constant', 0.8), ('step_decay', 0.9))
+    for size in (1, 4)
+    for r in grid(1e-3 * size, size, schedule, height + seed / 50, seed)
+  ]
+  by_accuracy, by_loss = answer_of(results), answer_of(results, LOSS)
+  assert by_loss.verdict.setting == by_accuracy.verdict.setting
+  assert [g.exponent for g in by_loss.growth] == [pytest.approx(1.0)] * 2
+  gain, _ = by_loss.gains
+  assert gain.gain == pytest.approx(-0.1)
+  assert gain.error == pytest.approx(0, abs=1e-9)  # the seeds agree, and no images are counted
+  assert 'step_decay has a lower validation loss than constant: by -0.1 ± ' in (
+    by_loss.verdict.sentence
+  )
+  assert answer_of([r for r in results if r.seed == 0], LOSS).gains == ()  # nothing tells of noise

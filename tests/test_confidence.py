@@ -77,3 +77,20 @@ def test_images_tell_apart_what_seeds_would_not():
 def test_a_rate_alone_is_the_best():
   probability, alike = confidence.compare(np.asarray([[0.8], [0.7]]), 100)
   assert (probability.tolist(), alike.tolist()) == ([1.0], [True])
+
+
+def test_what_is_no_share_of_images_has_the_noise_of_seeds_alone():
+  losses = np.asarray([[3.1, 2.0], [3.3, 2.1], [3.2, 2.3]])
+  low, high = confidence.interval(losses[:, 0], np.inf)
+  assert low == pytest.approx(3.2 - 2.92 * 0.1 / np.sqrt(3), abs=1e-4)
+  assert high == pytest.approx(6.4 - low)
+  probability, alike = confidence.compare(-losses, np.inf)
+  assert (probability.argmax(), alike.tolist()) == (1, [False, True])
+  probability, alike = confidence.compare(-losses[:1], np.inf)
+  assert (probability.tolist(), alike.tolist()) == ([0, 1], [False, True])
+
+
+def test_the_set_of_losses_holds_the_best_rate():
+  noisy = 10 * studies(*MODELS['close'], seeds=3)
+  found = [confidence.compare(study, np.inf)[1] for study in noisy]
+  assert np.mean([alike[0] for alike in found]) >= 0.88  # as above

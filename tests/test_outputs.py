@@ -1,6 +1,7 @@
 """What a study leaves on disk and shows: history, TensorBoard, tables, figures, the folder."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -13,21 +14,27 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from lr_study import formats, progress
-from lr_study.answer import verdict
+from lr_study.answer import axes, verdict
 from lr_study.answer.axes import Answer
+from lr_study.answer.measure import LOSS, Measure
 from lr_study.errors import StudyError
 from lr_study.files import workdir
 from lr_study.files.events import Events, write_experiment
 from lr_study.files.history import EPOCH_CURVES, History, join, window_means
-from lr_study.report import figures, report
+from lr_study.report import describe, figures, report
 from lr_study.search.rounds import Setting
 
 RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
 TRIALS = planned(RATES, SEEDS, epochs=2)
 
 
-def height(step):
-  return 1.0 if step < 30 else 0.1
+def heights(steps):
+  return np.where(np.asarray(steps) < 30, 1.0, 0.1)
+
+
+def height(step, column):
+  del column
+  return float(heights(step))
 
 
 @pytest.fixture
@@ -132,22 +139,22 @@ def test_tensorboard_holds_the_curves(history, tmp_path):
   assert [step for step, _ in scalars(folder / 'lr_1e-02_seed_0', 'step/loss')] == [10, 20]
 
 
+def hparams(run):
+  events = EventAccumulator(str(run))
+  events.Reload()
+  plugin = events.summary_metadata
+  return {tag: found.plugin_data.content for tag, found in plugin.items() if '_hparams_' in tag}
+
+
 def test_tensorboard_hparams(history, tmp_path):
   folder = tmp_path / 'tensorboard'
   write_events(history, folder)
-
-  def content(run):
-    events = EventAccumulator(str(run))
-    events.Reload()
-    plugin = events.summary_metadata
-    return {tag: found.plugin_data.content for tag, found in plugin.items() if '_hparams_' in tag}
-
-  experiment = metadata.parse_experiment_plugin_data(content(folder)[metadata.EXPERIMENT_TAG])
+  experiment = metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
   assert [info.name for info in experiment.hparam_infos][:2] == [
     'learning_rate', 'log10_learning_rate',
   ]  # fmt: skip
   for rate, status in ((1e-2, 2), (1e-3, 1)):  # STATUS_FAILURE where it diverged, STATUS_SUCCESS
-    tags = content(folder / f'lr_{formats.rate(rate)}_seed_0')
+    tags = hparams(folder / f'lr_{formats.rate(rate)}_seed_0')
     start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
     end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
     assert start.hparams['log10_learning_rate'].number_value == pytest.approx(np.log10(rate))
@@ -155,16 +162,45 @@ def test_tensorboard_hparams(history, tmp_path):
     assert end.status == status
 
 
+def test_axes_and_metrics_in_tensorboard(tmp_path):
+  history = History(tmp_path / 'history', 20, 1, 2, ['top5'])
+  history.write_steps(0, {name: np.ones((20, 2)) for name in history.steps})
+  history.write_epoch(0, {'validation_top5': [0.5, 0.75]})
+  warmups = (('schedule.warmup_epochs', 0.0),), (('schedule.warmup_epochs', 2.0),)
+  trials = [trial._replace(axes=axes) for trial, axes in zip(TRIALS[:1] * 2, warmups, strict=True)]
+  folder, labels = tmp_path / 'tensorboard', ['warmup_epochs_0', 'warmup_epochs_2']
+  write_experiment(folder, 2, {'schedule.warmup_epochs': (0.0, 2.0)}, ['top5'])
+  events = Events(folder, trials, lambda step, column: 1 - column / 2, 10, labels)
+  events.write_steps(history, 0, 20, [0, 1])
+  events.write_epoch(history, 0, 20, [0, 1])
+  events.close([False, False])
+  run = folder / 'warmup_epochs_2' / 'lr_1e-02_seed_0'
+  assert scalars(run, 'epoch/validation_top5') == [(20, 0.75)]
+  rates = [value for _, value in scalars(run, 'step/learning_rate')]
+  np.testing.assert_allclose(rates, [5e-3] * 2)
+  found = hparams(run)[metadata.SESSION_START_INFO_TAG]
+  start = metadata.parse_session_start_info_plugin_data(found)
+  assert start.hparams['schedule.warmup_epochs'].number_value == 2
+  assert start.group_name == '1e-02 batch 1 constant, schedule.warmup_epochs 2'
+  experiment = metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
+  assert experiment.hparam_infos[-1].name == 'schedule.warmup_epochs'
+  assert experiment.metric_infos[-1].name.tag == 'epoch/validation_top5'
+
+
 STUDY = {
   'config': {
-    'model': {'preset': 'digits_tensorflow', 'width': 1.0},
-    'optimizer': {'momentum': 0.0},
-    'schedule': {'name': 'constant'},
+    'model': {'name': 'digits_tensorflow', 'width': 0.25},
+    'optimizer': {'name': 'sgd', 'momentum': 0.9},
+    'schedule': {'name': 'constant', 'warmup_epochs': 0.0},
+    'loss': {'name': 'cross_entropy'},
+    'data': {'name': 'image_folder'},
+    'dtype': 'float32',
     'image_size': 64,
     'epochs': 2,
     'batch_size': 1,
   },
   'data': {
+    'name': 'image_folder',
     'train': 30, 'validation': 10, 'classes': ['a', 'b'], 'left_out': ['a/1.png (cut off)'],
     'fingerprint': 'f', 'checks': {
       'constant': {'count': 2, 'line': '2 images are of one colour: a/`2.png'},
@@ -195,21 +231,82 @@ def test_report(finished, tmp_path):
   assert [float(row['learning_rate']) for row in rows] == RATES
   assert rows[1]['validation_accuracy'] == '0.5'
   assert rows[0]['validation_accuracy'] == ''
+  assert not {'metrics', 'axes'} & rows[0].keys()
   summary = (tmp_path / 'summary.md').read_text()
   assert answer.sentence in summary
   assert 'a/1.png (cut off)' in summary
   assert '    2 images are of one colour: a/`2.png' in summary
   assert 'no near copies' not in summary
   assert 'saved 27.8 % of the 180 steps' in summary
+  assert (
+    'digits_tensorflow (width 0.25), on 30 training and 10 validation images of 2 classes of '
+    'image_folder, 64 px; 2 epochs at batch size 1, sgd (momentum 0.9), schedule constant; 12 s on '
+    'cpu.'
+  ) in summary
   read_results, read_answer = report.read(tmp_path)
   assert read_results == results
   assert read_answer.sentence == answer.sentence
   assert not list(tmp_path.glob('*.part'))
 
 
+def test_axes_and_metrics_are_columns(finished, tmp_path):
+  results = [
+    dataclasses.replace(
+      result, metrics={'validation_top5': value}, axes={'optimizer.momentum': momentum}
+    )
+    for momentum in (0.0, 0.9)
+    for result, value in zip(finished[0], (None, 0.75, 0.5), strict=True)
+  ]
+  whole = axes.answer(results, np.arange(200) % 10, Measure('validation_top5'))
+  report.write(tmp_path, STUDY, results, whole, None)
+  rows = list(csv.DictReader((tmp_path / 'results.csv').read_text().splitlines()))
+  assert [row['optimizer.momentum'] for row in rows] == ['0.0'] * 3 + ['0.9'] * 3
+  assert [row['validation_top5'] for row in rows[:3]] == ['', '0.75', '0.5']
+  content = report.read_content(tmp_path)
+  assert content['trials'][1]['metrics'] == {'validation_top5': 0.75}
+  assert content['trials'][-1]['axes'] == {'optimizer.momentum': 0.9}
+  read_results, read_answer = report.read(tmp_path)
+  assert read_results == results
+  assert read_answer.leads == Measure('validation_top5')
+  assert report.of_settings(content).keys() == whole.of_setting.keys()
+  lines = (tmp_path / 'summary.md').read_text().splitlines()
+  assert '## Momentum 0.9' in lines
+  heads = '| optimizer.momentum | rate to use | validation top5 | 90 % interval |'
+  rows = lines[lines.index(heads) + 2 :][:2]
+  assert [row.rpartition(' | ')[0] for row in rows] == [
+    '| 0 | 1e-03 | 75.0 %', '| 0.9 | 1e-03 | 75.0 %',
+  ]  # fmt: skip
+  assert sum(line.startswith('In bold') for line in lines) == 1
+  assert any(line.startswith('| **1e-03** | 75.0 % |') for line in lines)
+  assert any('| optimizer.momentum | rate |' in line for line in lines)
+  assert any('| 0.9 | 1e-03 | 0 |' in line and '| 75.0 % | converged |' in line for line in lines)
+  assert '![Validation top5 against the rate (momentum 0.9)](figures/momentum_0.9/' in ''.join(
+    lines
+  )
+
+
+def test_a_run_is_described_by_what_differs_from_the_defaults():
+  config = STUDY['config'] | {
+    'model': {'name': 'gone/my_models.py:Net', 'width': 0.5, 'sizes': [1, 2], 'norm': 'group'},
+    'schedule': {'name': 'piecewise', 'from_epochs': [9, 12], 'heights': [0.1, 0.01]},
+    'loss': {'name': 'cross_entropy', 'smoothing': 0.1},
+    'optimizer': {'name': 'adamw', 'weight_decay': 0.1, 'b1': 0.9},
+    'dtype': 'bfloat16',
+    'axes': {'optimizer.weight_decay': [0.0, 1e-4]},
+  }
+  assert describe.run(config) == (
+    'gone/my_models.py:Net (width 0.5, norm group), adamw (weight_decay 0/1e-04), schedule '
+    'piecewise (from_epochs 9 12), loss cross_entropy (smoothing 0.1), bfloat16'
+  )
+  assert 'schedules constant and piecewise,' in describe.run(config, ('constant', 'piecewise'))
+  record = STUDY['data'] | {'name': 'npz', 'classes': ['a'], 'shape': [3, 100]}
+  arrays = describe.data(config | {'data': {'name': 'npz:x.npz'}}, record)
+  assert arrays == '30 training and 10 validation samples of 1 classes of npz'
+
+
 def test_figures_are_drawn(history, finished, tmp_path):
   folder = tmp_path / 'figures'
-  figures.draw(folder, figures.build(history, *finished, height, GUESS))
+  figures.draw(folder, figures.build(history, *finished, heights, GUESS))
   names = sorted(file.name for file in folder.iterdir())
   assert names == sorted(
     [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
@@ -222,8 +319,29 @@ def test_figures_are_drawn(history, finished, tmp_path):
   assert (crosses == [255, 0, 0]).all(1).sum() > 20  # the diverged rate's
 
 
+def test_figures_by_the_loss(two_seeds):
+  history, results, _ = two_seeds
+  answer = verdict.judge(results, np.arange(200) % 10, LOSS)
+  drawn = figures.build(history, results, answer, heights, GUESS)
+  (axes,) = drawn['accuracy_by_rate'].axes
+  assert axes.get_ylabel() == 'validation loss at the end'
+  labels = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert labels[:2] == ['training loss', 'validation loss, 90 % interval']
+  assert 'diverged' in labels
+  (crosses,) = (c for c in axes.collections if c.get_label() == 'diverged')
+  assert crosses.get_offsets()[0, 1] == axes.get_ylim()[1]  # where the worst losses are
+  assert [axes.get_ylabel() for axes in drawn['all_rates'].axes][1] == 'validation loss'
+  one_seed = verdict.judge(results[2::2], np.arange(9), Measure('validation_own', False))
+  assert one_seed.learning_rate is None  # not measured
+  own = [dataclasses.replace(r, metrics={'validation_own': 30.0 + r.seed}) for r in results[2:]]
+  answer = verdict.judge(own, np.arange(9), Measure('validation_own', False))
+  history.epochs['validation_own'] = history.epochs['validation_loss']
+  (axes,) = figures.build(history, own, answer, heights, GUESS)['accuracy_by_rate'].axes
+  assert axes.get_ylim()[1] > 30
+
+
 def test_a_figure_goes_into_a_page(history, finished):
-  drawn = figures.build(history, *finished, height, GUESS)
+  drawn = figures.build(history, *finished, heights, GUESS)
   stream = io.StringIO()
   figures.save(drawn['accuracy_by_rate'], stream, 'svg')
   assert '<svg' in stream.getvalue()
@@ -233,7 +351,7 @@ def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
   results = verdict.results(history, TRIALS, GUESS, [60] * 3)
   answer = verdict.judge(results, np.arange(9))
-  figures.draw(tmp_path / 'f', figures.build(history, results, answer, height, GUESS))
+  figures.draw(tmp_path / 'f', figures.build(history, results, answer, heights, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
 
 
@@ -253,7 +371,7 @@ def two_seeds(tmp_path):
 
 
 def test_seeds_are_a_band_and_one_entry_of_the_legend(two_seeds):
-  drawn = figures.build(*two_seeds, height, GUESS)['all_rates']
+  drawn = figures.build(*two_seeds, heights, GUESS)['all_rates']
   (legend,) = drawn.legends
   labels = [text.get_text() for text in legend.get_texts()]
   assert labels == ['1e-02 (1 of 2 diverged)', '1e-03', '1e-04']
@@ -270,7 +388,7 @@ def test_seeds_are_a_band_and_one_entry_of_the_legend(two_seeds):
 
 def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
   history, results, answer = two_seeds
-  (axes,) = figures.build(history, results, answer, height, GUESS)['accuracy_by_rate'].axes
+  (axes,) = figures.build(history, results, answer, heights, GUESS)['accuracy_by_rate'].axes
   bars = [tuple(line.get_ydata()) for line in axes.lines if len(set(line.get_xdata())) == 1]
   for rate in ('1e-03', '1e-04'):
     assert answer.intervals[rate] in bars
@@ -279,15 +397,25 @@ def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
   assert 'diverged' in labels
 
 
-def test_an_axis_of_rates_has_them_as_they_are_written():
+@pytest.mark.parametrize(
+  ('rates', 'marks'),
+  [
+    ([1e-6, 1e-1], ['1e-05', '1e-03', '1e-01']),
+    (RATES, ['1e-04', '1e-03', '1e-02']),
+    ([1e-3, 1e-2], ['1e-03', '2e-03', '5e-03', '1e-02']),
+    ([1.8e-3, 2.1e-3], ['1.8e-03', '1.9e-03', '2e-03', '2.1e-03']),
+    ([3e-3], ['2e-03', '5e-03']),
+    ([], []),
+  ],
+)
+def test_an_axis_of_rates_has_them_as_they_are_written(rates, marks):
   axes = Figure().add_subplot(xscale='log')
-  axes.plot([1e-3, 2e-3], [0, 1])
-  figures.rate_axis(axes.xaxis)
-  assert len(axes.xaxis.get_minorticklocs())  # one decade or none is too few to read
-  axes.plot(RATES, RATES)
+  axes.plot(rates, rates)
   figures.rate_axis(axes.xaxis)
   axes.figure.draw_without_rendering()
-  assert {formats.rate(rate) for rate in RATES} <= {x.get_text() for x in axes.get_xticklabels()}
+  shown = [label.get_text() for label in axes.get_xticklabels()]
+  assert set(marks) <= set(shown)
+  assert len(set(shown)) == len(shown) <= 12
   assert not len(axes.xaxis.get_minorticklocs())
 
 
@@ -332,11 +460,35 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   assert 'waiting' in shown  # the third trial, of a later wave
 
 
+def test_progress_by_the_loss_and_over_settings(history, capsys, monkeypatch):
+  labels = ['momentum 0', 'momentum 0.9', 'momentum 0.9']
+  with progress.TrainingView(RATES, SEEDS, 60, 2, measure=LOSS, labels=labels) as view:
+    view.epoch(1, np.asarray([0.51234, np.nan, 0.25]))
+  assert capsys.readouterr().out.splitlines() == [
+    'epoch 1/2: validation loss 1e-02 (momentum 0) 0.512, 1e-03 (momentum 0.9) –, '
+    '1e-04 (momentum 0.9) 0.25'
+  ]
+  monkeypatch.setenv('FORCE_COLOR', '1')
+  monkeypatch.setenv('TTY_COMPATIBLE', '1')
+  monkeypatch.setenv('COLUMNS', '140')
+  with progress.TrainingView(RATES, SEEDS, 60, 2, measure=LOSS, labels=labels) as view:
+    view.epoch(1, np.asarray([0.51234, np.nan, 0.25]))
+  shown = capsys.readouterr().out
+  assert 'validation loss' in shown
+  assert 'momentum 0.9' in shown
+  assert '0.512' in shown
+
+
 def test_answer_is_a_table_and_a_sentence(finished, capsys):
   progress.print_answer(finished[0], finished[1].sentence)
   lines = capsys.readouterr().out.strip().splitlines()
   assert lines[-1] == finished[1].sentence
   assert sum('1e-0' in line for line in lines[:-1]) == 3
+  labels = [f'momentum {k}' for k in range(3)]
+  progress.print_answer(finished[0], finished[1].sentence, LOSS, labels)
+  shown = capsys.readouterr().out
+  assert 'momentum 2' in shown
+  assert ' 0.25 ' in shown
 
 
 def study_of(**config):
@@ -345,14 +497,15 @@ def study_of(**config):
 
 def test_a_work_directory_belongs_to_one_study(tmp_path):
   folder = tmp_path / 'runs' / 'a'
-  workdir.claim(folder, study_of(), overwrite=False)
+  workdir.claim(folder, study_of(epochs=2), overwrite=False)
+  workdir.claim(folder, study_of(), overwrite=False)  # the first one left nothing but its config
+  (folder / 'history').mkdir()
   workdir.claim(folder, study_of(), overwrite=False)
   with pytest.raises(StudyError, match=r"data\.dir 'a' -> 'b', epochs 3 -> 4; .*--overwrite"):
     workdir.claim(folder, study_of(epochs=4, data={'dir': 'b'}), overwrite=False)
   other = study_of() | {'data': {'fingerprint': 'g'}}
   with pytest.raises(StudyError, match='other images'):
     workdir.claim(folder, other, overwrite=False)
-  (folder / 'history').mkdir()
   (folder / 'mine.txt').write_text('kept')
   workdir.claim(folder, study_of(epochs=4), overwrite=True)
   assert json.loads((folder / 'config.json').read_text())['config']['epochs'] == 4
@@ -363,6 +516,7 @@ def test_a_work_directory_belongs_to_one_study(tmp_path):
 @pytest.mark.parametrize('content', ['', '{', '{}', '[]'])
 def test_damaged_files_are_named(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
+  (tmp_path / 'history').mkdir()
   with pytest.raises(StudyError, match=r'config\.json is damaged'):
     workdir.claim(tmp_path, study_of(), overwrite=False)
   (tmp_path / 'results.json').write_text(content)

@@ -7,26 +7,25 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup, escape
+from ml_collections import ConfigDict
 
 from configs import alexnet_letters
 from lr_study.answer import axes, verdict
+from lr_study.answer.measure import ACCURACY, LOSS, Measure
 from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
-from lr_study.files.history import EPOCH_CURVES, History
+from lr_study.files.history import History
 from lr_study.report import compare, matrices, page, report, svg
 from lr_study.search import rounds
-from lr_study.search.rounds import Planned
+from lr_study.search.rounds import Planned, Setting
 from lr_study.use import best, evaluate
 
-SCRIPT = Path(__file__).parents[1] / 'scripts' / 'report.py'
 EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))
 HOSTILE = (
   '<script>alert(1)</script>',
@@ -34,7 +33,7 @@ HOSTILE = (
   '$\\frac{$ & --> ]]> {{ 7 * 7 }}',
   '字 an\nt \u202e',
 )
-VOID = {'meta', 'img', 'br', 'link'}
+VOID = {'meta', 'img', 'br', 'link', 'wbr'}
 
 
 class Page(HTMLParser):
@@ -70,8 +69,20 @@ class Page(HTMLParser):
     return [attributes[name] for _, attributes, _ in self.elements if name in attributes]
 
 
-def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examined=True, **changes):
-  """A finished study's folder, as if it had been trained; the trials of `diverged` rates broke."""
+def make_study(
+  folder,
+  rates=(1e-2, 1e-3),
+  seeds=(0,),
+  diverged=(1e-2,),
+  examined=True,
+  measure=ACCURACY,
+  metrics=(),
+  **changes,
+):
+  """A finished study's folder, as if it had been trained; the trials of `diverged` rates broke.
+
+  `metrics`: further ones, as a Measure each.
+  """
   config = alexnet_letters.get_config('quick')
   config.learning_rates, config.seeds, config.epochs = tuple(rates), tuple(seeds), EPOCHS
   config.batch_size = 4
@@ -81,9 +92,15 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
   results, settings = [], rounds.settings(config)
   for setting, own in settings.items():
     steps = own.epochs * (4 * PER_EPOCH // own.batch_size)
-    trials = [Planned(rate, seed, *setting, own.epochs, 0, 0) for rate in rates for seed in seeds]
+    size, schedule, further = setting
+    trials = [
+      Planned(rate, seed, size, schedule, own.epochs, 0, 0, further)
+      for rate in rates
+      for seed in seeds
+    ]
     label = rounds.label(setting, settings)
-    history = History(folder / 'history' / label, steps, own.epochs, len(trials))
+    names = [metric.field.removeprefix('validation_') for metric in metrics]
+    history = History(folder / 'history' / label, steps, own.epochs, len(trials), names)
     loss = np.linspace(1.4, 0.3, steps)[:, None] * np.ones(len(trials))
     gone = [i for i, trial in enumerate(trials) if trial.learning_rate in diverged]
     loss[10:, gone] = np.nan
@@ -91,9 +108,9 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
     ends = np.asarray([0.6 - 0.1 * rates.index(trial.learning_rate) for trial in trials])
     ends[gone] = np.nan
     for epoch in range(own.epochs):
-      history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
+      history.write_epoch(epoch, dict.fromkeys(history.epochs, ends))
     results += verdict.results(history, trials, GUESS, [steps] * len(trials))
-  whole = axes.answer(results, np.arange(40) % 4, 'validation_accuracy')
+  whole = axes.answer(results, np.arange(40) % 4, measure)
   answer = whole.verdict
   found = None
   if answer.learning_rate is not None and examined:
@@ -125,11 +142,13 @@ def make_study(folder, rates=(1e-2, 1e-3), seeds=(0,), diverged=(1e-2,), examine
       'validation': 40,
       'test': 0,
       'left_out': [f'{HOSTILE[0]}/1.png (cut off)'],
+      'shape': [64, 64, 3],
     },
     'seconds': 12.0,
     'seconds_of': {'steps': 11.0, 'evaluation': 0.5},
     'trial_steps': {'planned': 120, 'run': 100},
     'guessing_loss': GUESS,
+    'measures': [metric._asdict() for metric in metrics],
   }
   report.write(folder, study, results, whole, found)
   return folder
@@ -142,6 +161,17 @@ def study(tmp_path_factory):
   make_study(folder, (1e-2, 1e-3, 1e-4), (0, 7))
   page.write(folder)
   return folder
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+  """Figures are built, but not drawn, which takes far longer than all else on a page."""
+
+  def sketch(figure, name, label):
+    assert figure.axes
+    return Markup(f'<svg role="img" aria-label="{escape(label)}"></svg>')
+
+  monkeypatch.setattr(svg, 'inline', sketch)
 
 
 @pytest.fixture(scope='module')
@@ -238,11 +268,11 @@ def test_the_best_trial(text):
   classes = re.search('<h3>Accuracy of each class.*?<tbody>(.*?)</tbody>', text, re.S)[1]
   rows = classes.split('</tr>')
   assert '90.0 %' in rows[0]
-  assert '&#34;&gt;&lt;img' in rows[0]  # taken for once
+  assert '&#34;&gt;&lt;img' in rows[0]  # predicted once
   assert 'width:40.0%' in rows[2]
   assert rows[2].index(' (3), ') < rows[2].index(' (2), ') < rows[2].index(' (1)<')
   assert '–' in rows[3]  # there are no images of it
-  assert '30 validation images: 23 taken for what they are, 7 not' in text
+  assert '30 validation images: 23 predicted right, 7 wrong' in text
   assert '2 of 7: of each class' in text
   assert len(found.all('img')) == 2
   assert '87.5 %' in text
@@ -267,23 +297,60 @@ def test_several_batch_sizes_and_schedules(tmp_path):
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
   found = check_structure(text)
-  labels = [f'Batch {size} {name.replace("_", " ")}' for size in (1, 4) for name in names]
+  labels = [f'Batch {size}, {name.replace("_", " ")}' for size in (1, 4) for name in names]
   titles = [title for _, _, title in found.all('h2') if title.startswith('Batch')]
   assert titles == [f'{label}: accuracy against the rate' for label in labels]
   columns = [head for _, a, head in found.all('th') if a['scope'] == 'col']
-  assert columns[:4] == ['rate', 'batch size', 'schedule', 'seed']
+  assert columns[:5] == ['batch size', 'schedule', 'rate to use', 'validation accuracy', 'interval']
+  assert columns[5:9] == ['rate', 'batch size', 'schedule', 'seed']
+  settings = re.search('<h2>The settings.*?<tbody>(.*?)</tbody>', text, re.S)[1].split('</tr>')[:-1]
+  cells = [re.findall('<t[dh].*?>(.*?)</t[dh]>', row) for row in settings]
+  assert [row[:2] for row in cells] == [[str(size), name] for size in (1, 4) for name in names]
+  assert all(row[2:4] == ['1e-03', '50.0 %'] for row in cells)
+  assert ['class="best"' in row for row in settings] == [True, False, False, False]
   captions = [caption for _, _, caption in found.all('figcaption')]
   for name in names:
-    assert sum(caption.startswith(f'Schedule {name}. ') for caption in captions) == 1
+    start = f'{name.replace("_", " ").capitalize()}. Mean validation accuracy; framed'
+    assert sum(caption.startswith(start) for caption in captions) == 1
   assert len(found.all('svg')) == 4 * (2 + 4) + 2 + 1
   out = tmp_path / 'c.html'
   compare.write([tmp_path, tmp_path], out)
   heads = re.search('<h2>Accuracy.*?<thead>(.*?)</thead>', out.read_text(), re.S)[1]
-  assert heads.count(', batch 4 constant</th>') == 2
+  assert heads.count(', batch 4, constant</th>') == 2
   assert heads.count('<th') == 1 + 2 * 4
 
 
-def test_a_study_where_all_diverged(tmp_path):
+def test_further_axes_and_metrics(sketched, tmp_path):
+  momentum = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+  metrics = (Measure('validation_top5'), Measure('validation_calibration_error', False, False))
+  make_study(tmp_path, axes=momentum, metrics=metrics)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  found = check_structure(text)
+  titles = [title for _, _, title in found.all('h2') if title.endswith('against the rate')]
+  assert titles == [f'Momentum {value}: accuracy against the rate' for value in ('0', '0.9')]
+  heads = re.search('<h2>The trials.*?<thead>(.*?)</thead>', text, re.S)[1]
+  heads = re.findall('<th.*?>(.*?)</th>', heads)
+  assert heads[:3] == ['rate', 'optimizer.<wbr>momentum', 'seed']
+  assert heads[-4:] == ['top5', 'calibration error', 'status', 'evidence']
+  rows = re.search('<h2>The trials.*?<tbody>(.*?)</tbody>', text, re.S)[1].split('</tr>')[:-1]
+  cells = re.findall('<t[dh].*?>(.*?)</t[dh]>', rows[-1])
+  assert cells[1] == '0.9'
+  assert cells[-4:-2] == ['50.0 %', '0.5']
+  assert sum('class="best"' in row for row in rows) == 1
+
+
+def test_a_study_by_the_loss(sketched, tmp_path):
+  make_study(tmp_path, (1e-2, 1e-3, 1e-4), measure=LOSS)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  found = check_structure(text)
+  assert 'Use 1e-04: validation loss 0.4.' in text
+  assert 'Validation loss against the rate' in [title for _, _, title in found.all('h2')]
+  assert '<figcaption>Validation loss at the end; a cross' in text
+
+
+def test_a_study_where_all_diverged(sketched, tmp_path):
   make_study(tmp_path, diverged=(1e-2, 1e-3))
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
@@ -294,7 +361,7 @@ def test_a_study_where_all_diverged(tmp_path):
   assert len(found.all('svg')) == 2 + 3
 
 
-def test_weights_that_are_lost(tmp_path):
+def test_weights_that_are_lost(sketched, tmp_path):
   make_study(tmp_path, examined=False)
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
@@ -302,7 +369,7 @@ def test_weights_that_are_lost(tmp_path):
   assert 'There is no confusion matrix: no &lt;b&gt;weights&lt;/b&gt;.' in text
 
 
-def test_pictures_that_are_lost(study, tmp_path):
+def test_pictures_that_are_lost(sketched, study, tmp_path):
   copy = tmp_path / 'copy'
   shutil.copytree(study, copy)
   shutil.rmtree(copy / best.MISTAKES)
@@ -312,7 +379,21 @@ def test_pictures_that_are_lost(study, tmp_path):
   assert 'Their pictures are no longer in figures/mistakes.' in text
 
 
-def test_many_classes(study, tmp_path):
+def test_samples_that_are_no_images(sketched, study, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(study, copy)
+  content = report.read_content(copy)
+  content['study']['data']['shape'], content['best_trial']['mistakes'] = [13], []
+  (copy / 'results.json').write_text(json.dumps(content))
+  page.write(copy)
+  text = (copy / page.NAME).read_text()
+  found = check_structure(text)
+  assert '30 validation samples: 23 predicted right' in text
+  assert 'Samples it gets wrong' in [title for _, _, title in found.all('h3')]
+  assert 'There are no pictures: the samples are no images.' in text
+
+
+def test_many_classes(sketched, study, tmp_path):
   copy = tmp_path / 'copy'
   shutil.copytree(study, copy)
   content = report.read_content(copy)
@@ -331,7 +412,7 @@ def test_many_classes(study, tmp_path):
   assert rows == [f'class {i}' for i in range(59, 9, -1)]  # the worst; the one without images not
 
 
-def test_what_is_not_finished_or_lost(study, tmp_path):
+def test_what_is_not_finished_or_lost(sketched, study, tmp_path):
   with pytest.raises(StudyError, match='holds no finished study'):
     page.write(tmp_path)
   copy = tmp_path / 'copy'
@@ -385,6 +466,11 @@ def test_batch_sizes():
     schedule: str
     status: str
     validation_accuracy: float | None
+    metrics = ()
+
+    @property
+    def setting(self):
+      return Setting(self.batch_size, self.schedule)
 
   trials = [
     Trial(1e-2, 1, 'constant', 'diverged', None),
@@ -393,14 +479,20 @@ def test_batch_sizes():
     Trial(1e-3, 1, 'constant', 'converged', 0.75),
     Trial(1e-3, 8, 'constant', 'not_learning', 0.25),
   ]
-  figure = matrices.build(trials, (), None)['batch_sizes']
+  figure = matrices.build(trials, (), None, ACCURACY)['batch_sizes']
   (axes,) = figure.axes
   places = {text.get_text(): text.get_position() for text in axes.texts}
   assert places == {'75.0 %': (0, 0), '80.0 %\n1 diverged': (1, 1), '25.0 %': (0, 1)}
   assert [(*line.get_xdata(), *line.get_ydata()) for line in axes.lines] == [(1, 0)]
   assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (0.5, 0.5)]
   assert [t.get_text() for t in axes.get_xticklabels()] == ['1e-03', '1e-02']
-  assert matrices.build(trials[1:3], (), None) == {}
+  by_loss = Measure('validation_accuracy', is_share=False, larger_is_better=False)
+  (axes,) = matrices.build(trials, (), None, by_loss)['batch_sizes'].axes
+  assert sorted(text.get_text() for text in axes.texts) == ['0.25', '0.75', '0.8\n1 diverged']
+  assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (-0.5, 0.5)]
+  opacity = [colour[3] for colour in axes.collections[0].get_facecolors()]
+  assert sorted(opacity) == pytest.approx([0.6 * 0.05 / 0.55, 0.6])  # the worst has none
+  assert matrices.build(trials[1:3], (), None, ACCURACY) == {}
 
 
 def test_colours_stand_out_from_either_paper():
@@ -415,25 +507,17 @@ def test_colours_stand_out_from_either_paper():
   assert svg.readable('#1f77b4', 'light', 3.0) == '#1f77b4'  # it does already
 
 
-def run(*arguments):
-  command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-  return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_command_writes_the_same_page_again(study, text, tmp_path):
+def test_the_command_writes_the_same_page_again(command, study, text, tmp_path):
   copy = tmp_path / 'study'
   shutil.copytree(study, copy)
-  ran = run('--workdir', copy)
-  assert ran.returncode == 0, ran.stderr
-  assert ran.stdout == f'{copy / page.NAME}\n'
+  assert command('report.py', '--workdir', copy) == (0, f'{copy / page.NAME}\n', '')
   # The folder's name is in the title, and nowhere else is it another.
   assert (copy / page.NAME).read_text().split('</title>')[1] == text.split('</title>')[1]
 
 
-def test_the_command_compares(study, tmp_path):
+def test_the_command_compares(command, study, tmp_path):
   other, out = make_study(tmp_path / 'b', (1e-3, 1e-4), epochs=2, batch_size=3), tmp_path / 'c.html'
-  ran = run('--workdir', f'{study},{other}', '--out', out)
-  assert ran.returncode == 0, ran.stderr
+  assert command('report.py', '--workdir', f'{study},{other}', '--out', out)[0] == 0
   found = check_structure(out.read_text())
   answers = [text for _, a, text in found.all('p') if 'answer' in a.get('class', '')]
   assert len(answers) == 2
@@ -442,10 +526,10 @@ def test_the_command_compares(study, tmp_path):
     ((), '--workdir'),
     (('--workdir', study, '--workdir', other), '--out'),
   ):
-    ran = run(*arguments)
-    assert ran.returncode == 2
-    assert ran.stderr.startswith(f'error: no {message}')
-    assert ran.stderr.count('\n') == 1
+    status, _, errors = command('report.py', *arguments)
+    assert status == 2
+    assert errors.startswith(f'error: no {message}')
+    assert errors.count('\n') == 1
 
 
 def test_what_a_comparison_says(study, tmp_path):
@@ -474,3 +558,25 @@ def test_what_a_comparison_says(study, tmp_path):
   assert 'They did not all see the same images' in out.read_text()
   compare.write([study, study], out)
   assert '<p>Nothing.</p>' in out.read_text()
+
+
+def test_a_comparison_by_the_loss(tmp_path):
+  for name in 'ab':
+    make_study(tmp_path / name, (1e-2, 1e-3, 1e-4), measure=LOSS)
+  out = tmp_path / 'c.html'
+  compare.write([tmp_path / name for name in 'ab'], out)
+  text = out.read_text()
+  found = check_structure(text)
+  assert found.all('h2')[0][2] == 'Validation loss against the rate'
+  assert found.all('caption')[0][2] == 'Validation loss at the end, the mean over seeds.'
+  rates = re.search('<h2>Validation loss.*?<tbody>(.*?)</tbody>', text, re.S)[1].split('</tr>')[:-1]
+  cells = [re.findall('<t[dh].*?>(.*?)</t[dh]>', row) for row in rates]
+  assert cells == [
+    ['1e-02', 'diverged', 'diverged'],
+    ['1e-03', *2 * ['0.5']],
+    ['1e-04', *2 * ['0.4']],
+  ]
+  assert 'validation loss at the end' in [label for _, _, label in found.all('text')]
+  make_study(tmp_path / 'c')
+  compare.write([tmp_path / name for name in 'ac'], out)
+  assert 'Validation accuracy at the end, the mean over seeds.' in out.read_text()

@@ -7,7 +7,9 @@ import pytest
 from helpers import planned
 
 from lr_study.answer import confidence, verdict
+from lr_study.answer.measure import ACCURACY, BALANCED, LOSS, Measure, curve_of, further, value_of
 from lr_study.files.history import History
+from lr_study.trial import Metric
 
 GUESS = float(np.log(10))
 
@@ -267,7 +269,7 @@ def test_another_measure_leads():
     for trial, balanced in zip(with_seeds(a=(0.9,), b=(0.8,)), (0.5, 0.7), strict=True)
   ]
   labels = np.repeat([0, 1], [180, 20])
-  answer = verdict.judge(trials, labels, 'validation_balanced_accuracy')
+  answer = verdict.judge(trials, labels, BALANCED)
   assert answer.learning_rate == 1e-3
   assert 'validation balanced accuracy 70.0 %' in answer.sentence
   assert 'most frequent class' not in answer.sentence  # which has half of a balanced accuracy
@@ -286,3 +288,120 @@ def test_chance_is_no_answer():
     verdict.judge([result(1e-3, 0.75)], labels).sentence
   )
   assert 'cannot tell that' not in verdict.judge([result(1e-3, 0.9)], labels).sentence
+
+
+def by_loss(*losses, seeds=1):
+  """Trials of the rates 1e-2, 1e-3, ... with these validation losses, one or a tuple of seeds."""
+  return [
+    dataclasses.replace(result(rate, 0.5, seed=seed), validation_loss=loss)
+    for rate, of_rate in zip((1e-2, 1e-3, 1e-4, 1e-5), losses, strict=False)
+    for seed, loss in enumerate(of_rate if isinstance(of_rate, tuple) else (of_rate,) * seeds)
+  ]
+
+
+def test_a_loss_leads_the_smallest_first():
+  answer = verdict.judge(by_loss(0.9, 0.4567, 0.8), images(1000), LOSS)
+  assert answer.learning_rate == 1e-3
+  assert answer.leads == LOSS
+  assert answer.indistinguishable == (1e-3,)
+  assert set(answer.intervals.values()) == {None}  # of one seed nothing is known
+  assert answer.sentence == (
+    'Use 1e-03: validation loss 0.457. One seed cannot tell how sure that is: '
+    '--config.seeds=0,1,2 trains three. 1e-02 did worse. 1e-04 had not finished learning.'
+  )
+
+
+def test_seeds_alone_say_how_sure_a_loss_is():
+  trials = by_loss((0.50, 0.54, 0.52), (0.49, 0.52, 0.51), (0.91, 0.95, 0.92))
+  answer = verdict.judge(trials, images(1000), LOSS)
+  assert answer.learning_rate == 1e-3
+  assert answer.indistinguishable[0] == 1e-3
+  assert 1e-4 not in answer.indistinguishable
+  low, high = answer.intervals['1e-03']
+  mean, error = np.mean([0.49, 0.52, 0.51]), np.std([0.49, 0.52, 0.51], ddof=1) / np.sqrt(3)
+  # 2.92: of a table of Student's t with two degrees of freedom, 5 % on either side.
+  assert (low, high) == pytest.approx((mean - 2.92 * error, mean + 2.92 * error), abs=1e-4)
+  assert f'validation loss 0.507 (90 % interval {low:.3g} to {high:.3g}, from 3 seeds).' in (
+    answer.sentence
+  )
+  assert verdict.judge(by_loss((5.0, 9.0), (90.0, 96.0)), images(9), LOSS).intervals['1e-03'][0] > 1
+
+
+def test_a_share_may_be_the_better_the_smaller_it_is():
+  """An error of 1 - accuracy names the same rates with the same certainty, and is in percent."""
+  error = Measure('validation_error', larger_is_better=False)
+  trials = [
+    dataclasses.replace(t, metrics={'validation_error': 1 - t.validation_accuracy})
+    for t in with_seeds(a=(0.70, 0.74, 0.71), b=(0.80, 0.84, 0.82), c=(0.79, 0.84, 0.81))
+  ]
+  ours, theirs = (verdict.judge(trials, images(2000), m) for m in (error, ACCURACY))
+  assert ours.learning_rate == theirs.learning_rate
+  assert ours.indistinguishable == theirs.indistinguishable
+  for rate, sure in theirs.probability_best.items():
+    assert ours.probability_best[rate] == pytest.approx(sure, abs=0.02)
+  assert 'validation error 18.0 % (90 % interval' in ours.sentence
+  assert 'most frequent class' not in ours.sentence
+
+
+def test_a_metric_without_a_value_is_no_answer():
+  measure = Measure('validation_own', is_share=False)
+  values = (np.nan, 3.0, 2.0)
+  trials = [
+    dataclasses.replace(t, metrics={'validation_own': None if np.isnan(x) else x})
+    for t, x in zip(with_seeds(a=(0.9,), b=(0.8,), c=(0.7,)), values, strict=True)
+  ]
+  answer = verdict.judge(trials, images(100), measure)
+  assert answer.learning_rate == 1e-3
+  nothing = verdict.judge(trials[:1], images(100), measure)
+  assert nothing.learning_rate is None
+  assert nothing.sentence == 'No rate that learned has a finite validation own.'
+
+
+def test_values_of_measures():
+  trial = dataclasses.replace(result(1e-3, 0.5), metrics={'validation_top5': 0.9})
+  assert value_of(trial, ACCURACY) == 0.5
+  assert value_of(trial, Measure('validation_top5')) == 0.9
+  assert value_of(trial, Measure('validation_nothing')) is None
+  assert (ACCURACY.show(0.5), LOSS.show(0.51234), LOSS.show(None)) == ('50.0 %', '0.512', '–')
+  assert ACCURACY.between((0.25, 0.5)) == '25.0 to 50.0 %'
+  assert LOSS.between((0.25, 0.5)) == '0.25 to 0.5'
+  assert ACCURACY.between(None) == '–'
+  assert curve_of('my/metrics.py:recall') == 'validation_recall'
+  shares = Metric(None, None)
+  metrics = {'loss': shares, 'accuracy': shares, 'error': shares._replace(larger_is_better=False)}
+  assert further(metrics) == [Measure('validation_error', True, False)]
+
+
+def test_further_metrics_and_axes_come_with_a_trial(tmp_path):
+  history = History(tmp_path, 6, 2, 1, ['top5', 'accuracy', 'my.py:own'])
+  assert history.metrics == ('top5', 'own')
+  history.write_steps(0, {name: np.ones((6, 1)) for name in history.steps})
+  for epoch in range(2):
+    history.write_epoch(epoch, {name: [0.5 + epoch / 4] for name in history.epochs})
+  axes = (('optimizer.momentum', 0.9),)
+  [trial] = planned([1e-3], [0], 2)
+  [found] = verdict.results(history, [trial._replace(axes=axes)], GUESS, [6])
+  assert found.metrics == {'validation_top5': 0.75, 'validation_own': 0.75}
+  assert found.axes == {'optimizer.momentum': 0.9}
+  assert found.setting == trial._replace(axes=axes).setting
+  assert verdict.judge([found], images(100)).setting == found.setting
+  history.steps['loss'][:] = np.nan
+  [broken] = verdict.results(history, [trial], GUESS, [6])
+  assert broken.metrics == {'validation_top5': None, 'validation_own': None}
+
+
+def test_the_best_epoch_of_each_trial(history):
+  history.epochs['validation_accuracy'][:] = [[0.9, 0.1, 0.5], [0.8, 0.2, 0.5]]
+  history.epochs['validation_loss'][:] = [[0.4, 2.0, 1.0], [0.6, 2.0, 0.9]]
+  trials = planned([1e-3, 1e-4, 1e-5], [0, 0, 0], 2)
+  history.steps['loss'][:, 2] = np.inf
+  first, second, broken = verdict.results(history, trials, GUESS, [6] * 3, ACCURACY)
+  assert [t.best_epoch for t in (first, second, broken)] == [1, 2, None]
+  assert (first.validation_accuracy, first.validation_loss) == (0.9, 0.4)
+  assert (first.steps, first.epochs) == (6, 2)
+  assert 'at its best epoch, 1;' in first.evidence
+  assert broken.validation_accuracy is None
+  sentence = verdict.judge([first, second, broken], images(100)).sentence
+  assert sentence.startswith('Use 1e-03: validation accuracy 90.0 % at its best epoch (90 % inter')
+  by_loss = verdict.results(history, trials, GUESS, [6] * 3, LOSS)
+  assert [t.best_epoch for t in by_loss] == [1, 1, None]

@@ -1,14 +1,17 @@
-"""A study of several batch sizes or schedules: the answer for each, and how they compare."""
+"""A study of several settings: the answer for each, and how they compare."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy  # its parts, which take long to import, only where they are asked for
 
 from lr_study import formats
+from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict, judge
+from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
 
@@ -18,7 +21,8 @@ class Growth:
 
   `error`: half of the exponent's 95 % interval, by Student's t for the residuals of a straight
   line through the logarithms; None for two batch sizes, which leave no residuals. 1 is the
-  linear rule (Goyal et al., 2017), 0.5 the square-root rule (Krizhevsky, 2014).
+  linear rule (Goyal et al., 2017), 0.5 the square-root rule (Krizhevsky, 2014). `axes`: what the
+  batch sizes have in common besides the schedule.
   """
 
   schedule: str
@@ -26,14 +30,15 @@ class Growth:
   best_rates: tuple[float, ...]
   exponent: float
   error: float | None
+  axes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
   """What one schedule reaches at its best rate beyond what another reaches at its own.
 
-  `gain` is a difference of validation accuracies, `error` half of its 95 % interval: of the mean
-  over seeds, in pairs, and of counting the images.
+  `gain` is a difference of the measure, `error` half of its 95 % interval: of the mean over seeds,
+  in pairs, and of counting the images. `axes`: what both have in common besides the batch size.
   """
 
   batch_size: int
@@ -41,6 +46,7 @@ class Gain:
   over: str
   gain: float
   error: float
+  axes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +60,19 @@ class Answer:
 
 
 def answer(
-  results: Sequence[Result], labels: np.ndarray, measure: str, edge_only: bool = False
+  results: Sequence[Result], labels: np.ndarray, measure: Measure, edge_only: bool = False
 ) -> Answer:
   """The answer of a study, from every trial.
 
   Args:
     results: of all trials.
     labels: of the validation images, (images,).
-    measure: the field of a result that leads, such as 'validation_accuracy'.
+    measure: that leads.
     edge_only: the runs were short ones, to find out where training stops being stable.
   """
   of_setting: dict[Setting, list[Result]] = {}
   for result in results:
-    of_setting.setdefault(Setting(result.batch_size, result.schedule), []).append(result)
+    of_setting.setdefault(result.setting, []).append(result)
   verdicts = {s: judge(found, labels, measure) for s, found in of_setting.items()}
   if edge_only:
     verdicts = {
@@ -75,51 +81,75 @@ def answer(
     }
   if len(verdicts) == 1:
     return Answer(*verdicts.values(), verdicts, (), ())
-  accuracies = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
-  best = max(verdicts, key=lambda s: float(np.mean(list(accuracies[s].values()) or [-1.0])))
+  values = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
+  best = max(verdicts, key=lambda s: _mean_score(values[s], measure))
   growth = _growth(of_setting, verdicts, measure)
-  gains = _gains(accuracies, len(labels))
+  gains = _gains(values, len(labels) if measure.is_share else math.inf)
+  names, count = _names(best, verdicts), len(verdicts)
+  opening = f'Best with {names}, of {count} settings.'
+  if not edge_only and verdicts[best].learning_rate is None:
+    opening = f'None of {count} settings has a rate to use. With {names}:'
   sentences = (
-    f'Best with batch size {best.batch_size} and the schedule {best.schedule}, of '
-    f'{len(verdicts)} settings.',
+    opening,
     verdicts[best].sentence,
     *map(_growth_sentence, growth),
-    *map(_gain_sentence, gains),
+    *(_gain_sentence(gain, measure) for gain in gains),
   )
   verdict = dataclasses.replace(verdicts[best], sentence=' '.join(sentences))
   return Answer(verdict, verdicts, growth, gains)
 
 
-def _of_best(results: Sequence[Result], verdict: Verdict, measure: str) -> dict[int, float]:
-  """Seed -> accuracy of the rate that the verdict names; empty if it names none."""
+def _of_best(results: Sequence[Result], verdict: Verdict, measure: Measure) -> dict[int, float]:
+  """Seed -> value of the rate that the verdict names; empty if it names none."""
   return {
-    result.seed: accuracy
+    result.seed: value
     for result in results
     if result.learning_rate == verdict.learning_rate
-    and (accuracy := getattr(result, measure)) is not None
+    and (value := value_of(result, measure)) is not None
   }
 
 
+def _mean_score(values: dict[int, float], measure: Measure) -> float:
+  return measure.score(float(np.mean(list(values.values())))) if values else -math.inf
+
+
+def _names(setting: Setting, among: Iterable[Setting]) -> str:
+  """A setting in a sentence: batch size and schedule; if there are further axes, what varies."""
+  axes = rounds.varied(setting, among)
+  parts = []
+  if not axes or len({other.batch_size for other in among}) > 1:
+    parts.append(f'batch size {setting.batch_size}')
+  if not axes or len({other.schedule for other in among}) > 1:
+    parts.append(f'the schedule {setting.schedule}')
+  *first, last = parts + _axis_names(axes)
+  return f'{", ".join(first)} and {last}' if first else last
+
+
+def _axis_names(axes: dict[str, Any]) -> list[str]:
+  return [f'{name} {rounds.value_text(value)}' for name, value in axes.items()]
+
+
 def _growth(
-  of_setting: dict[Setting, Sequence[Result]], verdicts: dict[Setting, Verdict], measure: str
+  of_setting: dict[Setting, Sequence[Result]], verdicts: dict[Setting, Verdict], measure: Measure
 ) -> tuple[Growth, ...]:
   found = []
-  for schedule in dict.fromkeys(setting.schedule for setting in verdicts):
+  for schedule, axes in dict.fromkeys((s.schedule, s.axes) for s in verdicts):
     points = sorted(
       (s.batch_size, _peak(of_setting[s], verdict.learning_rate, measure))
       for s, verdict in verdicts.items()
-      if s.schedule == schedule and verdict.learning_rate is not None
+      if (s.schedule, s.axes) == (schedule, axes) and verdict.learning_rate is not None
     )
     if len(points) > 1:
       sizes, rates = zip(*points, strict=True)
       line = scipy.stats.linregress(np.log(sizes), np.log(rates))
       freedom = len(points) - 2
       error = float(line.stderr * scipy.special.stdtrit(freedom, 0.975)) if freedom else None
-      found.append(Growth(schedule, sizes, rates, float(line.slope), error))
+      common = rounds.varied(Setting(0, '', axes), verdicts)
+      found.append(Growth(schedule, sizes, rates, float(line.slope), error, common))
   return tuple(found)
 
 
-def _peak(results: Sequence[Result], best: float, measure: str) -> float:
+def _peak(results: Sequence[Result], best: float, measure: Measure) -> float:
   """Where the parabola through the best rate and its two neighbours is highest.
 
   Over the logarithm of the rate. A ladder alone would place the best rate to within its own
@@ -127,41 +157,46 @@ def _peak(results: Sequence[Result], best: float, measure: str) -> float:
   """
   by_rate: dict[float, list[float | None]] = {}
   for result in results:
-    by_rate.setdefault(result.learning_rate, []).append(getattr(result, measure))
+    by_rate.setdefault(result.learning_rate, []).append(value_of(result, measure))
   rates = sorted(by_rate)
   place = rates.index(best)
   near = rates[max(place - 1, 0) : place + 2]
   if len(near) < 3 or any(None in by_rate[rate] for rate in near):
     return best
-  x, y = np.log(near), [np.mean(by_rate[rate]) for rate in near]
+  x, y = np.log(near), [measure.score(np.mean(by_rate[rate])) for rate in near]
   square, linear, _ = np.polyfit(x - x[1], y, 2)
   if square >= 0:
     return best
   return float(np.exp(np.clip(x[1] - linear / (2 * square), x[0], x[2])))
 
 
-def _gains(accuracies: dict[Setting, dict[int, float]], images: int) -> tuple[Gain, ...]:
-  """Of each schedule but the first over the first, for each batch size."""
-  first, *others = dict.fromkeys(setting.schedule for setting in accuracies)
+def _gains(values: dict[Setting, dict[int, float]], images: float) -> tuple[Gain, ...]:
+  """Of each schedule but the first over the first, all else equal."""
+  first, *others = dict.fromkeys(setting.schedule for setting in values)
   found = []
-  for size in dict.fromkeys(setting.batch_size for setting in accuracies):
-    base = accuracies[Setting(size, first)]
+  for size, axes in dict.fromkeys((setting.batch_size, setting.axes) for setting in values):
+    base = values[Setting(size, first, axes)]
+    common = rounds.varied(Setting(0, '', axes), values)
     for name in others:
-      new = accuracies[Setting(size, name)]
+      new = values[Setting(size, name, axes)]
       seeds = [seed for seed in new if seed in base]
-      if seeds:
-        found.append(Gain(size, name, first, *_difference(new, base, seeds, images)))
+      # One pair of a figure that is no share of images tells nothing of its noise.
+      if len(seeds) > math.isinf(images):
+        difference = _difference(new, base, seeds, images)
+        found.append(Gain(size, name, first, *difference, common))
   return tuple(found)
 
 
 def _difference(
-  new: dict[int, float], base: dict[int, float], seeds: Sequence[int], images: int
+  new: dict[int, float], base: dict[int, float], seeds: Sequence[int], images: float
 ) -> tuple[float, float]:
   """Mean of the differences, in pairs by seed, and half of its 95 % interval."""
   differences = [new[seed] - base[seed] for seed in seeds]
   # Counting: as if the two were wrong on images of their own, so rather too wide.
   p = [np.mean([of[seed] for seed in seeds]) for of in (new, base)]
-  counting = 1.96 * math.sqrt(sum(q * (1 - q) for q in p) / images)
+  counting = 0.0  # of no images, where it is no share of them
+  if math.isfinite(images):
+    counting = 1.96 * math.sqrt(sum(q * (1 - q) for q in p) / images)
   spread = 0.0
   if len(seeds) > 1:
     t = scipy.special.stdtrit(len(seeds) - 1, 0.975)
@@ -192,15 +227,28 @@ def _growth_sentence(growth: Growth) -> str:
   )
   error = '' if growth.error is None else f' ± {growth.error:.2f}'
   return (
-    f'The best rate with {growth.schedule}, by batch size: {rates}; it grows as the batch size to '
-    f'the power {growth.exponent:.2f}{error}.'
+    f'The best rate with {", ".join([growth.schedule, *_axis_names(growth.axes)])}, by batch size: '
+    f'{rates}; it grows as the batch size to the power {growth.exponent:.2f}{error}.'
   )
 
 
-def _gain_sentence(gain: Gain) -> str:
+def _gain_sentence(gain: Gain, measure: Measure) -> str:
+  where = ', '.join([f'batch size {gain.batch_size}', *_axis_names(gain.axes)])
   clear = abs(gain.gain) > gain.error
-  verb = ('gains' if gain.gain > 0 else 'loses') if clear else 'is not told apart:'
+  if not measure.is_share:
+    return _other_gain_sentence(gain, measure, f'At {where}', clear)
+  better = (gain.gain > 0) == measure.larger_is_better
+  verb = ('gains' if better else 'loses') if clear else 'is not told apart:'
   return (
-    f'At batch size {gain.batch_size}, each at its best rate, {gain.schedule} {verb} '
+    f'At {where}, each at its best rate, {gain.schedule} {verb} '
     f'{100 * gain.gain:+.1f} ± {100 * gain.error:.1f} points over {gain.over}.'
+  )
+
+
+def _other_gain_sentence(gain: Gain, measure: Measure, where: str, clear: bool) -> str:
+  """That of what is no share of images, and may be the better the smaller it is."""
+  way = ('a higher' if gain.gain > 0 else 'a lower') if clear else 'no clearly different'
+  return (
+    f'{where}, each at its best rate, {gain.schedule} has {way} {measure.name} than {gain.over}: '
+    f'by {gain.gain:+.3g} ± {gain.error:.2g}.'
   )

@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from lr_study import data as datasets
-from lr_study import formats, training
+from lr_study import formats, losses, trials
 from lr_study.answer import confidence, verdict
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.files import provenance
 from lr_study.files.history import History
-from lr_study.training import Sweep
+from lr_study.trials import Sweep
 
-_TOGETHER = 8  # seeds that train in one call of the compiled program
+_TOGETHER = 8  # seeds that train at a time
 
 
 class Trained(NamedTuple):
@@ -45,7 +45,7 @@ def calibrate(
   images are the same throughout: the question is which rate to use on these.
 
   Args:
-    config: of a study; its seeds are set here.
+    config: of a study; its seeds are set here, and it has no further axes.
     truth_seeds: of the study that gives the truth.
     studies: how many.
     seeds: of each.
@@ -59,6 +59,7 @@ def calibrate(
   """
   config = config.copy_and_resolve_references().unlock()
   config.seeds = tuple(range(truth_seeds + studies * seeds))
+  config.batch_sizes, config.schedules, config.axes = (), (), {}
   config = check(config)
   data = _interleaved(datasets.load(config.data, config.image_size))
   each = config.eval_batch_size
@@ -67,7 +68,7 @@ def calibrate(
       f'{studies} studies of {each} validation images need {studies * each}; there are '
       f'{len(data.validation.labels)}: lower eval_batch_size or --studies'
     )
-  trained = _train(training.prepare(config, data), data, truth_seeds, studies, seeds, tell)
+  trained = _train(trials.prepare(config, data), truth_seeds, studies, seeds, tell)
   answers = _judge(config, data, trained, truth_seeds)
   # A run that diverged is worth a guess.
   of_truth = np.nan_to_num(trained.of_truth, nan=1 / len(data.classes))
@@ -121,46 +122,41 @@ def _interleaved(data: datasets.Dataset) -> datasets.Dataset:
 
 
 def _train(
-  sweep: Sweep,
-  data: datasets.Dataset,
-  truth_seeds: int,
-  studies: int,
-  seeds: int,
-  tell: Callable[[str], None],
+  sweep: Sweep, truth_seeds: int, studies: int, seeds: int, tell: Callable[[str], None]
 ) -> Trained:
   config, per_epoch = sweep.config, sweep.steps_per_epoch
-  rates, count = len(config.learning_rates), len(config.seeds)
+  rates, count, total = len(config.learning_rates), len(config.seeds), config.epochs * per_epoch
   accuracy = np.full((studies, rates, count), np.nan)
   with tempfile.TemporaryDirectory() as folder:
-    history = History(Path(folder), config.epochs * per_epoch, config.epochs, rates * count)
+    history = History(Path(folder), total, config.epochs, rates * count, config.metrics)
     for first in range(0, count, _TOGETHER):
       chosen = np.arange(first, min(first + _TOGETHER, count))
       columns = (np.arange(rates)[:, None] * count + chosen).ravel()
-      running = training.run_together(sweep, columns)
-      state_T = running.trials.init(running.seed_T)
+      now = trials.running(sweep, columns)
+      state_T = sweep.spread.init(now.hyper_T, now.seeds)
       for epoch in range(config.epochs):
         start = epoch * per_epoch
-        state_T, curves, _ = training.train_steps(sweep, running, state_T, epoch, 0, per_epoch)
+        state_T, curves, _ = trials.train_steps(sweep, now, state_T, epoch, 0, per_epoch)
         history.write_steps(start, curves, columns)
         means = history.epoch_means(start, start + per_epoch, columns)
         history.write_epoch(epoch, means, columns)
       of_studies = range(studies)
       if first >= truth_seeds:
         of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
-      windows = enumerate(sweep.validation.windows(running.trials))
+      # A study's images are a window.
+      windows = enumerate(sweep.validation.windows(config.eval_batch_size))
       windows = (window for study, window in windows if study in of_studies)
-      totals_T = running.trials.eval_steps(state_T, windows, sweep.mean)
-      for study, total_T in zip(of_studies, totals_T, strict=True):
-        totals = running.trials.to_host(total_T)
-        correct = totals.correct.sum(1, dtype=np.float64).reshape(rates, len(chosen))
-        accuracy[study][:, chosen] = correct / config.eval_batch_size
+      sums = sweep.spread.evaluate(state_T, windows, len(columns))
+      for study, of_study in zip(of_studies, sums, strict=True):
+        found = trials.values(sweep.task, [of_study], config.eval_batch_size)
+        accuracy[study][:, chosen] = found['validation_accuracy'].reshape(rates, -1)
       # Of any of the images: it tells whether the weights are finite.
-      loss = totals.loss / config.eval_batch_size
-      history.write_epoch(config.epochs - 1, {'validation_loss': loss}, columns)
+      loss = {'validation_loss': found['validation_loss']}
+      history.write_epoch(config.epochs - 1, loss, columns)
       tell(f'{chosen[-1] + 1} of {count} seeds')
-    guessing = verdict.entropy(data.train.labels)
-    steps = [config.epochs * per_epoch] * (rates * count)
-    results = verdict.results(history, sweep.trials, guessing, steps)
+    counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
+    guessing = losses.guessing(sweep.task.loss, counts)
+    results = verdict.results(history, sweep.trials, guessing, [total] * (rates * count))
   own = accuracy[..., truth_seeds:].reshape(studies, rates, studies, seeds)
   of_studies = own[np.arange(studies), :, np.arange(studies)]
   return Trained(results, accuracy[..., :truth_seeds], of_studies)
@@ -174,13 +170,13 @@ def _judge(
   results.ravel()[:] = trained.results
   for study, measured in enumerate(trained.of_studies):
     first = truth_seeds + study * measured.shape[1]
-    trials = results[:, first : first + measured.shape[1]]
-    trials = [
-      t if t.status == verdict.DIVERGED else replace(t, validation_accuracy=float(value))
-      for t, value in zip(trials.ravel(), measured.ravel(), strict=True)
+    of_study = results[:, first : first + measured.shape[1]]
+    of_study = [
+      r if r.status == verdict.DIVERGED else replace(r, validation_accuracy=float(value))
+      for r, value in zip(of_study.ravel(), measured.ravel(), strict=True)
     ]
     labels = data.validation.labels[study * each : (study + 1) * each]
-    answers.append(verdict.judge(trials, labels))
+    answers.append(verdict.judge(of_study, labels))
   return answers
 
 

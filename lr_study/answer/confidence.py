@@ -10,8 +10,8 @@ STATED = f'{100 * LEVEL:g} %'
 _DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of its length
 
 # Rates are compared on the same images, so most of the error of counting them cancels in a
-# difference, and part of the rest is in the differences between seeds already. What stays hangs on
-# how the rates disagree image by image, which accuracies do not tell: of the variance of a
+# difference, and part of the rest is in the differences between seeds already. What stays depends
+# on how the rates disagree image by image, which accuracies do not tell: of the variance of a
 # difference that independent images would give, this share. It is 0.001 in
 # docs/calibration.json (scripts/calibrate.py); data on which rates disagree more may have more.
 SHARE_OF_IMAGES = 0.05
@@ -28,7 +28,8 @@ def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:
 
   Args:
     accuracies: (seeds,), as fractions. One seed: the interval is that of counting alone.
-    images: that each was counted on.
+    images: that each was counted on; infinite for a figure that is no share of images, as a loss:
+      then the seeds alone have noise, and the interval may end anywhere.
 
   Returns:
     Both ends, as fractions.
@@ -38,6 +39,8 @@ def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:
   variance = of_seeds + _of_counting(mean, images)
   freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf
   half = float(scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)) * np.sqrt(variance)
+  if np.isinf(images):
+    return float(mean - half), float(mean + half)
   return max(0.0, float(mean - half)), min(1.0, float(mean + half))
 
 
@@ -61,8 +64,8 @@ def compare(accuracies: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarr
   nothing stands for the seeds.
 
   Args:
-    accuracies: (seeds, rates), as fractions.
-    images: that each was counted on.
+    accuracies: (seeds, rates), as fractions; or other figures, of which the largest is best.
+    images: that each was counted on; infinite for a figure that is no share of images.
 
   Returns:
     Probabilities (rates,), for rates that are as likely one as the other beforehand, and
@@ -108,5 +111,7 @@ def _leads(errors: np.ndarray) -> np.ndarray:
 
 def _of_counting(share: np.ndarray | float, images: float) -> np.ndarray | float:
   """The variance of a share counted on so many images; the share itself may be 0 or 1."""
+  if np.isinf(images):
+    return np.zeros_like(share)
   q = (share * images + 2) / (images + 4)
   return q * (1 - q) / (images + 4)

@@ -4,8 +4,9 @@ import io
 import shutil
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,8 +16,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
+from lr_study.answer.measure import curve_of
 from lr_study.files.history import EPOCH_CURVES, STEP_CURVES, History, window_means
-from lr_study.schedule import Schedule
+from lr_study.search import rounds
 from lr_study.search.rounds import Planned
 
 
@@ -27,42 +29,55 @@ class Events:
     self,
     folder: Path,
     trials: Sequence[Planned],
-    schedule: Schedule,
+    height: Callable[[int, int], float],
     window: int,
+    labels: Sequence[str] = (),
   ):
     """Starts afresh: what a stopped study left of these trials is deleted and written again.
 
     Args:
       folder: TensorBoard's logdir, or one in it.
       trials: what each is.
-      schedule: height of the learning rate at a step.
+      height: of the learning rate at a step, from 0, in the column of a trial.
       window: steps that one point of a training curve is the mean of.
+      labels: of each trial's setting, the folder of its run in `folder`; none if there is one
+        setting.
     """
     self._rates = [trial.learning_rate for trial in trials]
-    self._schedule, self._window = schedule, window
+    self._height, self._window = height, window
+    # The columns of trials whose schedule is the same.
+    self._alike: dict[tuple, list[int]] = {}
+    for column, trial in enumerate(trials):
+      own = tuple(axis for axis in trial.axes if axis[0].startswith('schedule.'))
+      self._alike.setdefault(own, []).append(column)
     self._writers = []
-    for trial in trials:
-      writer = _Writer(folder / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}')
+    for trial, label in zip(trials, labels or [''] * len(trials), strict=True):
+      run = f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
+      writer = _Writer(folder / label / run)
       writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial))
       self._writers.append(writer)
 
   def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
     """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
-    heights = np.asarray([self._schedule(step) for step in range(first, stop, self._window)])
+    heights = np.empty((len(range(first, stop, self._window)), len(self._rates)))
+    for row, step in enumerate(range(first, stop, self._window)):
+      for alike in self._alike.values():
+        heights[row, alike] = self._height(step, alike[0])
     for name in STEP_CURVES:
       ends, means = window_means(history.steps[name][first:stop], self._window)
       for end, row, height in zip(first + ends, means, heights, strict=True):
         for trial in columns:
           self._writers[trial].scalar(f'step/{name}', row[trial], end)
           if name == STEP_CURVES[0]:
-            self._writers[trial].scalar('step/learning_rate', self._rates[trial] * height, end)
+            rate = self._rates[trial] * height[trial]
+            self._writers[trial].scalar('step/learning_rate', rate, end)
     self._flush(columns)
 
   def write_epoch(
     self, history: History, epoch: int, steps_done: int, columns: Sequence[int]
   ) -> None:
     """Adds row `epoch` of these trials' curves over epochs at `steps_done`."""
-    for name in EPOCH_CURVES:
+    for name in history.epochs:
       if np.isnan(history.epochs[name][epoch, columns]).all():
         continue  # not measured
       for trial in columns:
@@ -85,12 +100,24 @@ class Events:
       writer.flush()
 
 
-def write_experiment(folder: Path, trials: int) -> None:
-  """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in."""
+def write_experiment(
+  folder: Path,
+  trials: int,
+  axes: Mapping[str, Sequence[Any]] | None = None,
+  metrics: Sequence[str] = (),
+) -> None:
+  """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in.
+
+  Args:
+    folder: TensorBoard's logdir, or one in it.
+    trials: how many.
+    axes: the values of each further axis.
+    metrics: names of further metrics, as those of a History.
+  """
   for file in folder.glob('events.out.tfevents.*'):
     file.unlink()
   writer = _Writer(folder, keep=True)
-  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials))
+  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials, axes or {}, metrics))
   writer.flush()
 
 
@@ -152,18 +179,27 @@ class _Writer:
     self._buffer = io.BytesIO()
 
 
-def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
+def _experiment(
+  trials: int, axes: Mapping[str, Sequence[Any]], metrics: Sequence[str]
+) -> plugin_data_pb2.HParamsPluginData:
   columns = [
     api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
     for name in ('learning_rate', 'log10_learning_rate', 'batch_size')
   ]
   columns.append(api_pb2.HParamInfo(name='schedule', type=api_pb2.DATA_TYPE_STRING))
-  metrics = [
+  columns += [
+    api_pb2.HParamInfo(
+      name=name,
+      type=api_pb2.DATA_TYPE_FLOAT64 if all(map(_is_number, values)) else api_pb2.DATA_TYPE_STRING,
+    )
+    for name, values in axes.items()
+  ]
+  infos = [
     api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f'epoch/{name}'), display_name=name)
-    for name in EPOCH_CURVES
+    for name in dict.fromkeys((*EPOCH_CURVES, *map(curve_of, metrics)))
   ]
   experiment = api_pb2.Experiment(
-    description=f'{trials} trials', hparam_infos=columns, metric_infos=metrics
+    description=f'{trials} trials', hparam_infos=columns, metric_infos=infos
   )
   return plugin_data_pb2.HParamsPluginData(experiment=experiment)
 
@@ -171,10 +207,20 @@ def _experiment(trials: int) -> plugin_data_pb2.HParamsPluginData:
 def _session_start(trial: Planned) -> plugin_data_pb2.HParamsPluginData:
   # The group is all but the seed, so that the tab averages seeds. Its axes are linear, hence log10.
   group = f'{formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
+  group += ''.join(f', {name} {rounds.value_text(value)}' for name, value in trial.axes)
   start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
   start.hparams['learning_rate'].number_value = trial.learning_rate
   start.hparams['log10_learning_rate'].number_value = float(np.log10(trial.learning_rate))
   start.hparams['seed'].number_value = trial.seed
   start.hparams['batch_size'].number_value = trial.batch_size
   start.hparams['schedule'].string_value = trial.schedule
+  for name, value in trial.axes:
+    if _is_number(value):
+      start.hparams[name].number_value = value
+    else:
+      start.hparams[name].string_value = str(value)
   return plugin_data_pb2.HParamsPluginData(session_start_info=start)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lr_study.answer.measure import curve_of
 from lr_study.errors import StudyError
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
-EPOCH_CURVES = (
+EPOCH_CURVES = (  # of every study; each further metric has its own, as validation_top5
   'train_loss',
   'train_accuracy',
   'validation_loss',
@@ -29,8 +30,18 @@ class History:
   `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
   """
 
-  def __init__(self, folder: Path, steps: int, epochs: int, trials: int):
+  def __init__(
+    self, folder: Path, steps: int, epochs: int, trials: int, metrics: Sequence[str] = ()
+  ):
     """Opens the curves in `folder`, or makes them.
+
+    Args:
+      folder: made if missing.
+      steps: rows of the curves over steps.
+      epochs: rows of those over epochs.
+      trials: columns.
+      metrics: names of further metrics; each has a curve over epochs, `validation_<name>`, by
+        its short name.
 
     Raises:
       StudyError: if a file is damaged.
@@ -41,8 +52,14 @@ class History:
     }
     self.epochs = {
       name: _curve(folder / f'epoch_{name}.npy', (epochs, trials), np.float64)
-      for name in EPOCH_CURVES
+      for name in dict.fromkeys((*EPOCH_CURVES, *map(curve_of, metrics)))
     }
+
+  @property
+  def metrics(self) -> tuple[str, ...]:
+    """The names of the metrics that have a curve of their own beside `EPOCH_CURVES`."""
+    further = (name for name in self.epochs if name not in EPOCH_CURVES)
+    return tuple(name.removeprefix(curve_of('')) for name in further)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -105,7 +122,7 @@ def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epoch
         curve = getattr(history, f'{kind}s')[name][:, column]
         whole[: len(curve), i] = curve
       _write(folder / f'{kind}_{name}.npy', whole)
-  return History(folder, steps, epochs, len(columns))
+  return History(folder, steps, epochs, len(columns), columns[0][0].metrics)
 
 
 def open_joined(folder: Path) -> History:
@@ -123,7 +140,9 @@ def open_joined(folder: Path) -> History:
     except (OSError, ValueError, EOFError) as error:
       raise _damaged(folder / name, error) from error
   (steps, trials), (epochs, _) = shapes
-  return History(folder, steps, epochs, trials)
+  start = f'epoch_{curve_of("")}'
+  metrics = sorted(file.stem.removeprefix(start) for file in folder.glob(f'{start}*.npy'))
+  return History(folder, steps, epochs, trials, metrics)
 
 
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,4 +190,4 @@ def _write(file: Path, array: np.ndarray) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> StudyError:
-  return StudyError(f'{file} is damaged ({error}); start anew with --overwrite')
+  return StudyError(f'{file} is damaged ({error}); start again with --overwrite')

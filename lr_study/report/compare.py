@@ -7,10 +7,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from lr_study import formats
-from lr_study.answer.verdict import DIVERGED, Result
+from lr_study.answer.measure import ACCURACY, Measure, value_of
+from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import flatten
 from lr_study.report import figures, html, report, svg
 from lr_study.search import rounds
@@ -27,7 +27,9 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
   """
   found = [evaluate.read_study(workdir) for workdir in workdirs]
   names = _names(workdirs)
-  series = _series(names, workdirs, found)
+  series, measure = _series(names, workdirs, found), _common([verdict for *_, verdict in found])
+  when = figures.when([result for _, _, results, _ in found for result in results])
+  losses = [study['guessing_loss'] for _, study, *_ in found if 'guessing_loss' in study]
   studies = [
     {
       'name': name,
@@ -42,17 +44,26 @@ def write(workdirs: Sequence[Path], out: Path) -> None:
     }
     for name, workdir, (_, study, _, verdict) in zip(names, workdirs, found, strict=True)
   ]
-  label = 'Validation accuracy at the end against the learning rate, a line a study'
+  shown = figures.capital(f'{measure.name} {when}')
+  drawn = _by_rate(series, measure, when, max(losses, default=1.0))
   text = html.render(
     'compare.html',
     studies=studies,
     same_images=len({study['fingerprint'] for study in studies}) == 1,
     differences=_differences([flatten(config) for config, *_ in found]),
     series=series,
-    rates=_rates([line['results'] for line in series]),
-    picture=svg.inline(_accuracy_by_rate(series), 'accuracy', label),
+    rates=_rates([line['results'] for line in series], measure),
+    shown=shown,
+    measured=figures.capital(figures.measured(measure)),
+    picture=svg.inline(drawn, 'by_rate', f'{shown} against the learning rate, a line a study'),
   )
   html.save(out, text)
+
+
+def _common(verdicts: Sequence[Verdict]) -> Measure:
+  """What all studies go by, or the accuracy, which all have."""
+  leads = {verdict.leads for verdict in verdicts}
+  return leads.pop() if len(leads) == 1 else ACCURACY
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:
@@ -65,17 +76,17 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
 def _series(
   names: Sequence[str], workdirs: Sequence[Path], found: Sequence[tuple[Any, ...]]
 ) -> list[dict[str, Any]]:
-  """What is compared: the studies; of one with several batch sizes or schedules, each of these."""
+  """What is compared: the studies; of one with several settings, each of these."""
   series = []
   for name, workdir, (_, _, results, _) in zip(names, workdirs, found, strict=True):
     verdicts = report.of_settings(report.read_content(workdir))
     for setting, verdict in verdicts.items():
-      label = rounds.label(setting, verdicts).replace('_', ' ')
+      title = rounds.title(setting, verdicts)
       series.append(
         {
-          'name': f'{name}, {label}' if label else name,
+          'name': f'{name}, {title}' if title else name,
           'rate': verdict.learning_rate,
-          'results': [r for r in results if (r.batch_size, r.schedule) == setting],
+          'results': [r for r in results if r.setting == setting],
         }
       )
   return series
@@ -84,60 +95,70 @@ def _series(
 def _differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
   """The fields whose values differ, with the value in each study."""
   fields = sorted({name for config in configs for name in config})
-  rows = [(name, [repr(config[name]) for config in configs]) for name in fields]
+  rows = [
+    (name, [repr(config[name]) if name in config else '–' for config in configs]) for name in fields
+  ]
   return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
-def _rates(columns: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
+def _rates(columns: Sequence[Sequence[Result]], measure: Measure) -> list[dict[str, Any]]:
   """A row a rate, the largest first: what became of it in each column."""
   rates = sorted({r.learning_rate for results in columns for r in results}, reverse=True)
   return [
     {
       'rate': formats.rate(rate),
       'value': rate,
-      'cells': [_cell([r for r in results if r.learning_rate == rate]) for results in columns],
+      'cells': [
+        _cell([r for r in results if r.learning_rate == rate], measure) for results in columns
+      ],
     }
     for rate in rates
   ]
 
 
-def _cell(trials: Sequence[Result]) -> dict[str, Any]:
-  """Mean validation accuracy of trials of one rate, and how many diverged."""
+def _cell(trials: Sequence[Result], measure: Measure) -> dict[str, Any]:
+  """The mean over trials of one rate, and how many diverged."""
   if not trials:
     return {'text': '–', 'value': ''}
-  left = [r.validation_accuracy for r in trials if r.status != DIVERGED]
-  if not left:
-    return {'text': DIVERGED, 'value': ''}
+  left = [value_of(r, measure) for r in trials if r.status != DIVERGED]
+  if not left or None in left:
+    return {'text': '–' if left else DIVERGED, 'value': ''}
   gone = len(trials) - len(left)
   mean = float(np.mean(left))
   return {
-    'text': formats.percent(mean) + (f', {gone} of {len(trials)} diverged' if gone else ''),
+    'text': measure.show(mean) + (f', {gone} of {len(trials)} diverged' if gone else ''),
     'value': mean,
   }
 
 
-def _accuracy_by_rate(series: Sequence[dict[str, Any]]) -> Figure:
+def _by_rate(
+  series: Sequence[dict[str, Any]], measure: Measure, when: str, guessing_loss: float
+) -> Figure:
   with matplotlib.rc_context(figures.STYLE):
     axes = Figure(figsize=(6.4, 3.8)).add_subplot(xscale='log')
-    axes.set(xlabel='learning rate', ylabel='validation accuracy at the end')
-    axes.set_ylim(-0.05 * len(series) - 0.04, 1)
-    axes.set_yticks(np.linspace(0, 1, 6))
-    axes.axhline(0, color='black', linewidth=0.8)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set(xlabel='learning rate', ylabel=f'{measure.name} {when}')
+    diverged = []
     for number, (name, results) in enumerate((s['name'], s['results']) for s in series):
       style = {'color': f'C{number % 10}', 'marker': _MARKERS[number % len(_MARKERS)]}
-      left = [r for r in results if r.status != DIVERGED]
+      left = [r for r in results if r.status != DIVERGED and value_of(r, measure) is not None]
       rates = sorted({r.learning_rate for r in left})
-      means = [
-        np.mean([r.validation_accuracy for r in left if r.learning_rate == x]) for x in rates
-      ]
-      (line,) = axes.plot(rates, means, linewidth=1, markersize=4.5, label=name, **style)
-      points = [r.validation_accuracy for r in left]
+      means = [np.mean([value_of(r, measure) for r in left if r.learning_rate == x]) for x in rates]
+      axes.plot(rates, means, linewidth=1, markersize=4.5, label=name, **style)
+      points = [value_of(r, measure) for r in left]
       axes.scatter([r.learning_rate for r in left], points, s=8, alpha=0.5, **style)
       gone = [r.learning_rate for r in results if r.status == DIVERGED]
-      # Below 0, a line a study: the same rate may have diverged in several.
-      heights = np.full(len(gone), -0.05 * (number + 1))
-      axes.plot(gone, heights, linestyle='none', marker='x', color=line.get_color(), markersize=6)
+      diverged.append((style['color'], gone))
+    figures.limit(axes, measure, guessing_loss)
+    bottom, top = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if bottom <= tick <= top]
+    # Below what is measured, a line a study: the same rate may have diverged in several.
+    apart = 0.05 * (top - bottom)
+    for number, (colour, rates) in enumerate(diverged, 1):
+      heights = np.full(len(rates), bottom - number * apart)
+      axes.plot(rates, heights, linestyle='none', marker='x', color=colour, markersize=6)
+    axes.axhline(bottom, color='black', linewidth=0.8)
+    axes.set_ylim(bottom - (len(series) + 0.8) * apart, top)
+    axes.set_yticks(ticks)
     figures.rate_axis(axes.xaxis)
     legend = axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     for text in legend.get_texts():

@@ -1,7 +1,7 @@
 """The pictures of a study: built once, then saved as files or into a page."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,22 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from lr_study import formats
 from lr_study.answer.confidence import STATED
+from lr_study.answer.measure import LOSS, Measure, value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.files.history import History, window_means
-from lr_study.schedule import Schedule
 
 _POINTS = 150  # of a training curve: a window's mean each
 STYLE = {
   'font.size': 9,
   'axes.spines.top': False,
+  'axes.spines.right': False,
   'axes.grid': True,
   'grid.alpha': 0.3,
   'figure.dpi': 150,
-  'savefig.bbox': 'tight',
 }
 
 
@@ -33,16 +34,23 @@ def build(
   history: History,
   results: Sequence[Result],
   verdict: Verdict,
-  schedule: Schedule,
+  heights: Callable[[np.ndarray], np.ndarray],
   guessing_loss: float,
 ) -> dict[str, Figure]:
   """Every figure of a finished study, by its name; `save` turns one into a file.
 
   lr_1e-04_seed_0, ...: a trial's training loss and accuracy over the epochs.
-  all_rates: loss and validation accuracy of all trials.
-  accuracy_by_rate: final accuracy against the rate, diverged rates as crosses.
+  all_rates: loss of all trials, and the measure that leads.
+  accuracy_by_rate: that measure at the end against the rate, diverged rates as crosses.
   schedule: each rate over the epochs.
   sharpness: where it was measured, sharpness and its edge over the epochs.
+
+  Args:
+    history: of the trials of a setting.
+    results: of these trials, in the order of its columns.
+    verdict: on them.
+    heights: of the schedule at steps, both (steps,).
+    guessing_loss: a dotted line.
   """
   with matplotlib.rc_context(STYLE):
     figures = {
@@ -52,9 +60,9 @@ def build(
       for trial, result in enumerate(results)
     }
     figures |= {
-      'all_rates': _all_rates(history, results, guessing_loss),
-      'accuracy_by_rate': _accuracy_by_rate(results, verdict),
-      'schedule': _schedule(results, schedule, history),
+      'all_rates': _all_rates(history, results, verdict.leads, guessing_loss),
+      'accuracy_by_rate': _accuracy_by_rate(results, verdict, guessing_loss),
+      'schedule': _schedule(results, heights, history),
     }
     if np.isfinite(history.epochs['sharpness']).any():
       figures['sharpness'] = _sharpness(results, history)
@@ -66,7 +74,10 @@ def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
   with matplotlib.rc_context(STYLE), warnings.catch_warnings():
     # Names of classes may be in any script; what the typeface lacks is a box.
     warnings.filterwarnings('ignore', 'Glyph .* missing from font')
-    figure.savefig(target, format=image_format)  # makes ticks, and reads sizes, only now
+    # To cut off what is empty takes as long as to draw: only where nothing else has set the sizes.
+    cut = None if figure.get_layout_engine() else 'tight'
+    # It makes ticks, and reads sizes, only now.
+    figure.savefig(target, format=image_format, bbox_inches=cut)
 
 
 def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
@@ -78,11 +89,14 @@ def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
 
 def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:
   """Loss in blue on the left axis and accuracy in red on the right, as DIGITS draws them."""
-  figure = Figure(figsize=(5.2, 3.2))
+  # All have the same texts round them, so the same margins.
+  figure = Figure(figsize=(5.2, 3.2), layout=PlaceHolderLayoutEngine(True, False))
+  figure.subplots_adjust(0.13, 0.14, 0.87, 0.91)
   left = figure.add_subplot()
   left.set_ylabel('training loss (nats)', color='tab:blue')
   right = left.twinx()
   right.grid(False)
+  right.spines['right'].set_visible(True)
   right.set_ylabel('training accuracy', color='tab:red')
   right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   right.set_ylim(-0.02, 1.02)
@@ -105,24 +119,26 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
   return figure
 
 
-def _all_rates(history: History, results: Sequence[Result], guessing_loss: float) -> Figure:
+def _all_rates(
+  history: History, results: Sequence[Result], measure: Measure, guessing_loss: float
+) -> Figure:
   figure = Figure(figsize=(8.4, 3.4), layout='constrained')
-  losses, accuracies = figure.subplots(1, 2)
+  losses, measured = figure.subplots(1, 2)
   epochs, seeds = len(history.epochs['train_loss']), 1
   ends, _ = window_means(history.steps['loss'], _window(history))
   for (rate, trials), colour in zip(_by_rate(results).items(), _colours(results), strict=True):
     seeds = max(seeds, len(trials))
     label = formats.rate(rate) + _diverged(trials)
     loss = np.full((len(ends), len(trials)), np.nan)
-    accuracy = np.full((epochs, len(trials)), np.nan)
+    values = np.full((epochs, len(trials)), np.nan)
     for seed, (trial, result) in enumerate(trials):
       _, means = _training_curve(history, trial, result, 'loss')
       loss[: len(means), seed] = means
       bad = result.first_bad_step
       known = epochs if bad is None else int((bad - 1) // _steps_per_epoch(history))
-      accuracy[:known, seed] = history.epochs['validation_accuracy'][:known, trial]
+      values[:known, seed] = history.epochs[measure.field][:known, trial]
     _band(losses, ends / _steps_per_epoch(history), loss, colour, label=label)
-    _band(accuracies, np.arange(1, epochs + 1), accuracy, colour, marker='o', markersize=3)
+    _band(measured, np.arange(1, epochs + 1), values, colour, marker='o', markersize=3)
   losses.axhline(guessing_loss, color='black', linewidth=0.8, linestyle=':')
   losses.annotate(
     'guessing',
@@ -133,10 +149,10 @@ def _all_rates(history: History, results: Sequence[Result], guessing_loss: float
     bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
   )
   losses.set(ylabel='training loss (nats)', ylim=(0, 2 * guessing_loss))
-  accuracies.set(ylabel='validation accuracy', ylim=(0, 1))
-  for axes in (losses, accuracies):
+  measured.set_ylabel(measure.name)
+  for axes in (losses, measured):
     _epoch_axis(axes, epochs)
-  accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  limit(measured, measure, guessing_loss)
   title = 'learning rate' if seeds == 1 else f'learning rate:\nmean and range\nof {seeds} seeds'
   figure.legend(loc='outside right center', title=title, frameon=False)
   return figure
@@ -172,44 +188,43 @@ def _band(
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
+def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict, guessing_loss: float) -> Figure:
   """Means over seeds, the interval of what was validated, and each trial as a small point."""
-  figure = Figure(figsize=(5.2, 3.4))
-  axes = figure.add_subplot(xscale='log', xlabel='learning rate', ylabel='accuracy at the end')
+  figure, measure = Figure(figsize=(5.2, 3.4)), verdict.leads
+  axes = figure.add_subplot(xscale='log', xlabel='learning rate')
+  axes.set_ylabel(f'{measured(measure)} {when(results)}')
   ended = {
     rate: [result for _, result in trials if result.status != DIVERGED]
     for rate, trials in _by_rate(results).items()
   }
   ended = {rate: found for rate, found in ended.items() if found}
   several = any(len(found) > 1 for found in ended.values())
-  for name, colour, label in (
-    ('train_accuracy', 'tab:gray', 'training accuracy'),
-    (
-      verdict.measure,
-      'tab:red',
-      f'{verdict.measure.replace("_", " ")}, {STATED} interval',
-    ),
-  ):
-    means = [np.mean([getattr(r, name) for r in found]) for found in ended.values()]
+  known = measure.is_share or any(verdict.intervals.values())
+  for shown, colour, label in (
+    *((training, 'tab:gray', training.field.replace('train', 'training').replace('_', ' '))
+      for training in _of_training(measure)),
+    (measure, 'tab:red', measure.name + (f', {STATED} interval' if known else '')),
+  ):  # fmt: skip
+    means = [_mean(found, shown) for found in ended.values()]
     axes.plot(list(ended), means, color=colour, linewidth=1, marker='o', markersize=4, label=label)
     if several:
-      points = [(r.learning_rate, getattr(r, name)) for found in ended.values() for r in found]
+      of_trials = [r for found in ended.values() for r in found]
+      points = [(r.learning_rate, _mean([r], shown)) for r in of_trials]
       axes.scatter(*zip(*points, strict=True), color=colour, s=6, alpha=0.4, linewidth=0)
   for rate, interval in zip(map(float, verdict.intervals), verdict.intervals.values(), strict=True):
     if interval is not None:
       axes.plot([rate, rate], interval, color='tab:red', linewidth=1.5, alpha=0.6)
   if len(verdict.indistinguishable) > 1:
-    alike = [
-      np.mean([getattr(r, verdict.measure) for r in ended[rate]])
-      for rate in verdict.indistinguishable
-    ]
+    alike = [_mean(ended[rate], measure) for rate in verdict.indistinguishable]
     rings = {'s': 70, 'facecolor': 'none', 'edgecolor': 'black', 'linewidth': 0.8, 'zorder': 3}
     axes.scatter(verdict.indistinguishable, alike, label='may be the best', **rings)
+  limit(axes, measure, guessing_loss)
   gone = [result.learning_rate for result in results if result.status == DIVERGED]
+  bottom, top = axes.get_ylim()
   if gone:
     axes.scatter(
       gone,
-      np.zeros(len(gone)),
+      np.full(len(gone), bottom if measure.larger_is_better else top),
       color='red',
       marker='x',
       s=45,
@@ -225,22 +240,50 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict) -> Figure:
       va='top',
       xycoords=('data', 'axes fraction'),
     )
-  axes.set_ylim(0, 1)
-  axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  axes.set_ylim(bottom, top)
   rate_axis(axes.xaxis)
   axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.18), ncols=2)
   return figure
 
 
-def _schedule(results: Sequence[Result], schedule: Schedule, history: History) -> Figure:
+def measured(measure: Measure) -> str:
+  """What the figure against the rate shows: 'accuracy', of training as well, or the measure."""
+  return 'accuracy' if measure.field.endswith('accuracy') else measure.name
+
+
+def capital(text: str) -> str:
+  """The text with its first letter as a capital."""
+  return text[:1].upper() + text[1:]
+
+
+def when(results: Sequence[Result]) -> str:
+  """The epoch that the results' figures are of."""
+  return 'at the best epoch' if any(result.best_epoch for result in results) else 'at the end'
+
+
+def _of_training(measure: Measure) -> list[Measure]:
+  """The figure of training that goes beside a measure, if there is one."""
+  if measure == LOSS:
+    return [measure._replace(field='train_loss')]
+  return [Measure('train_accuracy')] if measure.field.endswith('accuracy') else []
+
+
+def _mean(results: Sequence[Result], measure: Measure) -> float:
+  """NaN if one is missing."""
+  return float(np.mean(np.asarray([value_of(r, measure) for r in results], np.float64)))
+
+
+def _schedule(
+  results: Sequence[Result], heights: Callable[[np.ndarray], np.ndarray], history: History
+) -> Figure:
   figure = Figure(figsize=(5.2, 3.2))
   axes = figure.add_subplot(yscale='log', ylabel='learning rate')
   steps = np.unique(np.linspace(0, len(history.steps['loss']) - 1, 1000).astype(int))
-  heights = np.asarray([schedule(step) for step in steps])
+  of_steps = heights(steps)
   for rate, colour in zip(_by_rate(results), _colours(results), strict=True):
     axes.plot(
       steps / _steps_per_epoch(history),
-      rate * heights,
+      rate * of_steps,
       color=colour,
       linewidth=1.2,
       label=formats.rate(rate),
@@ -271,6 +314,7 @@ def _sharpness(results: Sequence[Result], history: History) -> Figure:
   right.axhline(1, color='black', linewidth=1, linestyle=':')
   for axes in (left, right):
     _epoch_axis(axes, len(epochs))
+    log_axis(axes.yaxis)
   figure.legend(
     *left.get_legend_handles_labels(),
     loc='outside right center',
@@ -281,14 +325,29 @@ def _sharpness(results: Sequence[Result], history: History) -> Figure:
 
 
 def rate_axis(axis: Axis) -> None:
-  """Marks a logarithmic axis that has its data at the decades, with rates as they are written.
+  """Marks a logarithmic axis that has its data with rates as they are written."""
+  log_axis(axis, formats.rate)
 
-  Where the data span less than two decades, it keeps Matplotlib's marks.
-  """
+
+def log_axis(axis: Axis, show: Callable[[float], str] = '{:g}'.format) -> None:
+  """Marks a logarithmic axis that has its data: decades, or what lies between if they are few."""
   low, high = axis.get_data_interval()
-  if high >= 100 * low > 0:
-    axis.set_major_formatter(lambda rate, _: formats.rate(rate))
-    axis.set_minor_locator(NullLocator())  # nine a decade are a grey band, and slow to draw
+  spread = high / low if 0 < low <= high else 1  # none where there are no data
+  axis.set_major_formatter(lambda value, _: show(value))
+  axis.set_minor_locator(NullLocator())  # nine a decade are a grey band, and slow to draw
+  if 1 < spread < 5:
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+  elif spread < 100:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
+
+def limit(axes: Axes, measure: Measure, guessing_loss: float) -> None:
+  """Sets the vertical axis to what the measure can be; a loss goes up to twice that of guessing."""
+  if measure.is_share:
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  elif measure == LOSS:
+    axes.set_ylim(0, 2 * guessing_loss)
 
 
 def _epoch_axis(axes: Axes, epochs: int) -> None:

@@ -28,6 +28,7 @@ def render(template: str, **content: Any) -> str:
     lstrip_blocks=True,
   )
   environment.filters['unbroken'] = _unbroken
+  environment.filters['breakable'] = _breakable
   script = (_TEMPLATES / 'sort.js').read_text()
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   return environment.get_template(template).render(
@@ -51,3 +52,8 @@ def _unbroken(sentence: str) -> Markup:
   """A sentence in which no line breaks within a figure, as 1e-03 or 81.2 %."""
   text = str(escape(sentence))
   return Markup(re.sub(r'[\d.]+(e[+-]\d+| %)', r'<span class="unbroken">\g<0></span>', text))
+
+
+def _breakable(name: str) -> Markup:
+  """A name of several parts, as optimizer.momentum, that may break after its dots."""
+  return Markup(str(escape(formats.printable(name))).replace('.', '.<wbr>'))

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lr_study import formats
+from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.verdict import DIVERGED, Result
 from lr_study.report import figures
+from lr_study.search import rounds
 
 MOST_CLASSES = 40  # in a confusion matrix: more are too small to be read
 _NUMBERED = 26  # classes up to which a cell holds its number
@@ -21,28 +23,43 @@ _DARKEST = 0.6  # opacity of a cell: its number is read on it
 
 
 def build(
-  results: Sequence[Result], classes: Sequence[str], best: dict[str, Any] | None
+  results: Sequence[Result], classes: Sequence[str], best: dict[str, Any] | None, measure: Measure
 ) -> dict[str, Figure]:
   """What there is to draw of these, by name.
 
   confusion: the best trial's, if it was examined (see best.py) and there are not too many classes.
-  batch_sizes, or with several schedules batch_sizes_constant, ...: final validation accuracy, if
-  the study has several batch sizes.
+  batch_sizes, or with several schedules or further axes batch_sizes_constant, ...: the measure that
+  leads, if the study has several batch sizes; see `over_batch_sizes`.
   """
   found = {}
   with matplotlib.rc_context(figures.STYLE):
     if best and 'confusion' in best and len(classes) <= MOST_CLASSES:
       found['confusion'] = confusion(classes, np.asarray(best['confusion']))
-    if len({result.batch_size for result in results}) > 1:
-      schedules = list(dict.fromkeys(result.schedule for result in results))
-      for schedule in schedules:
-        name = f'batch_sizes_{schedule}' if len(schedules) > 1 else 'batch_sizes'
-        found[name] = batch_sizes([r for r in results if r.schedule == schedule])
+    for name, (_, own) in over_batch_sizes(results).items():
+      found[name] = batch_sizes(own, measure)
   return found
 
 
+def over_batch_sizes(results: Sequence[Result]) -> dict[str, tuple[str, list[Result]]]:
+  """The results that differ in rate and batch size alone, by the name of their figure.
+
+  With each, what they have in common, for people; '' if there is one figure. Empty if the study
+  has one batch size.
+  """
+  if len({result.batch_size for result in results}) == 1:
+    return {}
+  others = dict.fromkeys(result.setting._replace(batch_size=0) for result in results)
+  return {
+    '_'.join(filter(None, ('batch_sizes', rounds.label(other, others)))): (
+      rounds.title(other, others),
+      [r for r in results if r.setting._replace(batch_size=0) == other],
+    )
+    for other in others
+  }
+
+
 def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
-  """A row a true class, its images by the class they were taken for; int (classes, classes).
+  """A row a true class, its images by the class they were predicted as; int (classes, classes).
 
   A cell is the darker the larger its share of the row; by the share's root, since most are small.
   """
@@ -56,12 +73,15 @@ def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
       weight = 'bold' if row == column else 'normal'
       axes.text(column, row, counts[row, column], ha='center', va='center', weight=weight)
   _name_ticks(axes, classes, classes)
-  axes.set(xlabel='taken for', ylabel='true class', aspect='equal')
+  axes.set(xlabel='predicted class', ylabel='true class', aspect='equal')
   return axes.figure
 
 
-def batch_sizes(results: Sequence[Result]) -> Figure:
-  """Mean validation accuracy over seeds at each rate and batch size; a cross where all diverged."""
+def batch_sizes(results: Sequence[Result], measure: Measure) -> Figure:
+  """The mean over seeds at each rate and batch size; a cross where all diverged.
+
+  A share is the darker the larger it is, else the worst cell is white and the best the darkest.
+  """
   rates = sorted({r.learning_rate for r in results})
   sizes = sorted({r.batch_size for r in results})
   means = np.full((len(sizes), len(rates)), np.nan)
@@ -70,17 +90,21 @@ def batch_sizes(results: Sequence[Result]) -> Figure:
   for row, batch_size in enumerate(sizes):
     for column, rate in enumerate(rates):
       here = [r for r in results if (r.learning_rate, r.batch_size) == (rate, batch_size)]
-      left = [r.validation_accuracy for r in here if r.status != DIVERGED]
-      if left:
+      left = [value_of(r, measure) for r in here if r.status != DIVERGED]
+      if left and None not in left:
         means[row, column] = np.mean(left)
-        text = formats.percent(means[row, column])
+        text = measure.show(means[row, column])
         text += f'\n{len(here) - len(left)} diverged' if len(left) < len(here) else ''
         axes.text(column, row, text, ha='center', va='center', fontsize=8)
       elif here:
         axes.plot(column, row, color='red', marker='x', markersize=7)
-  _cells(axes, np.nan_to_num(means))
-  for row in np.flatnonzero(np.isfinite(means).any(1)):
-    corner = (np.nanargmax(means[row]) - 0.5, row - 0.5)
+  known, scores = np.isfinite(means), measure.score(means)
+  if not measure.is_share and known.any():
+    low, high = scores[known].min(), scores[known].max()
+    scores = (scores - low) / ((high - low) or 1)
+  _cells(axes, np.nan_to_num(scores))
+  for row in np.flatnonzero(known.any(1)):
+    corner = (np.nanargmax(scores[row]) - 0.5, row - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.5, clip_on=False, zorder=3))
   _name_ticks(axes, [formats.rate(rate) for rate in rates], [str(size) for size in sizes])
   axes.xaxis.set_tick_params(labelrotation=0)

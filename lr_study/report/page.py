@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from lr_study import formats
 from lr_study.answer import confidence
+from lr_study.answer.measure import Measure
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import flatten
 from lr_study.diagnosis import curvature
 from lr_study.errors import StudyError
-from lr_study.report import html, pictures, report, svg
+from lr_study.report import describe, figures, html, matrices, pictures, report, svg, tables
 from lr_study.search import rounds
+from lr_study.search.rounds import Setting
 from lr_study.use import best, evaluate
 from lr_study.use.evaluate import Score
 
@@ -26,19 +28,24 @@ _MOST_ROWS = 50  # of the table of classes
 
 # What figures of the whole study are to a reader who does not see them.
 _CONFUSION = 'Confusion matrix of the best trial, its main points in the table below'
-_BATCH_SIZES = 'Validation accuracy at each learning rate and batch size'
+_BATCH_SIZES = 'Mean {} at each learning rate and batch size'
 
-# The columns of the table of trials: field of a result, head, how it is written.
-_COLUMNS = (
+# The columns of the table of trials: field of a result, head, how it is written. Those of further
+# axes come after the first ones, those of further metrics before the last ones.
+_FIRST = (
   ('learning_rate', 'rate', formats.rate),
   ('batch_size', 'batch size', str),
   ('schedule', 'schedule', str),
+)
+_COLUMNS = (
   ('seed', 'seed', str),
   ('train_loss', 'training loss', formats.loss),
   ('train_accuracy', 'training accuracy', formats.percent),
   ('validation_loss', 'validation loss', formats.loss),
   ('validation_accuracy', 'validation accuracy', formats.percent),
   ('validation_balanced_accuracy', 'balanced accuracy', formats.percent),
+)
+_LAST = (
   ('status', 'status', lambda status: status.replace('_', ' ')),
   ('evidence', 'evidence', str),
 )
@@ -64,7 +71,7 @@ def write(workdir: Path, out: Path | None = None) -> None:
       f'{workdir / "results.json"} was written before studies kept {error}; delete it, and the '
       'same command of scripts/sweep.py writes it again'
     ) from error
-  verdicts = report.of_settings(content)
+  verdicts, leads = report.of_settings(content), verdict.leads
   drawn = pictures.build(workdir, config, study, results, verdicts, examined)
   text = html.render(
     'report.html',
@@ -72,24 +79,30 @@ def write(workdir: Path, out: Path | None = None) -> None:
     verdict=verdict,
     about=_about(study),
     facts=_facts(verdict),
-    **_table(results, verdict),
+    **_table(results, verdict, study.get('measures', ())),
+    measure=leads.name,
+    measured=figures.measured(leads),
+    when=figures.when(results),
+    capital=figures.capital,
+    answers=_answers(results, verdicts, verdict),
     settings=[
-      _of_setting(label, drawn[label], own, results)
-      for setting, own in verdicts.items()
-      for label in [rounds.label(setting, verdicts)]
+      _of_setting(setting, verdicts, drawn[rounds.label(setting, verdicts)], results)
+      for setting in verdicts
     ],
     about_sharpness=curvature.ABOUT,
     level=formats.percent(confidence.LEVEL, 0),
     batch_sizes=[
-      (name.removeprefix('batch_sizes').strip('_'), svg.inline(figure, name, _BATCH_SIZES))
-      for name, figure in drawn[''].items()
-      if name.startswith('batch_sizes')
+      (
+        figures.capital(f'{title}. ' if title else '') + figures.capital(f'mean {leads.name}'),
+        svg.inline(drawn[''][name], name, _BATCH_SIZES.format(leads.name)),
+      )
+      for name, (title, _) in matrices.over_batch_sizes(results).items()
     ],
     confusion='confusion' in drawn['']
     and svg.inline(drawn['']['confusion'], 'confusion', _CONFUSION),
     several_seeds=len({result.seed for result in results}) > 1,
     guessing=formats.loss(guessing_loss),
-    best=_best(workdir, study['data']['classes'], examined),
+    best=_best(workdir, study['data'], examined),
     run=_run(study),
     checks=[check['line'] for check in study['data']['checks'].values() if check['count']],
     left_out=study['data']['left_out'],
@@ -101,10 +114,9 @@ def write(workdir: Path, out: Path | None = None) -> None:
 def _about(study: dict[str, Any]) -> str:
   config, data = study['config'], study['data']
   return (
-    f'{config["model"]["preset"]}, width {config["model"]["width"]:g}, on {data["train"]} training '
-    f'and {data["validation"]} validation images of {len(data["classes"])} classes of '
-    f'{data["name"]}, {config["image_size"]} px; {config["epochs"]} epochs, schedule '
-    f'{config["schedule"]["name"]}; {formats.duration(study["seconds"])} on {study["device"]}.'
+    f'{describe.part(config, "model")}, on {describe.data(config, data)}; {config["epochs"]} '
+    f'epochs, {describe.training(config, config["schedules"])}; '
+    f'{formats.duration(study["seconds"])} on {study["device"]}.'
   )
 
 
@@ -112,39 +124,44 @@ def _facts(verdict: Verdict) -> list[tuple[str, str]]:
   facts = []
   if verdict.learning_rate is not None:
     others = [formats.rate(r) for r in verdict.indistinguishable if r != verdict.learning_rate]
-    facts += [
-      ('Rate to use', formats.rate(verdict.learning_rate)),
-      ('Not told apart from it', ', '.join(others) or 'none'),
-    ]
+    facts += [('Rate to use', formats.rate(verdict.learning_rate))]
+    facts += [('May be just as good', ', '.join(others))] if others else []
   stable = verdict.largest_stable
   facts.append(('Largest stable rate', 'none tried' if stable is None else formats.rate(stable)))
   return facts
 
 
-def _table(results: Sequence[Result], verdict: Verdict) -> dict[str, Any]:
+def _table(
+  results: Sequence[Result], verdict: Verdict, measures: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
   """The columns and the rows of the table of trials."""
-  rows = [dataclasses.asdict(result) for result in results]
-  columns = [column for column in _COLUMNS if _says_something(column[0], results)]
+  rows = [report.as_row(dataclasses.asdict(result)) for result in results]
+  axes = [(name, name, rounds.value_text) for name in results[0].axes]
+  known = {measure.field: measure for measure in (Measure(**of) for of in measures)}
+  further = [known.get(name, Measure(name, is_share=False)) for name in results[0].metrics]
+  metrics = [(of.field, of.name.removeprefix('validation '), of.show) for of in further]
+  columns = [*_FIRST, *axes, *_COLUMNS, *metrics, *_LAST]
+  columns = [column for column in columns if _says_something(column[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
   trials = []
-  for row in rows:
+  for row, result in zip(rows, results, strict=True):
     cells = [
       {'text': show(row[name]), 'value': row[name], 'numeric': numeric[name], 'kind': name}
       for name, _, show in columns
     ]
-    named = all(row[n] == getattr(verdict, n) for n in ('learning_rate', *_SETTING))
+    named = (result.learning_rate, result.setting) == (verdict.learning_rate, verdict.setting)
     trials.append({'cells': cells, 'best': named})
   heads = [{'name': head, 'numeric': numeric[name]} for name, head, _ in columns]
   return {'columns': heads, 'trials': trials}
 
 
 def _says_something(column: str, results: Sequence[Result]) -> bool:
-  """False for a batch size or schedule that all share, and where balancing changes nothing."""
-  if column in _SETTING:
-    return len({getattr(r, column) for r in results}) > 1
+  """False for what all trials share of their settings, and where balancing changes nothing."""
+  if column in _SETTING or column in results[0].axes:
+    return len({r.axes.get(column, getattr(r, column, None)) for r in results}) > 1
   if column == 'validation_balanced_accuracy':
     pairs = [(getattr(r, column), r.validation_accuracy) for r in results if r.status != DIVERGED]
-    return any(not math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
+    return any(None not in pair and not math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
   return True
 
 
@@ -155,27 +172,51 @@ def _rates(verdict: Verdict) -> list[dict[str, Any]]:
     {
       'rate': rate,
       'best': float(rate) == verdict.learning_rate,
-      'interval': f'{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %' if ends else '–',
+      'interval': verdict.leads.between(ends),
       'chance': formats.percent(chances.get(rate)),
     }
     for rate, ends in sorted(verdict.intervals.items(), key=lambda item: -float(item[0]))
   ]
 
 
+def _answers(
+  results: Sequence[Result], verdicts: Mapping[Setting, Verdict], best: Verdict
+) -> dict[str, Any] | None:
+  """The table of the settings; None if there is one."""
+  if len(verdicts) == 1:
+    return None
+  names = tables.dimensions(verdicts)
+  rows = [
+    {
+      'best': row.setting == best.setting,
+      'names': [of(row.setting) for of in names.values()],
+      'figures': row[1:],
+    }
+    for row in tables.answers(results, verdicts)
+  ]
+  return {'names': list(names), 'rows': rows}
+
+
 def _of_setting(
-  label: str, drawn: Mapping[str, Figure], verdict: Verdict, results: Sequence[Result]
+  setting: Setting,
+  verdicts: Mapping[Setting, Verdict],
+  drawn: Mapping[str, Figure],
+  results: Sequence[Result],
 ) -> dict[str, Any]:
   """The figures of a setting; each with what it is to a reader who does not see it."""
-  own = [r for r in results if (r.batch_size, r.schedule) == (verdict.batch_size, verdict.schedule)]
-  where = f'{label.replace("_", " ")}: ' if label else ''
+  verdict, label = verdicts[setting], rounds.label(setting, verdicts)
+  own, measure = [r for r in results if r.setting == setting], verdict.leads
+  title = rounds.title(setting, verdicts)
+  where = f'{title}: ' if title else ''
   of_trials = [name for name in drawn if name.startswith('lr_')]
   words = {
     name: f'Training loss and accuracy over the epochs, learning rate '
     f'{formats.rate(r.learning_rate)}, seed {r.seed}: {r.status.replace("_", " ")}; {r.evidence}'
     for name, r in zip(of_trials, own, strict=True)
   } | {
-    'all_rates': 'Training loss and validation accuracy of all trials over the epochs',
-    'accuracy_by_rate': f'Accuracy at the end against the learning rate. {verdict.sentence}',
+    'all_rates': f'Training loss and {measure.name} of all trials over the epochs',
+    'accuracy_by_rate': f'{figures.capital(figures.measured(measure))} {figures.when(own)} '
+    f'against the learning rate. {verdict.sentence}',
     'schedule': 'The learning rate of each trial over the epochs',
     'sharpness': 'Sharpness of the loss over the epochs, and the edge of stability of each rate',
   }
@@ -186,7 +227,7 @@ def _of_setting(
     {'picture': found[name], 'seed': r.seed} for name, r in zip(of_trials, own, strict=True)
   ]
   return {
-    'label': label.replace('_', ' '),
+    'title': title,
     'sentence': verdict.sentence,
     'rates': _rates(verdict),
     'seeds': verdict.probability_best is not None,
@@ -196,10 +237,11 @@ def _of_setting(
 
 
 def _best(
-  workdir: Path, classes: Sequence[str], examined: dict[str, Any] | None
+  workdir: Path, data: Mapping[str, Any], examined: dict[str, Any] | None
 ) -> dict[str, Any] | None:
   if examined is None:
     return None
+  classes = data['classes']
   of_trial = {'rate': formats.rate(examined['learning_rate']), 'seed': examined['seed']}
   if 'missing' in examined:
     return of_trial | {'missing': examined['missing']}
@@ -211,7 +253,7 @@ def _best(
       'images': int(score.confusion[label].sum()),
       'recall': examined['recall'][label],
       'accuracy': formats.percent(examined['recall'][label]),
-      'mistaken': _mistaken(score, label),
+      'predicted': _predicted(score, label),
     }
     for label, name in enumerate(classes)
   ]
@@ -234,12 +276,13 @@ def _best(
     'classes': rows[:_MOST_ROWS],
     'hidden': len(rows[_MOST_ROWS:]),
     'mistakes': mistakes,
-    'folder': str(best.MISTAKES),
+    'what': describe.noun(data),
+    'folder': str(best.MISTAKES) if examined['mistakes'] else None,
   }
 
 
-def _mistaken(score: Score, label: int) -> str:
-  """The classes that images of one are most often taken for, at most three."""
+def _predicted(score: Score, label: int) -> str:
+  """The other classes that images of one are most often predicted as, at most three."""
   counts = score.confusion[label].copy()
   counts[label] = 0
   most = [i for i in np.argsort(-counts, kind='stable')[:3] if counts[i]]

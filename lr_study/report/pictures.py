@@ -1,5 +1,6 @@
 """All figures of a finished study, setting by setting, from the curves in its folder."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from lr_study import schedules, trial
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.files.history import open_joined
 from lr_study.report import figures, matrices
-from lr_study.schedule import make_schedule
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
@@ -40,12 +41,15 @@ def build(
   for setting, own in rounds.settings(config).items():
     label = rounds.label(setting, verdicts)
     per_epoch = study['data']['train'] // setting.batch_size
+    swept = trial.own(dict(setting.axes), 'schedule')
+    schedule = schedules.build(own.schedule, per_epoch, own.epochs, swept)
     drawn[label] = figures.build(
       open_joined(workdir / 'history' / label),
-      [r for r in results if (r.batch_size, r.schedule) == setting],
+      [r for r in results if r.setting == setting],
       verdicts[setting],
-      make_schedule(own.schedule, per_epoch, own.epochs),
+      functools.partial(schedules.heights, schedule, **swept),
       study['guessing_loss'],
     )
-  of_study = matrices.build(results, study['data']['classes'], best_trial)
+  (measure, *_) = (verdict.leads for verdict in verdicts.values())
+  of_study = matrices.build(results, study['data']['classes'], best_trial, measure)
   return drawn | {'': drawn.get('', {}) | of_study}

@@ -15,6 +15,8 @@ from lr_study.files.workdir import write_text
 from lr_study.report import summary
 from lr_study.search.rounds import Setting
 
+_OF_NAMES = ('metrics', 'axes')  # fields of a result that hold values by names
+
 
 def write(
   workdir: Path,
@@ -27,16 +29,18 @@ def write(
 
   Args:
     workdir: the study's folder.
-    study: what goes under "study" in results.json: config, commit, versions, data, ...
+    study: what goes under "study" in results.json: config, commit, versions, data, ... In
+      `measures` are the fields of the `Measure` of each further metric.
     results: one a trial.
     answer: of the study.
     best_trial: what best.py found out about it.
   """
   trials = [dataclasses.asdict(result) for result in results]
+  rows = [as_row(trial) for trial in trials]
   table = io.StringIO()
-  writer = csv.DictWriter(table, trials[0].keys(), lineterminator='\n')
+  writer = csv.DictWriter(table, rows[0].keys(), lineterminator='\n')
   writer.writeheader()
-  writer.writerows(trials)
+  writer.writerows(rows)
   write_text(workdir / 'results.csv', table.getvalue())
   write_text(workdir / 'summary.md', summary.text(study, results, answer))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
@@ -46,6 +50,14 @@ def write(
   content['best_trial'] = best_trial
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
   write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
+
+
+def as_row(trial: dict[str, Any]) -> dict[str, Any]:
+  """A trial as in results.json, with a column for each of its metrics and axes."""
+  row = {name: value for name, value in trial.items() if name not in _OF_NAMES}
+  for name in _OF_NAMES:
+    row |= trial.get(name, {})
+  return row
 
 
 def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
@@ -70,4 +82,4 @@ def read_content(workdir: Path) -> dict[str, Any]:
 def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
   """The verdict of each setting of a study, from what results.json holds."""
   verdicts = [Verdict(**verdict) for verdict in content['settings']]
-  return {Setting(verdict.batch_size, verdict.schedule): verdict for verdict in verdicts}
+  return {verdict.setting: verdict for verdict in verdicts}

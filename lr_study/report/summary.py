@@ -1,17 +1,20 @@
 """A finished study as summary.md: the answer, tables of rates and of trials, its costs."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lr_study import formats
 from lr_study.answer.axes import Answer
 from lr_study.answer.confidence import STATED
+from lr_study.answer.measure import ACCURACY, BALANCED, value_of
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.diagnosis import curvature
-from lr_study.search.rounds import label
+from lr_study.report import describe, figures, tables
+from lr_study.search.rounds import label, title
+
+_SIGNS = re.compile(r'[\\`*\[\]<&|]')  # what Markdown would not show as it is
 
 
 def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) -> str:
@@ -28,25 +31,22 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
   lines = [
     '# Which learning rate?',
     '',
-    f'**{answer.verdict.sentence}**',
+    f'**{_plain(answer.verdict.sentence)}**',
     '',
     *_settings(results, answer),
     'A row a trial:',
     '',
-    *_trials(results, several, sharp),
+    *_trials(results, answer, sharp),
   ]
-  model, optimizer = config['model'], config['optimizer']
-  sizes, schedules = (
-    ', '.join(dict.fromkeys(str(getattr(setting, name)) for setting in answer.of_setting))
-    for name in ('batch_size', 'schedule')
-  )
+  sizes = ', '.join(dict.fromkeys(str(setting.batch_size) for setting in answer.of_setting))
+  training = describe.training(config, (setting.schedule for setting in answer.of_setting))
   lines += [
     '',
-    f'{model["preset"]}, width {model["width"]:g}, on {data["train"]} training and '
-    f'{data["validation"]} validation images of {len(data["classes"])} classes, '
-    f'{config["image_size"]} px; {config["epochs"]} epochs at batch size {sizes}, '
-    f'momentum {optimizer["momentum"]:g}, schedule {schedules}; '
-    f'{formats.duration(study["seconds"])} on {study["device"]}.',
+    _plain(
+      f'{describe.part(config, "model")}, on {describe.data(config, data)}; {config["epochs"]} '
+      f'epochs at batch size {sizes}, {training}; {formats.duration(study["seconds"])} on '
+      f'{study["device"]}.'
+    ),
     '',
     _saved(**study['trial_steps']),
     '',
@@ -54,9 +54,12 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
     '',
   ]
   for setting in answer.of_setting:
-    name = label(setting, answer.of_setting)
-    of, folder = (f' ({name})', f'figures/{name}') if several else ('', 'figures')
-    lines += [f'![Validation accuracy against the rate{of}]({folder}/accuracy_by_rate.png)', '']
+    of, folder = '', 'figures'
+    if several:
+      of = f' ({title(setting, answer.of_setting)})'
+      folder = f'figures/{label(setting, answer.of_setting)}'
+    measure = figures.capital(answer.verdict.leads.name)
+    lines += [f'![{measure} against the rate{of}]({folder}/accuracy_by_rate.png)', '']
     lines += [f'![All trials{of}]({folder}/all_rates.png)', '']
     lines += [f'![Sharpness{of}]({folder}/sharpness.png)', ''] if sharp else []
   lines += [curvature.ABOUT, ''] if sharp else []
@@ -71,70 +74,91 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
 
 
 def _settings(results: Sequence[Result], answer: Answer) -> list[str]:
-  """The rates of each batch size and schedule; with headings where there are several."""
+  """The rates of each setting; where there are several, with headings and the answer of each."""
   lines = []
+  if len(answer.of_setting) > 1:
+    names = tables.dimensions(answer.of_setting)
+    heads = (*_heads(names), 'rate to use>', *_measured(answer.verdict))
+    rows = [
+      (*(_plain(of(row.setting)) for of in names.values()), *map(_plain, row[1:]))
+      for row in tables.answers(results, answer.of_setting)
+    ]
+    lines += ['A row a setting:', '', *_table(heads, rows), '']
   for setting, verdict in answer.of_setting.items():
-    name = label(setting, answer.of_setting)
-    lines += [f'## {name.replace("_", " ")}', ''] if name else []
-    lines += _rates([r for r in results if (r.batch_size, r.schedule) == setting], verdict)
-  return lines
+    name = figures.capital(title(setting, answer.of_setting))
+    lines += [f'## {name}', ''] if name else []
+    lines += [*_rates([r for r in results if r.setting == setting], verdict), '']
+  return [*lines, 'In bold: the rates that may be the best.', '']
+
+
+def _heads(names: Iterable[str]) -> list[str]:
+  """The heads of the columns of what settings differ in."""
+  return [name if name == 'schedule' else f'{name}>' for name in names]
+
+
+def _measured(verdict: Verdict) -> tuple[str, str]:
+  """The heads of the columns of the measure that leads, and of its intervals."""
+  return f'{verdict.leads.name}>', f'{STATED} interval>'
 
 
 def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
   """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
-  measure = verdict.measure.replace('_', ' ')
-  heads = (
-    'rate>',
-    f'{measure}>',
-    f'{STATED} interval>',
-    'probability of being the best>',
-    'status',
-  )
+  measure = verdict.leads
+  heads = ('rate>', *_measured(verdict), 'probability of being the best>', 'status')
   rows = []
   for rate in dict.fromkeys(r.learning_rate for r in results):
     found = [r for r in results if r.learning_rate == rate]
-    name, statuses = formats.rate(rate), Counter(r.status for r in found)
-    interval = verdict.intervals[name]
-    # A mean over the seeds that did not diverge would flatter the rate.
-    mean = interval and float(np.mean([getattr(r, verdict.measure) for r in found]))
-    between = '–' if interval is None else '{:.1f} to {:.1f} %'.format(*(100 * x for x in interval))
+    name, statuses = formats.rate(rate), Counter(_words(r.status) for r in found)
     sure = verdict.probability_best and verdict.probability_best[name]
     status = ', '.join(f'{count} {status}' for status, count in statuses.items())
     rows.append(
       (
         f'**{name}**' if rate in verdict.indistinguishable else name,
-        formats.percent(mean),
-        between,
+        measure.show(tables.mean(found, measure)),
+        measure.between(verdict.intervals[name]),
         formats.percent(sure),
-        status if len(statuses) > 1 else found[0].status,
+        status if len(statuses) > 1 else _words(found[0].status),
       )
     )
-  return [*_table(heads, rows), '', 'In bold: the rates that may be the best.', '']
+  return _table(heads, rows)
 
 
-def _trials(results: Sequence[Result], several: bool, sharp: bool) -> list[str]:
-  """The trials as a table, `several` with batch size and schedule, `sharp` with sharpness."""
+def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]:
+  """The trials as a table, with what their settings differ in; `sharp`: with sharpness."""
+  measure, names = answer.verdict.leads, tables.dimensions(answer.of_setting)
+  own = () if measure in (ACCURACY, BALANCED) else (measure,)
   heads = (
-    *(('batch size>', 'schedule') if several else ()),
+    *_heads(names),
     *('rate>', 'seed>', 'training loss>', 'training accuracy>', 'validation accuracy>'),
+    *(f'{measure.name}>' for measure in own),
     *('status', 'evidence'),
-    *(('sharpness at the end>', 'of the edge') if sharp else ()),
+    *((f'sharpness {figures.when(results)}>', 'of the edge') if sharp else ()),
   )
   rows = [
     (
-      *((str(r.batch_size), r.schedule) if several else ()),
+      *(_plain(of(r.setting)) for of in names.values()),
       formats.rate(r.learning_rate),
       str(r.seed),
       formats.loss(r.train_loss),
       formats.percent(r.train_accuracy),
       formats.percent(r.validation_accuracy),
-      r.status,
+      *(measure.show(value_of(r, measure)) for measure in own),
+      _words(r.status),
       r.evidence,
       *(_sharpness(r) if sharp else ()),
     )
     for r in results
   ]
   return _table(heads, rows)
+
+
+def _words(status: str) -> str:
+  return status.replace('_', ' ')
+
+
+def _plain(text: str) -> str:
+  """Text that may hold the names of files and functions, so that Markdown shows it as it is."""
+  return _SIGNS.sub(r'\\\g<0>', formats.printable(text))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lr_study.answer.measure import ACCURACY, Measure
 from lr_study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def ask(
 ) -> list[float]:
   """Asks Optuna's TPE sampler (Bergstra et al., 2011) for rates.
 
-  The sampler is made anew from what is told, and seeded by its number: the same history gives the
+  The sampler is made again from what is told, and seeded by its number: the same history gives the
   same rates.
 
   Args:
@@ -41,7 +42,9 @@ def ask(
   return [study.ask(space).params[_NAME] for _ in range(count)]
 
 
-def store(url: str, name: str, trials: Sequence[dict[str, Any]]) -> int:
+def store(
+  url: str, name: str, trials: Sequence[dict[str, Any]], measure: Measure = ACCURACY
+) -> int:
   """Adds trials to the study `name` in the database at `url`, which is made if missing.
 
   Args:
@@ -49,27 +52,32 @@ def store(url: str, name: str, trials: Sequence[dict[str, Any]]) -> int:
     name: of Optuna's study.
     trials: as in results.json. One that the study has already, by the same rate and the same
       other fields, is not added again.
+    measure: what is optimised.
 
   Returns:
     How many were added.
 
   Raises:
-    StudyError: if Optuna is not installed or the database cannot be opened.
+    StudyError: if Optuna is not installed, the database cannot be opened, or the study in it
+      optimises the other way.
   """
   optuna = _optuna()
+  way = 'maximize' if measure.larger_is_better else 'minimize'
   try:
-    study = optuna.create_study(
-      storage=url, study_name=name, direction='maximize', load_if_exists=True
-    )
+    study = optuna.create_study(storage=url, study_name=name, direction=way, load_if_exists=True)
   except Exception as error:  # SQLAlchemy and the databases behind it raise many kinds
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise StudyError(f'--storage cannot be opened: {why}') from error
+  if study.direction.name.lower() != way:
+    raise StudyError(
+      f'--study_name {name} is there already and does not {way} its values; choose another name'
+    )
   known = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
   rates = [trial[_NAME] for trial in trials]
   space = _space(optuna, min(rates), max(rates))
   new = [trial for trial in trials if trial not in known]
   for trial in new:
-    value = trial['validation_accuracy']
+    value = {**trial, **trial.get('metrics', {})}[measure.field]
     state = optuna.trial.TrialState
     study.add_trial(
       optuna.trial.create_trial(
