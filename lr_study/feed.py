@@ -1,98 +1,87 @@
 """Where the images of a step and of an evaluation come from: the devices, or files."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from lr_study import parallel
+from lr_study import vectorize
 from lr_study.data import Part, stream
 from lr_study.trial import Batch
+from lr_study.vectorize import Chunk, Pace, Spread, Window
 
 
-class Feed(Protocol):
-  """Gives the images of a part to trials."""
+class Feed:
+  """Gives the images of a part to trials; they lie on the devices, or are read from files."""
 
-  labels: np.ndarray  # int32 (images,)
-
-  def chunks(
-    self, trials: parallel.Trials, order_S: Any, first: int, last: int
-  ) -> Iterator[parallel.Chunk]:
-    """Steps `first` to `last` of the epoch that has this order, as a call takes them."""
-
-  def windows(self, trials: parallel.Trials) -> Iterator[tuple[Batch, jax.Array]]:
-    """All images in their own order: what `trials.eval_steps` takes."""
-
-
-def make_feed(part: Part, how: str) -> Feed:
-  """From memory or from files, as the part is; `how` as in `parallel.make_trials`."""
-  return Resident(part, how) if isinstance(part.images, np.ndarray) else Streamed(part, how)
-
-
-class Resident:
-  """Images that lie on the devices."""
-
-  def __init__(self, part: Part, how: str):
-    self.labels = part.labels
-    self._arrays = parallel.share(parallel.Arrays(*part), how)
+  def __init__(self, part: Part, mean: np.ndarray, spread: Spread):
+    self.labels, self._images, self._spread = part.labels, part.images, spread
+    self._mean = mean
+    self.stored = jax.ShapeDtypeStruct(part.images.shape[1:], part.images.dtype)
+    self.resident = isinstance(part.images, np.ndarray)
+    if self.resident:
+      self._data = spread.share(Batch(part.images, part.labels, mean))
+    self._order = functools.lru_cache(maxsize=64)(self._draw_order)
 
   def chunks(
-    self, trials: parallel.Trials, order_S: Any, first: int, last: int
-  ) -> Iterator[parallel.Chunk]:
-    for start, stop in trials.chunks(first, last):
-      yield parallel.Chunk([self._arrays] * len(order_S), order_S, start, stop - start)
+    self, pace: Pace, seeds: Sequence[int], epoch: int, shuffle: int, first: int, last: int
+  ) -> Iterator[Chunk]:
+    """Steps `first` to `last` of an epoch, as calls take them.
 
-  def windows(self, trials: parallel.Trials) -> Iterator[tuple[Batch, jax.Array]]:
-    for start in range(0, len(self.labels), trials.eval_batch):
-      yield trials.window(self._arrays, start)
-
-
-class Streamed:
-  """Images that are read from their files while the trials train on those before."""
-
-  def __init__(self, part: Part, how: str):
-    self.labels = part.labels
-    self._pixels, self._how = part.images, how
-
-  def chunks(
-    self, trials: parallel.Trials, order_S: Any, first: int, last: int
-  ) -> Iterator[parallel.Chunk]:
-    order = np.stack(jax.device_get(order_S))  # (groups, ..., images)
-    parts, size = list(trials.chunks(first, last)), trials.batch_size
-    indices = [order[..., start * size : stop * size] for start, stop in parts]
-    for (start, stop), index, pixels in zip(
-      parts, indices, stream.read(self._pixels, indices), strict=True
-    ):
-      yield parallel.Chunk(*self._on_devices(trials, index, pixels), 0, stop - start)
-
-  def windows(self, trials: parallel.Trials) -> Iterator[tuple[Batch, jax.Array]]:
-    each, count = trials.eval_batch, len(self.labels)
-    places = [np.arange(start, start + each) for start in range(0, count, each)]
-    indices = [np.minimum(place, count - 1) for place in places]
-    for place, index, pixels in zip(
-      places, indices, stream.read(self._pixels, indices), strict=True
-    ):
-      weight = (place < count).astype(np.float32)
-      yield parallel.share((Batch(pixels, self.labels[index]), weight), self._how)
-
-  def _on_devices(
-    self, trials: parallel.Trials, index: np.ndarray, pixels: np.ndarray
-  ) -> tuple[list[parallel.Arrays], Any]:
-    """arrays_S and order_S of a chunk of the images at `index`, (groups, ..., images).
-
-    A device holds those of all its seeds in one array, each seed's after the one before it, and
-    room for a whole chunk: then all chunks have one shape.
+    Args:
+      pace: where calls end.
+      seeds: of the trials.
+      epoch: from 0.
+      shuffle: the epoch whose order of the images is used.
+      first: step of the epoch, from 0.
+      last: the step after the last one.
     """
-    axes = 2 if self._how == 'pmap' else 1  # groups, and devices
-    room = trials.most_steps * trials.batch_size
-    lead, seeds, fill = index.shape[:axes], index.shape[axes:-1], room - index.shape[-1]
+    parts, size = list(pace.parts(first, last)), pace.batch_size
+    orders = {seed: self._order(seed, shuffle) for seed in dict.fromkeys(seeds)}
+    chosen = [
+      {seed: order[start * size : stop * size].reshape(-1, size) for seed, order in orders.items()}
+      for start, stop, *_ in parts
+    ]
+    data = self._read(chosen, pace.steps_per_call * size)
+    for (start, _, *flags), (batch, index_of) in zip(parts, data, strict=True):
+      yield Chunk(batch, index_of, epoch * pace.steps_per_epoch + start, *flags)
 
-    def flat(values, *rest):
-      widths = [(0, 0)] * (index.ndim - 1) + [(0, fill)] + [(0, 0)] * len(rest)
-      return np.pad(values, widths).reshape(*lead, -1, *rest)
+  def windows(self, size: int) -> Iterator[Window]:
+    """All images in their order, `size` at a time; the last window is filled up."""
+    count = len(self.labels)
+    places = [np.arange(start, start + size) for start in range(0, count, size)]
+    indices = [np.minimum(place, count - 1).astype(np.int32) for place in places]
+    data = self._read([{0: index[None]} for index in indices], size)
+    for place, (batch, index_of) in zip(places, data, strict=True):
+      yield Window(batch, index_of[0][0], (place < count).astype(np.float32))
 
-    arrays = parallel.Arrays(flat(pixels, *pixels.shape[-3:]), flat(self.labels[index]))
-    order = np.arange(arrays.labels.shape[-1], dtype=np.int32).reshape(*seeds, room)
-    order_S = np.broadcast_to(order, (*lead, *order.shape))
-    return trials.groups_to_devices(arrays), trials.groups_to_devices(order_S)
+  def some(self, index: np.ndarray) -> Batch:
+    """The images at `index`, on the devices."""
+    batch = Batch(self._images[index], self.labels[index], self._mean)
+    return self._spread.share(batch)
+
+  def _read(
+    self, chosen: Sequence[Mapping[int, np.ndarray]], room: int
+  ) -> Iterator[tuple[Batch, Mapping[int, np.ndarray]]]:
+    """For each index by seed: arrays on the devices, and what to select from them.
+
+    Images that are read come in one array for all seeds, each seed's after the one before it, with
+    room for the longest call: then all calls have one shape.
+    """
+    if self.resident:
+      yield from ((self._data, index_of) for index_of in chosen)
+      return
+    flat = [np.concatenate([index.ravel() for index in index_of.values()]) for index_of in chosen]
+    for index_of, index, pixels in zip(chosen, flat, stream.read(self._images, flat), strict=True):
+      fill = room * len(index_of) - len(index)
+      images = np.pad(pixels, [(0, fill)] + [(0, 0)] * (pixels.ndim - 1))
+      labels = np.pad(self.labels[index], (0, fill))
+      places, begin = {}, 0
+      for seed, of_seed in index_of.items():
+        places[seed] = begin + np.arange(of_seed.size, dtype=np.int32).reshape(of_seed.shape)
+        begin += of_seed.size
+      yield self._spread.share(Batch(images, labels, self._mean)), places
+
+  def _draw_order(self, seed: int, epoch: int) -> np.ndarray:
+    return np.asarray(vectorize.order(np.uint32(seed), np.int32(epoch), len(self.labels)))

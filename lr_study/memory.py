@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it trials and images may take."""
+"""How much memory there is, and how much of it trials take."""
 
 import contextlib
 import ctypes
@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import jax
 import psutil
-
-from lr_study.programs import devices_of
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers them
 
@@ -33,17 +31,6 @@ def free_memory() -> int:
   if limit.exists() and limit.read_text().strip() != 'max':
     free = min(free, int(limit.read_text()) - int(used.read_text()))
   return free
-
-
-def room_for_images(how: str) -> int:
-  """Bytes that images may take on each device: half of what is free, trials need the rest.
-
-  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
-  of a GPU machine what was read.
-  """
-  if jax.default_backend() == 'cpu':
-    return free_memory() // (2 * (1 + len(devices_of(how))))
-  return min(free_memory(), psutil.virtual_memory().available) // 2
 
 
 @functools.cache

@@ -9,44 +9,38 @@ from typing import Any
 import jax
 import numpy as np
 
-from lr_study import formats, memory, parallel
+from lr_study import accelerate, formats, memory, trials
 from lr_study.errors import StudyError
+from lr_study.files import provenance
 from lr_study.progress import note
-from lr_study.training import Running, Sweep
+from lr_study.trials import Running, Sweep
+from lr_study.vectorize import tree_bytes
 
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
 
-def waves(
-  trials: parallel.Trials,
-  mean: jax.Array,
-  chunk: parallel.Chunk,
-  count: int,
-  processes: int,
-  limit: float,
-) -> list[int]:
-  """The wave of each of `count` trials, from 0: as many in a wave as fit in memory; and says so.
+def waves(sweep: Sweep, processes: int) -> list[int]:
+  """The wave of each trial of the sweep, from 0: as many in a wave as fit in memory.
 
   Args:
-    trials: all of them.
-    mean: that is subtracted from the images.
-    chunk: of the images that they train on.
-    count: how many they are.
+    sweep: of these trials.
     processes: that train them; they take the waves in turn.
-    limit: bytes that they may take on a device; 0 for what is free.
 
   Raises:
     StudyError: if not even one fits.
   """
-  need = trials.memory(mean, chunk)
+  count = len(sweep.trials)
+  with sweep.clock('start'):
+    note(f'Compiling for {formats.count(count, "trial")} on {provenance.device()}')
+    need = measure(sweep, trials.running(sweep, np.arange(count)))
   # CPU devices share the memory of their machine.
-  shared = need.devices if jax.default_backend() == 'cpu' else 1
-  free = limit or memory.free_memory() // shared
+  shared = need.devices if accelerate.shares_memory() else 1
+  free = sweep.config.memory_gb * 1e9 or memory.free_memory() // shared
   fit = max(0, int((free - need.call) // need.trial)) * need.devices
   note(
     f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
     f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}: '
-    f'{fit} trials fit'
+    f'{formats.count(fit, "trial")} fit{"s" if fit == 1 else ""}'
   )
   if fit < 1:
     raise StudyError(
@@ -62,44 +56,51 @@ def waves(
   return [trial % number for trial in range(count)]
 
 
-def announce(sweep: Sweep, running: Running, epochs: float) -> None:
+def measure(sweep: Sweep, now: Running) -> memory.Memory:
+  """What the trials need; compiles their programs."""
+  chunk = next(trials.chunks(sweep, now.seeds, 0, 0, 1))
+  window = next(sweep.validation.windows(sweep.config.eval_batch_size))
+  need = sweep.spread.memory(len(now.columns), now.hyper_T, now.seeds, chunk, window)
+  if sweep.train.resident:
+    return need
+  # Images that stream are in memory twice: those of this call and of the next one.
+  data = 2 * max(tree_bytes(chunk.data), tree_bytes(window.data)) // need.devices
+  return need._replace(call=need.call + data)
+
+
+def announce(sweep: Sweep, now: Running, epochs: float) -> None:
   """Times a few steps on weights that are thrown away, and says how long the study will take.
 
   Args:
     sweep: the study's.
-    running: the trials that train first.
+    now: the trials that train first.
     epochs: left to train, of all waves of this process.
   """
-  (_, trials, rate_T, seed_T), train, mean = running, sweep.train, sweep.mean
-  order_S = trials.order(seed_T, 0, len(train.labels))
+  spread, size = sweep.spread, sweep.config.eval_batch_size
 
   def steps(state_T, count):
-    chunks = train.chunks(trials, order_S, 0, count)
-    return trials.train_steps(state_T, rate_T, seed_T, chunks, mean, 0)[0]
+    of_epoch = trials.chunks(sweep, now.seeds, 0, 0, count)
+    return spread.train(state_T, now.hyper_T, now.seeds, of_epoch)[0]
 
-  def first_window():
-    return list(itertools.islice(sweep.validation.windows(trials), 1))
+  def evaluate(state_T):
+    window = itertools.islice(sweep.validation.windows(size), 1)
+    return spread.evaluate(state_T, window, len(now.columns))
 
   # Once to warm up: where a study goes on nothing is compiled yet.
-  state_T, seconds = _timed(steps, trials.init(seed_T), 1)
-  state_T, window = trials.fold(state_T), first_window()
-  trials.eval_steps(state_T[:1], window, mean)
-  most = max(1, min(sweep.trial.fold_every, sweep.steps_per_epoch) - 1)  # steps without a fold
+  state_T = spread.settle(steps(spread.init(now.hyper_T, now.seeds), 1))
+  evaluate(state_T)
+  state_T, seconds = _timed(steps, state_T, 1)
+  state_T = spread.settle(state_T)
+  most = max(1, min(sweep.engine.every or 64, sweep.steps_per_epoch) - 1)  # steps without settling
   count = int(np.clip(1 / seconds, 1, most))  # about a second
   state_T, seconds = _timed(steps, state_T, count)
-  state_T, fold_seconds = _timed(trials.fold, state_T)
-  # Of an evaluation what all trials share, and what runs at once: all would take as many steps do.
-  at_once = parallel.calls_at_once(sweep.config.parallel)
-  _, read_seconds = _timed(first_window)
-  _, shared_seconds = _timed(trials.eval_steps, [], window, mean)
-  _, eval_seconds = _timed(trials.eval_steps, state_T[:at_once], window, mean)
-  step_seconds = seconds / count + fold_seconds / sweep.trial.fold_every
-  own_seconds = max(0, eval_seconds - shared_seconds) * math.ceil(len(state_T) / at_once)
-  windows = math.ceil(len(sweep.validation.labels) / trials.eval_batch)
-  eval_seconds = windows * (read_seconds + shared_seconds + own_seconds)
-  seconds = epochs * (sweep.steps_per_epoch * step_seconds + eval_seconds)
+  state_T, settle_seconds = _timed(spread.settle, state_T)
+  _, eval_seconds = _timed(evaluate, state_T)
+  step_seconds = seconds / count + settle_seconds / (sweep.engine.every or 1)
+  windows = math.ceil(len(sweep.validation.labels) / size)
+  seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
   note(
-    f'{sweep.epochs} epochs of {sweep.steps_per_epoch} steps, '
+    f'{formats.count(sweep.epochs, "epoch")} of {formats.count(sweep.steps_per_epoch, "step")}, '
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
   )
   if seconds > _LONG_SECONDS:

@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from lr_study import faults, sweep
+from lr_study import faults, study, trials
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.search import rounds
@@ -15,25 +16,42 @@ from lr_study.search.rounds import Plan, Planned, Setting
 
 @pytest.fixture
 def small(tiny):
-  """40 training images, 8 a class in all; two rates that learn something, one that diverges."""
-  tiny.learning_rates = (1e1, 1e-4, 1e-5)
-  tiny.epochs, tiny.schedule.name = 4, 'constant'
+  """60 training images; two rates that learn something, one that diverges."""
+  tiny.model = {'name': 'mlp', 'hidden': (192,)}  # any network will do, and this one compiles fast
+  tiny.input.size, tiny.input.grey, tiny.input.standardise = 16, True, True
+  tiny.input.subtract = 'pixel'
+  tiny.parallel = tiny.accelerate = 'auto'
+  tiny.learning_rates = (1e5, 1e-2, 1e-3)
+  tiny.epochs, tiny.schedule = 4, ConfigDict({'name': 'constant'})
   return tiny
+
+
+def stop():
+  raise KeyboardInterrupt
 
 
 def read(folder):
   return json.loads((folder / 'results.json').read_text())
 
 
-def test_halving_goes_on_where_the_first_round_ended(small, tmp_path):
-  """The trial that is kept has the same curve as in a study without halving."""
-  small.trials_per_call = 1  # then a trial's numbers are the same bits beside any number
-  sweep.run(small, tmp_path / 'grid')
+@pytest.mark.usefixtures('without_figures')
+@pytest.mark.parametrize('network', ['mlp', 'resnet'])
+def test_halving_goes_on_where_the_first_round_ended(small, tmp_path, network):
+  """The trial that is kept has the same curve as in a study without halving.
+
+  With what an optimiser and BatchNorm remember, and with a kernel that is kept as factors.
+  """
+  if network == 'resnet':
+    small.model = {'name': 'tests/own/my_resnet.py:MyResNet', 'features': 4, 'depth': 1}
+    small.optimizer = ConfigDict({'name': 'adamw'})
+    small.learning_rates = (1e30, 1e-2, 1e-3)
+    small.batch_size, small.log_every_steps = 6, 5
+  study.run(small, tmp_path / 'grid')
   small.search.name = 'halving'
   small.search.epochs = 1
-  sweep.run(small, tmp_path / 'halving')
+  study.run(small, tmp_path / 'halving')
   content = read(tmp_path / 'halving')
-  assert content['study']['rounds'][0] == [1e1, 1e-4, 1e-5]
+  assert content['study']['rounds'][0] == list(small.learning_rates)
   assert [len(rates) for rates in content['study']['rounds']] == [3, 2, 1]
   epochs = {trial['learning_rate']: trial['epochs'] for trial in content['trials']}
   assert sorted(epochs.values()) == [0, 2, 4]
@@ -48,37 +66,37 @@ def test_halving_goes_on_where_the_first_round_ended(small, tmp_path):
   assert content['trials'][kept] == read(tmp_path / 'grid')['trials'][kept]
 
 
+@pytest.mark.usefixtures('without_figures')
 def test_a_search_that_was_stopped_between_rounds_goes_on(small, tmp_path, monkeypatch):
   small.search.name = 'middle_out'
-  sweep.run(small, tmp_path / 'whole')
-  asked = sweep.next_round
+  study.run(small, tmp_path / 'whole')
+  asked = study.next_round
 
-  def stop(*arguments):
+  def stop_at_second(*arguments):
     planned = asked(*arguments)
-    if len({trial.round for trial in planned.trials}) == 2:
-      raise KeyboardInterrupt
-    return planned
+    return stop() if len({trial.round for trial in planned.trials}) == 2 else planned
 
-  monkeypatch.setattr(sweep, 'next_round', stop)
-  with pytest.raises(KeyboardInterrupt):
-    sweep.run(small, tmp_path / 'stopped')
-  monkeypatch.undo()
-  sweep.run(small, tmp_path / 'stopped')
+  with monkeypatch.context() as patch:
+    patch.setattr(study, 'next_round', stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+      study.run(small, tmp_path / 'stopped')
+  study.run(small, tmp_path / 'stopped')
   assert faults.differences(tmp_path / 'stopped', tmp_path / 'whole') == []
-  assert read(tmp_path / 'whole')['study']['rounds'] == [[1e-4], [1e1, 1e-5]]
+  assert read(tmp_path / 'whole')['study']['rounds'] == [[1e-2], [1e5, 1e-3]]
 
 
 def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
   small.batch_sizes, small.schedules = (1, 4), ('constant', 'step_decay')
-  small.learning_rates, small.epochs, small.schedule.every_epochs = (3e-4, 1e-4), 2, 1.0
-  sweep.run(small, tmp_path)
+  small.learning_rates, small.epochs, small.model.hidden = (1e-2, 3e-3), 2, (16,)
+  small.schedule = ConfigDict({'name': 'step_decay', 'every_epochs': 1.0})
+  study.run(small, tmp_path)
   content = read(tmp_path)
   trials = content['trials']
   assert [(t['batch_size'], t['schedule'], t['learning_rate']) for t in trials] == [
     (size, schedule, rate)
     for size in (1, 4)
     for schedule in ('constant', 'step_decay')
-    for rate in (3e-4, 1e-4)
+    for rate in (1e-2, 3e-3)
   ]
   steps = {t['batch_size']: t['steps'] for t in trials}
   assert steps[1] == 4 * steps[4]  # the same number of epochs
@@ -96,15 +114,17 @@ def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
   for gain in content['gains']:
     assert (gain['schedule'], gain['over']) == ('step_decay', 'constant')
   assert (tmp_path / 'figures' / 'batch_4_constant' / 'all_rates.png').exists()
-  assert (tmp_path / 'tensorboard' / 'batch_1_step_decay' / 'lr_3e-04_seed_0').is_dir()
+  assert (tmp_path / 'tensorboard' / 'batch_1_step_decay' / 'lr_1e-02_seed_0').is_dir()
   summary = (tmp_path / 'summary.md').read_text()
   pictures = re.findall(r'!\[.*\]\((.*)\)', summary)
   assert len(pictures) == 8
   assert all((tmp_path / picture).exists() for picture in pictures)
   # A table of its own for each setting, whose figures are that setting's.
-  for verdict in content['settings']:
-    head = f'## batch {verdict["batch_size"]} {verdict["schedule"].replace("_", " ")}'
-    table = summary.split(head)[1].split('##')[0]
+  sections = summary.split('\n## ')[1:]
+  for verdict, section in zip(content['settings'], sections, strict=True):
+    head, table = section.lower().split('\n', 1)
+    assert str(verdict['batch_size']) in head
+    assert verdict['schedule'].replace('_', ' ') in head
     best = max(
       t['validation_accuracy']
       for t in trials
@@ -113,9 +133,44 @@ def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
     assert f'| {100 * best:.1f} % |' in table
 
 
+@pytest.mark.usefixtures('without_figures')
+def test_values_of_an_axis_share_a_wave_and_a_program(small, tmp_path, monkeypatch):
+  """Each pair of a rate and a decay is what it is in a study of its own; also after a stop."""
+  small.learning_rates, small.epochs, small.model.hidden = (1e5, 1e-2), 2, (16,)
+  decays, prepared, prepare, evaluate = (0.0, 0.1), [], trials.prepare, trials.evaluate
+  small.axes['optimizer.weight_decay'] = decays
+  monkeypatch.setattr(trials, 'prepare', lambda *of: prepared.append(prepare(*of)) or prepared[-1])
+  study.run(small, tmp_path / 'both')
+  assert prepared[0].spread.programs['train']._cache_size() == 1
+  planned = rounds.read(tmp_path / 'both' / 'history')
+  assert [
+    (dict(t.axes)['optimizer.weight_decay'], t.learning_rate) for t in planned.of_wave(0)
+  ] == [(decay, rate) for decay in decays for rate in small.learning_rates]
+  content = read(tmp_path / 'both')
+  assert [t['axes'] for t in content['trials'][::2]] == [
+    {'optimizer.weight_decay': x} for x in decays
+  ]
+  assert [t['status'] == 'diverged' for t in content['trials']] == [True, False] * 2
+  stops = iter([False, True])
+  with monkeypatch.context() as patch:
+    patch.setattr(trials, 'evaluate', lambda *of: stop() if next(stops) else evaluate(*of))
+    with pytest.raises(KeyboardInterrupt):
+      study.run(small, tmp_path / 'stopped')
+  study.run(small, tmp_path / 'stopped')
+  assert faults.differences(tmp_path / 'stopped', tmp_path / 'both') == []
+  small.axes, small.optimizer.weight_decay = ConfigDict(), 0.1
+  study.run(small, tmp_path / 'alone')
+  ours, alone = (
+    np.load(tmp_path / folder / 'step_loss.npy')
+    for folder in ('both/history/weight_decay_0.1', 'alone/history')
+  )
+  # As a number of the program it is multiplied in another order.
+  np.testing.assert_allclose(ours[:25], alone[:25], rtol=1e-5)
+
+
 def test_equal_steps_scale_epochs_and_drops(small):
   small.epochs, small.batch_sizes, small.equal = 6, (1, 2, 4), 'steps'
-  small.schedule.name, small.schedule.every_epochs = 'step_decay', 2.0
+  small.schedule = ConfigDict({'name': 'step_decay', 'every_epochs': 2.0})
   found = rounds.settings(check(small))
   assert {s.batch_size: own.epochs for s, own in found.items()} == {1: 6, 2: 12, 4: 24}
   assert [own.schedule.every_epochs for own in found.values()] == [2, 4, 8]

@@ -8,26 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lr_study import parallel, plan, progress
+from lr_study import plan, progress, trials
 from lr_study.answer import verdict
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.files.events import Events
 from lr_study.files.history import History
 from lr_study.interrupt import Interrupt, Stopped
-from lr_study.schedule import Schedule, make_schedule
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan
-from lr_study.training import (
-  Running,
-  Sweep,
-  evaluate,
-  keep,
-  measure_sharpness,
-  run_together,
-  train_steps,
-)
-from lr_study.trial import Trial
+from lr_study.trials import Running, Sweep
 
 FINISHED = 'finished'  # a file beside the curves of trials that have ended
 
@@ -40,11 +30,13 @@ class Files(NamedTuple):
   checkpoints: Checkpoints
 
 
-def curves(folder: Path, planned: Plan, number: int, steps_per_epoch: int) -> History:
+def curves(folder: Path, planned: Plan, number: int, sweep: Sweep) -> History:
   """The curves of wave `number` of the study in `folder`."""
-  trials = planned.of_wave(number)
-  epochs = trials[0].epochs
-  return History(place(folder / 'history', number), epochs * steps_per_epoch, epochs, len(trials))
+  of_wave = planned.of_wave(number)
+  epochs = of_wave[0].epochs
+  steps = epochs * sweep.steps_per_epoch
+  metrics = sweep.config.metrics
+  return History(place(folder / 'history', number), steps, epochs, len(of_wave), metrics)
 
 
 def place(folder: Path, number: int) -> Path:
@@ -57,21 +49,22 @@ def is_finished(folder: Path, number: int) -> bool:
   return (place(folder / 'history', number) / FINISHED).exists()
 
 
-def restore(
-  folder: Path, planned: Plan, number: int, one: Trial, steps_per_epoch: int
-) -> tuple[np.ndarray, Any]:
+def restore(folder: Path, planned: Plan, number: int, sweep: Sweep) -> tuple[np.ndarray, Any]:
   """The state at the end of a finished wave.
 
   Returns:
     The columns of the trials that did not diverge, and their state, a tree of host arrays
     (columns, ...); None for a state that is lost.
   """
-  history = curves(folder, planned, number, steps_per_epoch)
+  history = curves(folder, planned, number, sweep)
   total = len(history.steps['loss'])
-  columns = history.running(total)
+
+  def like(done: int) -> Any:
+    return trials.state_like(sweep, len(saved_columns(history, done, sweep)))
+
   with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
-    done, state = checkpoints.newest(lambda _: parallel.state_of(one, len(columns)))
-  return columns, state if done == total else None
+    done, state = checkpoints.newest(like)
+  return history.running(total), state if done == total else None
 
 
 def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, count: int) -> None:
@@ -88,13 +81,13 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     count: how many waves this process trains in this round.
   """
   config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
-  schedule = make_schedule(config.schedule, sweep.steps_per_epoch, config.epochs)
-  history = curves(folder, planned, number, sweep.steps_per_epoch)
-  runs = folder / 'tensorboard' / sweep.label
-  events = Events(runs, sweep.trials, schedule, config.log_every_steps)
+  history = curves(folder, planned, number, sweep)
+  labels = [sweep.labels[t.setting] for t in sweep.trials]
+  runs = folder / 'tensorboard'
+  events = Events(runs, sweep.trials, sweep.height, config.log_every_steps, labels)
 
   def like(done: int) -> Any:
-    return parallel.state_of(sweep.trial, len(saved_columns(history, done, sweep)))
+    return trials.state_like(sweep, len(saved_columns(history, done, sweep)))
 
   with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
     done, state = checkpoints.newest(like)
@@ -105,14 +98,16 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     _replay(events, history, done, sweep)
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
-      running, state_T = _start(sweep, columns, done, state, count)
+      now, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
+      rates, seeds = ([getattr(t, n) for t in sweep.trials] for n in ('learning_rate', 'seed'))
+      names = [rounds.title(t.setting, sweep.labels) for t in sweep.trials]
       view = progress.TrainingView(
-        sweep.learning_rates, sweep.seeds, total, sweep.epochs, title or 'training'
+        rates, seeds, total, sweep.epochs, title or 'training', sweep.measure, names
       )
       with Interrupt() as interrupt, view:
-        _train_steps(sweep, files, schedule, view, interrupt, running, state_T, done)
-  bad = [verdict.first_bad_step(history, trial, total) for trial in range(len(sweep.trials))]
+        _train_steps(sweep, files, view, interrupt, now, state_T, done)
+  bad = [verdict.first_bad_step(history, column, total) for column in range(len(sweep.trials))]
   events.close([step is not None for step in bad])
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
 
@@ -122,18 +117,18 @@ def _earlier(
 ) -> tuple[int, Any]:
   """Steps done and state of trials that an earlier round trained; 0 and None if none did."""
   states, found = [], {}
-  for column, trial in enumerate(planned.of_wave(number)):
-    earlier = rounds.before(planned, trial)
+  for column, planned_trial in enumerate(planned.of_wave(number)):
+    earlier = rounds.before(planned, planned_trial)
     if earlier is None:
       return 0, None
     if earlier.wave not in found:
       found[earlier.wave] = (
-        curves(folder, planned, earlier.wave, sweep.steps_per_epoch),
-        *restore(folder, planned, earlier.wave, sweep.trial, sweep.steps_per_epoch),
+        curves(folder, planned, earlier.wave, sweep),
+        *restore(folder, planned, earlier.wave, sweep),
       )
     curve, columns, state = found[earlier.wave]
     if state is None:
-      progress.note(f'Round {earlier.round + 1} has lost its weights; its trials start anew')
+      progress.note(f'Round {earlier.round + 1} has lost its weights; its trials start again')
       return 0, None
     old = planned.column(earlier)
     place_in_state = int(np.flatnonzero(columns == old)[0])
@@ -147,23 +142,21 @@ def _start(
 ) -> tuple[Running, Any]:
   """The trials of a wave as they were at step `done`, and at the start if that is 0."""
   total = sweep.epochs * sweep.steps_per_epoch
-  running = run_together(sweep, columns)
+  now = trials.running(sweep, columns)
   with sweep.clock('start'):
-    progress.note(sweep.trial.computed)
-    epochs = (total * waves - done) / sweep.steps_per_epoch
-    plan.announce(sweep, running, epochs)
+    progress.note(f'How a trial is computed: {sweep.engine.about}')
+    plan.announce(sweep, now, (total * waves - done) / sweep.steps_per_epoch)
     if done:
-      return running, running.trials.to_devices(state)
-    return running, running.trials.init(running.seed_T)
+      return now, sweep.spread.put(state)
+    return now, sweep.spread.init(now.hyper_T, now.seeds)
 
 
 def _train_steps(
   sweep: Sweep,
   files: Files,
-  schedule: Schedule,
   view: progress.TrainingView,
   interrupt: Interrupt,
-  running: Running,
+  now: Running,
   state_T: Any,
   done: int,
 ) -> None:
@@ -180,38 +173,38 @@ def _train_steps(
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
     with clock('steps'):
-      state_T, metrics, ends = train_steps(
-        sweep, running, state_T, epoch, done - start, stop - start, interrupt
+      state_T, metrics, ends = trials.train_steps(
+        sweep, now, state_T, epoch, done - start, stop - start, interrupt
       )
-    history.write_steps(done, metrics, running.columns)
-    history.write_epoch(epoch, ends, running.columns)
+    history.write_steps(done, metrics, now.columns)
+    history.write_epoch(epoch, ends, now.columns)
     done += len(metrics['loss'])
     if done == stop:
       with clock('curves'):
-        events.write_steps(history, chunk, done, running.columns)
-        view.steps(done, epoch + 1, running.columns, metrics)
-      good = history.unbroken(chunk, done)[running.columns]
+        events.write_steps(history, chunk, done, now.columns)
+        view.steps(done, epoch + 1, now.columns, metrics)
+      good = history.unbroken(chunk, done)[now.columns]
       if not good.any():
         return
       if not good.all():
         with clock('departures'):
-          running, state_T = keep(sweep, running, state_T, good)
+          now, state_T = trials.keep(sweep, now, state_T, good)
     if done == start + per_epoch:
       with clock('evaluation'):
-        means = evaluate(sweep, running, state_T)
-      means |= measure_sharpness(sweep, running, state_T, float(schedule(done - 1)))
+        means = trials.evaluate(sweep, now, state_T)
+      means |= trials.measure_sharpness(sweep, now, state_T, done - 1)
       with clock('curves'):
-        means |= history.epoch_means(start, done, running.columns)
-        history.write_epoch(epoch, means, running.columns)
-        events.write_epoch(history, epoch, done, running.columns)
-        view.epoch(epoch + 1, history.epochs['validation_accuracy'][epoch])
+        means |= history.epoch_means(start, done, now.columns)
+        history.write_epoch(epoch, means, now.columns)
+        events.write_epoch(history, epoch, done, now.columns)
+        view.epoch(epoch + 1, history.epochs[sweep.measure.field][epoch])
     stops = interrupt.signum and done < total
     late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
     due = late or done - saved >= (config.checkpoint_steps or total)
     if stops or due or done == start + per_epoch:
       with clock('checkpoints'):
         history.flush()  # first: a checkpoint promises the curves up to it
-        checkpoints.save(done, running.trials.to_host(state_T))
+        checkpoints.save(done, sweep.spread.get(state_T, len(now.columns)))
       saved, saved_at = done, time.monotonic()
     if stops:
       raise Stopped(interrupt.signum)

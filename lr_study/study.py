@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import accelerate, loop, losses, progress, trials
 from lr_study import data as datasets
-from lr_study import memory, parallel, progress, wave
 from lr_study.answer import axes, verdict
+from lr_study.answer.measure import Measure
+from lr_study.answer.measure import further as further_measures
 from lr_study.config import check
-from lr_study.data.checks import leading_measure
 from lr_study.errors import StudyError
 from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
@@ -23,8 +24,9 @@ from lr_study.report import figures, page, pictures, report
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
-from lr_study.training import Sweep, in_setting, prepare
+from lr_study.trials import Sweep
 from lr_study.use import best
+from lr_study.vectorize import keep_compiled_programs
 
 
 def run(
@@ -52,7 +54,7 @@ def run(
     if process.count > 1 and not process.index:
       datasets.build(config.data, config.image_size)  # once; the others wait in `leave`
     leave()  # before a device is touched, as the room for images asks it to be
-    room = memory.room_for_images(config.parallel)
+    room = accelerate.room_for_images(config.parallel)
     data = datasets.load(config.data, config.image_size, room)
     for finding in data.checks.values():
       progress.note(f'Check: {finding.line}')
@@ -61,28 +63,42 @@ def run(
       raise StudyError(
         f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
       )
-    parallel.keep_compiled_programs()
+    keep_compiled_programs()
     study = provenance.describe(config, data)
+    is_finished = not overwrite and (folder / 'results.json').exists()
+    # Before the folder is claimed: what does not fit together leaves it as it was.
+    sweeps = {} if is_finished else _sweeps(config, settings, data)
     if process.index:
       workdir.wait_until_planned(folder, process)
     workdir.claim(folder, study, overwrite and not process.index)
-    finished = report.read(folder) or _train(config, settings, data, folder, study, process)
+    finished = report.read(folder) or _train(config, sweeps, data, folder, study, process)
     if finished and not process.index and not (folder / page.NAME).exists():
       page.write(folder)  # from what the folder holds: a kill since then costs no training
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
   results, answer = finished
-  progress.print_answer(results, answer.sentence)
+  labels = [rounds.title(result.setting, settings) for result in results]
+  progress.print_answer(results, answer.sentence, answer.leads, labels)
   progress.note(
     f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
   return answer
 
 
+def _sweeps(
+  config: ConfigDict, settings: dict[Setting, ConfigDict], data: datasets.Dataset
+) -> dict[Setting, Sweep]:
+  """What the trials of each setting share; settings of one program share all of it."""
+  shared = trials.prepare(config, data)
+  programs = {rounds.program_of(setting): own for setting, own in settings.items()}
+  programs = {program: trials.in_setting(shared, own) for program, own in programs.items()}
+  return {setting: programs[rounds.program_of(setting)] for setting in settings}
+
+
 def _train(
   config: ConfigDict,
-  settings: dict[Setting, ConfigDict],
+  sweeps: dict[Setting, Sweep],
   data: datasets.Dataset,
   folder: Path,
   study: dict[str, Any],
@@ -90,34 +106,32 @@ def _train(
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains this process's trials; process 0 then waits for the others' and writes the results."""
   started = time.monotonic()
-  guessing_loss = verdict.entropy(data.train.labels)
-  shared = prepare(config, data)
-  sweeps = {
-    setting: in_setting(shared, own, rounds.label(setting, settings), len(data.classes))
-    for setting, own in settings.items()
-  }
+  shared = next(iter(sweeps.values()))
+  counts = np.bincount(data.train.labels, minlength=len(data.classes))
+  guessing_loss = losses.guessing(shared.task.loss, counts)
 
   def judged(planned: Plan) -> dict[Planned, verdict.Result]:
     return _judged(sweeps, planned, folder, guessing_loss)
 
-  labels = data.validation.labels
-  measure = leading_measure(labels)
+  labels, measure = data.validation.labels, shared.measure
   planned = _run_rounds(sweeps, folder, process, judged, labels, measure)
   if process.index:
     return None
   by_trial = judged(planned)
-  last = rounds.last(planned, settings)
+  last = rounds.last(planned, sweeps)
   results = [by_trial[trial] for trial in last]
   answer = axes.answer(results, labels, measure, config.search.name == 'bisect')
-  study = study | {'guessing_loss': guessing_loss}
+  measures = [further._asdict() for further in further_measures(shared.task.metrics)]
+  study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('best trial'):
     best_trial = best.examine(folder, config, data, results, answer.verdict)
   with shared.clock('figures'):
     for setting, sweep in sweeps.items():
-      _join(sweep, planned, [trial for trial in last if trial.setting == setting], folder)
+      of_setting = [trial for trial in last if trial.setting == setting]
+      _join(sweep, planned, of_setting, folder, sweep.labels[setting])
     drawn = pictures.build(folder, config, study, results, answer.of_setting, best_trial)
-    for label, of_setting in drawn.items():
-      figures.draw(folder / 'figures' / label, of_setting)
+    for label, of_label in drawn.items():
+      figures.draw(folder / 'figures' / label, of_label)
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
   study |= {
     'seconds': round(time.monotonic() - started, 1),
@@ -136,7 +150,7 @@ def _run_rounds(
   process: Process,
   judged: Callable[[Plan], dict[Planned, verdict.Result]],
   labels: np.ndarray,
-  measure: str,
+  measure: Measure,
 ) -> Plan:
   """Trains round after round until the search ends; the plan then has all trials."""
   for number in itertools.count():
@@ -148,25 +162,29 @@ def _run_rounds(
         planned = next_round(sweeps, planned, judged(planned), labels, measure, process.count)
         rounds.write(folder / 'history', planned)
     if not number and not process.index:
-      write_experiment(folder / 'tensorboard', len(planned.trials))
+      config = next(iter(sweeps.values())).config
+      write_experiment(
+        folder / 'tensorboard', len(planned.trials), rounds.axes_of(config), config.metrics
+      )
       workdir.tell_planned(folder)
     waves = sorted({trial.wave for trial in planned.of_round(number)})
     if not waves:
       return planned
     mine = waves[process.index :: process.count]
     for place in mine:
-      trials = planned.of_wave(place)
-      sweep = sweeps[trials[0].setting]._replace(trials=trials)
-      wave.train(sweep, folder, planned, place, _title(planned, place, sweep.label), len(mine))
+      sweep = _of_wave(sweeps, planned, place)
+      names = {rounds.title(trial.setting, sweep.labels) for trial in sweep.trials}
+      name = names.pop() if len(names) == 1 else ''
+      loop.train(sweep, folder, planned, place, _title(planned, place, name), len(mine))
     if not process.index:
       _wait_for_waves(folder, waves, process.count)
 
 
-def _title(planned: Plan, number: int, label: str) -> str:
+def _title(planned: Plan, number: int, name: str) -> str:
   """What a wave is, for people; nothing where there is but one."""
   this = planned.of_wave(number)[0].round
   waves = sorted({trial.wave for trial in planned.of_round(this)})
-  parts = [label] if label else []
+  parts = [name] if name else []
   if this:
     parts.append(f'round {this + 1}')
   if len(waves) > 1:
@@ -180,25 +198,31 @@ def _judged(
   """The result of every trial of every round, from the curves of its wave."""
   found = {}
   for number in range(planned.waves):
-    trials = planned.of_wave(number)
-    sweep = sweeps[trials[0].setting]._replace(trials=trials)
-    history = wave.curves(folder, planned, number, sweep.steps_per_epoch)
-    total = len(history.steps['loss'])
-    bad = [verdict.first_bad_step(history, column, total) for column in range(len(trials))]
-    steps = [total if step is None else wave.chunk_end(step, sweep) for step in bad]
-    found |= zip(trials, verdict.results(history, trials, guessing_loss, steps), strict=True)
+    sweep = _of_wave(sweeps, planned, number)
+    at_best = sweep.measure if sweep.config.verdict.epoch == 'best' else None
+    history = loop.curves(folder, planned, number, sweep)
+    total, columns = len(history.steps['loss']), range(len(sweep.trials))
+    bad = [verdict.first_bad_step(history, column, total) for column in columns]
+    steps = [total if step is None else loop.chunk_end(step, sweep) for step in bad]
+    results = verdict.results(history, sweep.trials, guessing_loss, steps, at_best)
+    found |= zip(sweep.trials, results, strict=True)
   return found
 
 
-def _join(sweep: Sweep, planned: Plan, trials: Sequence[Planned], folder: Path) -> None:
+def _of_wave(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> Sweep:
+  of_wave = planned.of_wave(number)
+  return sweeps[of_wave[0].setting]._replace(trials=of_wave)
+
+
+def _join(
+  sweep: Sweep, planned: Plan, of_setting: Sequence[Planned], folder: Path, label: str
+) -> None:
   """Writes the history of the trials of a setting, a column each."""
-  of_waves = {
-    number: wave.curves(folder, planned, number, sweep.steps_per_epoch)
-    for number in {trial.wave for trial in trials}
-  }
-  columns = [(of_waves[trial.wave], planned.column(trial)) for trial in trials]
-  epochs = max(trial.epochs for trial in trials)
-  join(folder / 'history' / sweep.label, columns, epochs * sweep.steps_per_epoch, epochs)
+  waves = {trial.wave for trial in of_setting}
+  of_waves = {number: loop.curves(folder, planned, number, sweep) for number in waves}
+  columns = [(of_waves[trial.wave], planned.column(trial)) for trial in of_setting]
+  epochs = max(trial.epochs for trial in of_setting)
+  join(folder / 'history' / label, columns, epochs * sweep.steps_per_epoch, epochs)
 
 
 def _rates_of_rounds(planned: Plan) -> list[list[float]]:
@@ -231,8 +255,8 @@ def _wait_for_waves(folder: Path, waves: Sequence[int], count: int) -> None:
     StudyError: if a process has ended before its trials did.
   """
   for place, number in enumerate(waves):
-    while not wave.is_finished(folder, number):
-      if not workdir.is_held(folder, place % count) and not wave.is_finished(folder, number):
+    while not loop.is_finished(folder, number):
+      if not workdir.is_held(folder, place % count) and not loop.is_finished(folder, number):
         raise StudyError(
           f'process {place % count} has ended before its trials did; they are saved, and the '
           'same command goes on with them'

@@ -1,0 +1,246 @@
+"""What the trials of a program share, and the trials that still train."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import accelerate, trial
+from lr_study.answer.measure import ACCURACY, BALANCED, Measure, curve_of
+from lr_study.clock import Clock
+from lr_study.data import Dataset
+from lr_study.data.checks import leading_measure
+from lr_study.diagnosis import curvature
+from lr_study.engine import Engine
+from lr_study.feed import Feed
+from lr_study.inputs import subtracted
+from lr_study.interrupt import Interrupt
+from lr_study.search.rounds import Planned, Setting, at_once, axes_of, label, settings
+from lr_study.task import make_task
+from lr_study.trial import Batch, Task
+from lr_study.vectorize import Chunk, Pace, Spread
+
+
+class Sweep(NamedTuple):
+  """What stays as it is while the trials train. One entry for each trial where there are several.
+
+  labels: of each setting, in names of folders; empty if there is one setting.
+  sharpness: the images that it is measured on, on the devices; None if it is not measured.
+  """
+
+  config: ConfigDict
+  labels: Mapping[Setting, str]
+  trials: tuple[Planned, ...]
+  steps_per_epoch: int
+  task: Task
+  spread: Spread
+  train: Feed
+  validation: Feed
+  classes: int
+  measure: Measure
+  clock: Clock
+  sharpness: Batch | None
+
+  @property
+  def engine(self) -> Engine:
+    """How a trial is computed."""
+    return self.spread.engine
+
+  @property
+  def epochs(self) -> int:
+    """That the trials train."""
+    return self.trials[0].epochs
+
+  def height(self, step: int, number: int = 0) -> float:
+    """The schedule's height at a step (from 0) for the trial in column `number`."""
+    own = trial.own(dict(self.trials[number].axes), 'schedule')
+    return float(self.task.schedule(step, **own))
+
+  @property
+  def pace(self) -> Pace:
+    """Where calls of the compiled program end."""
+    size, engine = self.config.batch_size, self.engine
+    return Pace(self.steps_per_epoch, size, engine.steps_per_call, engine.every)
+
+
+class Running(NamedTuple):
+  """The trials that still train: all at first, then those that have not diverged.
+
+  columns: theirs in the history. hyper_T: their numbers, host arrays (trials,). seeds: theirs.
+  """
+
+  columns: np.ndarray
+  hyper_T: Mapping[str, np.ndarray]
+  seeds: tuple[int, ...]
+
+
+def prepare(config: ConfigDict, data: Dataset) -> Sweep:
+  """Puts the data on the devices and builds the task of all trials: each rate and seed."""
+  found = settings(config)
+  config = next(iter(found.values()))
+  counts = np.bincount(data.train.labels, minlength=len(data.classes))
+  stored = jax.ShapeDtypeStruct(data.train.images.shape[1:], data.train.images.dtype)
+  steps_per_epoch = len(data.train.labels) // config.batch_size
+  task = make_task(config, len(data.classes), counts, stored, steps_per_epoch)
+  spread = accelerate.spread(make_engine(task, config), config.parallel)
+  mean = subtracted(config.input, data.mean)
+  train, validation = (Feed(part, mean, spread) for part in (data.train, data.validation))
+  sharpness = None
+  if config.sharpness_images:
+    # The same images for all trials and at all times, drawn from all classes.
+    order = np.random.default_rng(0).permutation(len(data.train.labels))
+    sharpness = train.some(order[: config.sharpness_images])
+  return Sweep(
+    config=config,
+    labels={setting: label(setting, found) for setting in found},
+    trials=at_once(config),
+    steps_per_epoch=steps_per_epoch,
+    task=task,
+    spread=spread,
+    train=train,
+    validation=validation,
+    classes=len(data.classes),
+    measure=measure_of(config, task, data),
+    clock=Clock(),
+    sharpness=sharpness,
+  )
+
+
+def in_setting(sweep: Sweep, config: ConfigDict) -> Sweep:
+  """The same images for trials of another config, which differs in batch size or schedule."""
+  if config == sweep.config:
+    return sweep
+  counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
+  steps_per_epoch = len(sweep.train.labels) // config.batch_size
+  task = make_task(config, sweep.classes, counts, sweep.train.stored, steps_per_epoch)
+  spread = accelerate.spread(make_engine(task, config), config.parallel)
+  return sweep._replace(config=config, steps_per_epoch=steps_per_epoch, task=task, spread=spread)
+
+
+def measure_of(config: ConfigDict, task: Task, data: Dataset) -> Measure:
+  """The measure that says which trial is best."""
+  if not config.verdict.measure:
+    return BALANCED if leading_measure(data.validation.labels) == BALANCED.field else ACCURACY
+  metric = task.metrics[config.verdict.measure.rpartition(':')[2]]
+  return Measure(curve_of(config.verdict.measure), metric.is_share, metric.larger_is_better)
+
+
+def make_engine(task: Task, config: ConfigDict) -> Engine:
+  """How trials of a study are computed."""
+  largest = {name: float(max(values)) for name, values in axes_of(config).items()}
+  return accelerate.choose(task, config, {'learning_rate': max(config.learning_rates)} | largest)
+
+
+def running(sweep: Sweep, columns: np.ndarray) -> Running:
+  """The trials in these columns."""
+  chosen = [sweep.trials[column] for column in columns]
+  return Running(columns, hyper_of(chosen), tuple(t.seed for t in chosen))
+
+
+def hyper_of(trials: Sequence[Planned]) -> dict[str, np.ndarray]:
+  """The numbers of trials, float32 (trials,), by name."""
+  rows = [{'learning_rate': t.learning_rate} | dict(t.axes) for t in trials]
+  return {name: np.asarray([row[name] for row in rows], np.float32) for name in rows[0]}
+
+
+def keep(sweep: Sweep, now: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
+  """Lets the trials go on that are `good`, bool (trials,)."""
+  return running(sweep, now.columns[good]), sweep.spread.keep(state_T, good)
+
+
+def chunks(
+  sweep: Sweep, seeds: Sequence[int], epoch: int, first: int, last: int
+) -> Iterator[Chunk]:
+  """Steps `first` to `last` of an epoch, as calls of the compiled program take them."""
+  shuffle = epoch if sweep.config.data.reshuffle else 0
+  return sweep.train.chunks(sweep.pace, seeds, epoch, shuffle, first, last)
+
+
+def train_steps(
+  sweep: Sweep,
+  now: Running,
+  state_T: Any,
+  epoch: int,
+  first: int,
+  last: int,
+  interrupt: Interrupt | None = None,
+) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Steps `first` to `last` of an epoch; after a signal none but those under way.
+
+  Returns:
+    The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
+    among them, what is measured at it alone, (trials,): its update divided by the weights.
+  """
+
+  def until_signal() -> Iterable[Chunk]:
+    for chunk in chunks(sweep, now.seeds, epoch, first, last):
+      yield chunk
+      if interrupt and interrupt.signum:
+        return
+
+  state_T, curves, ratio = sweep.spread.train(state_T, now.hyper_T, now.seeds, until_signal())
+  return state_T, curves, {} if ratio is None else {'update_ratio': ratio}
+
+
+def evaluate(sweep: Sweep, now: Running, state_T: Any) -> dict[str, np.ndarray]:
+  """Every metric over all validation images, `validation_loss` and so on, (trials,)."""
+  windows = sweep.validation.windows(sweep.config.eval_batch_size)
+  sums = sweep.spread.evaluate(state_T, windows, len(now.columns))
+  return values(sweep.task, sums, len(sweep.validation.labels))
+
+
+def values(task: Task, sums: Sequence[Any], images: int) -> dict[str, np.ndarray]:
+  """What the metrics make of the sums of several windows, by the names of their curves."""
+  # In float64: float32 sums over many images would round.
+  total = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64), *sums)
+  return {curve_of(name): m.value(total[name], images) for name, m in task.metrics.items()}
+
+
+def measure_sharpness(sweep: Sweep, now: Running, state_T: Any, step: int) -> dict[str, np.ndarray]:
+  """Sharpness and where its edge lies after this step (from 0), (trials,); or nothing."""
+  if sweep.sharpness is None:
+    return {}
+  with sweep.clock('sharpness'):
+    measure = sharpness_of(sweep.task)
+    found = sweep.spread.apply(measure, state_T, now.hyper_T, sweep.sharpness)
+  momentum = now.hyper_T.get('optimizer.momentum', sweep.config.optimizer.get('momentum', 0.0))
+  heights = np.asarray([sweep.height(step, column) for column in now.columns])
+  nesterov = bool(sweep.config.optimizer.get('nesterov', False))
+  edges = curvature.edge(now.hyper_T['learning_rate'] * heights, momentum, nesterov)
+  # The edge is that of gradient descent, with momentum or without.
+  known = sweep.config.optimizer.name in ('sgd', 'caffe_sgd')
+  return {'sharpness': found, 'sharpness_edge': edges if known else np.full_like(edges, np.nan)}
+
+
+@functools.lru_cache(maxsize=8)
+def sharpness_of(task: Task) -> Callable[..., jax.Array]:
+  """The function of a trial's state, numbers and images that gives its sharpness.
+
+  Of the loss without dropout and augmentation. One function for each task, so that it is compiled
+  once.
+  """
+
+  def measure(state, hyper, batch):
+    inputs, labels = task.inputs(batch, None)
+
+    def loss(params):
+      logits, _ = trial.apply(task, params, state.model_state, inputs)
+      return task.loss(logits, labels, **trial.own(hyper, 'loss')).mean()
+
+    return curvature.sharpness(loss, state.params)
+
+  return measure
+
+
+def state_like(sweep: Sweep, count: int) -> Any:
+  """The form of the host arrays that `spread.get` gives for so many trials; they take no memory."""
+  hyper = dict.fromkeys(hyper_of(sweep.trials[:1]), np.float32(0))
+  form = jax.eval_shape(functools.partial(_first_state, sweep.engine), jax.random.key(0), hyper)
+  return jax.tree.map(lambda x: np.broadcast_to(np.zeros([], x.dtype), (count, *x.shape)), form)
+
+
+def _first_state(engine: Engine, key: jax.Array, hyper: Mapping[str, jax.Array]) -> Any:
+  return engine.start(engine.draw(key), hyper)
