@@ -178,7 +178,7 @@ def test_columns_line_up_whatever_the_names():
 
 
 def test_a_picture_of_every_layer(trained, photos, tmp_path):
-  """The figures are those of a convolution, a ReLU and so on, written out."""
+  """The figures are those of a convolution and so on, written out."""
   file = photos / 'T' / '0.png'
   explain.draw(trained, [str(file)], tmp_path / 'a' / 'b')
   figures = json.loads((tmp_path / 'a' / 'b' / 'layers.json').read_text())
@@ -187,7 +187,7 @@ def test_a_picture_of_every_layer(trained, photos, tmp_path):
   by_name = {figure['layer']: figure for figure in figures}
   shown, layers, logits = explain.look_inside(trained, np.asarray(Image.open(file)))
   values = {layer.name: layer.values for layer in layers}
-  weights = trained.params
+  weights = trained.variables['params']
   conv1 = jax.lax.conv_general_dilated(
     shown[None],
     weights['conv1']['kernel'],
@@ -195,10 +195,10 @@ def test_a_picture_of_every_layer(trained, photos, tmp_path):
     'SAME',
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-  conv1 = np.maximum(conv1[0] + weights['conv1']['bias'], 0)
+  conv1 = conv1[0] + weights['conv1']['bias']
   # The same sums of nine products of float32 values near 1, in another order.
   np.testing.assert_allclose(values['conv1'], conv1, atol=1e-5)
-  last = values['dense1'] @ weights['dense2']['kernel'] + weights['dense2']['bias']
+  last = np.maximum(values['dense1'], 0) @ weights['dense2']['kernel'] + weights['dense2']['bias']
   np.testing.assert_allclose(logits, last, atol=1e-5)
   pixels = np.asarray(Image.open(file))[None]
   np.testing.assert_allclose(logits, evaluate.predict(trained, pixels)[0], atol=1e-5)
@@ -206,6 +206,7 @@ def test_a_picture_of_every_layer(trained, photos, tmp_path):
   assert by_name['conv1']['mean'] == pytest.approx(float(conv1.mean()), rel=1e-4)
   assert by_name['conv1']['std'] == pytest.approx(float(conv1.std()), rel=1e-4)
   assert by_name['conv1']['zeros'] == pytest.approx(float(np.mean(conv1 == 0)), abs=0.01)
+  assert by_name['conv1']['smallest'] == pytest.approx(float(conv1.min()), rel=1e-4)
   with Image.open(tmp_path / 'a' / 'b' / 'layers.png') as picture:
     assert picture.width > 1000
     assert len(np.unique(np.asarray(picture.convert('L')))) > 100
@@ -234,6 +235,39 @@ def test_a_mosaic_holds_every_tile(count):
   mosaic = explain._mosaic(colours)
   assert mosaic.shape[-1] == 3
   assert sorted(mosaic[~np.isnan(mosaic)]) == sorted(colours.ravel())
+
+
+def test_a_picture_has_room_for_so_many_layers():
+  """Of a deep network some, evenly spaced: the filters, layers with kernels and the logits."""
+  maps = np.zeros((2, 2, 3), np.float32)
+  names = ['filters', *(f'{kind}{i}' for i in range(40) for kind in ('conv', 'norm')), 'logits']
+  layers = [explain.Layer(name, maps, not name.startswith('norm')) for name in names]
+  drawn = [layer.name for layer in explain._drawn(layers)]
+  assert len(drawn) == 16
+  assert (drawn[0], drawn[-1]) == ('filters', 'logits')
+  assert not any(name.startswith('norm') for name in drawn)
+  assert len(set(np.diff([int(name[4:]) for name in drawn[1:-1]]))) <= 2
+  assert explain._drawn(layers[:10]) == layers[:10]
+
+
+def test_activations_of_any_shape_have_a_picture():
+  """Maps and vectors as mosaics, tokens as one tile, all with each value once."""
+  kernel = np.zeros((4, 2, 3))
+  for shape, rank in (
+    ((), None),
+    ((7,), None),
+    ((5, 6), None),
+    ((5, 2, 3), 3),
+    ((2, 3, 4, 5), None),
+  ):
+    values = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    shaped = explain._shaped(values, kernel if rank else None)
+    mosaic = explain._mosaic(shaped)
+    assert mosaic.ndim == 2
+    assert sorted(mosaic[~np.isnan(mosaic)]) == sorted(values.ravel())
+  assert explain._shaped(np.zeros((5, 2, 3)), kernel).shape == (5, 6)
+  for shape, shown in (((4, 4, 1), (4, 4)), ((4, 4, 3), (4, 4, 3)), ((5, 6), (5, 6))):
+    assert explain._as_picture(np.zeros(shape)).shape == shown
 
 
 def test_the_photographs_of_letters(trained):

@@ -108,11 +108,11 @@ def test_trials_of_a_seed_share_the_augmentation(cache_dir):
   config.input.contrast, config.input.brightness, config.input.noise = 0.3, 20.0, 10.0
   config, data_set = load_data(config)
   first, *_ = train(config, data_set, (1e-2, 1e-3, 1e-3), (0, 0, 1), 2)
-  assert first.loss[0, 0] == first.loss[0, 1] != first.loss[0, 2]
+  assert first['loss'][0, 0] == first['loss'][0, 1] != first['loss'][0, 2]
   alone, *_ = train(config, data_set, (1e-3,), (0,), 2)
-  np.testing.assert_allclose(alone.loss[:, 0], first.loss[:, 1], rtol=1e-4)
+  np.testing.assert_allclose(alone['loss'][:, 0], first['loss'][:, 1], rtol=1e-4)
   plain = config.copy_and_resolve_references()
   with plain.unlocked():
     plain.input.rotation, plain.input.invert, plain.input.noise = 0.0, False, 0.0
   without, *_ = train(plain, data_set, (1e-3,), (0,), 1)
-  assert without.loss[0, 0] != first.loss[0, 1]
+  assert without['loss'][0, 0] != first['loss'][0, 1]

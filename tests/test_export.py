@@ -1,5 +1,6 @@
 """A trial as a folder that runs by itself: the same logits, whole or not at all."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,8 +15,8 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from configs import alexnet_letters
-from lr_study.network import model as models
-from lr_study.preprocess import input_shape
+from lr_study import inputs
+from lr_study.config import check
 from lr_study.use import card, evaluate, export
 
 
@@ -87,7 +88,7 @@ def test_what_the_folder_holds(made, trained):
   with np.load(made / 'weights.npz') as weights:
     assert sorted(weights) == sorted(export.flatten(trained))
     assert sum(weights[name].size for name in weights) == sum(
-      leaf.size for leaf in jax.tree.leaves(trained.params)
+      leaf.size for leaf in jax.tree.leaves(trained.variables)
     )
   np.testing.assert_array_equal(np.load(made / 'mean.npy'), trained.mean)
   code = (made / 'predict.py').read_text() + (made / 'images.py').read_text()
@@ -102,11 +103,11 @@ def all_of_it(config):
 
 def caffe(config):
   config.input.bgr, config.input.mirror, config.input.crop = True, True, 75
-  config.model.preset = 'digits_caffe'
+  config.model.name = 'digits_caffe'
 
 
 def torchvision(config):
-  config.input.subtract, config.model.preset = 'none', 'torchvision'
+  config.input.subtract, config.model.name = 'none', 'torchvision'
 
 
 @pytest.mark.parametrize('change', [all_of_it, caffe, torchvision])
@@ -115,12 +116,14 @@ def test_every_way_of_preprocessing_is_inside(change):
   config = alexnet_letters.get_config('quick')
   config.model.width = 1 / 16
   change(config)
-  shape, classes = input_shape(config), ('a', 'b', 'c')
+  config, classes = check(config), ('a', 'b', 'c')
   rng = np.random.default_rng(0)
   mean = rng.uniform(100, 140, (84, 84, 3)).astype(np.float32)
-  trained = evaluate.Trained(config, classes, None, None, mean)
-  init = jax.jit(lambda key: models.init_params(evaluate.network(trained), key, *shape))
-  trained = trained._replace(params=init(jax.random.key(0)))
+  stored = jax.ShapeDtypeStruct((84, 84, 3), np.uint8)
+  trained = evaluate.Trained(config, classes, None, None, mean, stored)
+  given = np.zeros((1, *inputs.shape(config.input, stored.shape)), np.float32)
+  init = jax.jit(lambda key: evaluate.network(trained).init(key, given, train=False))
+  trained = trained._replace(variables=jax.device_get(init(jax.random.key(0))))
   program = jax_export.deserialize(bytearray(export.serialise(trained)))
   pixels = rng.integers(0, 256, (3, 84, 84, 3), np.uint8)
   found = np.asarray(program.call(export.flatten(trained), mean, pixels))
@@ -135,7 +138,7 @@ def test_a_wrong_model_is_not_kept(small_finished, trained, tmp_path, monkeypatc
 
   def wrong(of):
     weights = flatten(of)
-    kernel = weights['conv2/kernel'] = weights['conv2/kernel'].copy()
+    kernel = weights['params/conv2/kernel'] = weights['params/conv2/kernel'].copy()
     kernel[0, 0, 0, 0] += 0.01 * np.abs(kernel).max()
     return weights
 
@@ -181,9 +184,21 @@ def test_the_card(made, small_finished, trained):
   assert '--part=test' in text
 
 
+def test_the_card_of_a_study_by_another_figure(small_finished, trained):
+  """It tells that figure too; and that it is of another epoch than the weights, if it is."""
+  study = evaluate.read_study(small_finished)
+  verdict = dataclasses.replace(
+    study.verdict, measure='validation_loss', is_share=False, larger_is_better=False
+  )
+  result = dataclasses.replace(trained.result, best_epoch=2)
+  text = card.write(study._replace(verdict=verdict), trained._replace(result=result))
+  assert f'The validation loss, which the study goes by: {result.validation_loss:.3g}.' in text
+  assert 'those of epoch 2, its best; the weights are those of the end, epoch 6' in text
+
+
 def test_names_that_strangers_chose_stand_in_code_blocks(small_finished, trained):
   study = evaluate.read_study(small_finished)
-  config = trained.config.copy_and_resolve_references()
+  config = trained.config.copy_and_resolve_references().unlock()
   config.data.name, config.data.dir = 'image_folder', '/<b>/\n# a'
   names = ('<script>alert(1)</script>', '```', '# x')
   text = card.write(study, trained._replace(config=config, classes=names))
@@ -191,6 +206,8 @@ def test_names_that_strangers_chose_stand_in_code_blocks(small_finished, trained
   children = [child for token in tokens for child in token.children or ()]
   assert not [token for token in (*tokens, *children) if token.type.startswith('html')]
   blocks = [token.content.splitlines() for token in tokens if token.type == 'code_block']
-  assert blocks == [list(names), ['/<b>/\\n# a']]
+  assert blocks[:2] == [list(names), ['/<b>/\\n# a']]
+  assert len(blocks) == 3
+  assert blocks[2][0].startswith('small_cnn (')
   assert 'does not know their licence' in text
   assert sum(token.type == 'heading_open' for token in tokens) == 6

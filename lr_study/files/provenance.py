@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study.data import Dataset
@@ -34,16 +35,27 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
     'commit': _commit(),
     'versions': _versions(_PACKAGES),
     'device': device(),
-    'data': {
-      'name': data.name,
-      'fingerprint': data.fingerprint,
-      'classes': list(data.classes),
-      'train': len(data.train.labels),
-      'validation': len(data.validation.labels),
-      'test': data.test,
-      'left_out': list(data.left_out),
-      'checks': {name: finding._asdict() for name, finding in data.checks.items()},
-    },
+    'data': describe_data(data),
+  }
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+  """What is under "data" there: of what the images are, and how many.
+
+  shape, dtype: of one image as it is stored. counts: training images of each class.
+  """
+  return {
+    'name': data.name,
+    'fingerprint': data.fingerprint,
+    'classes': list(data.classes),
+    'shape': list(data.train.images.shape[1:]),
+    'dtype': data.train.images.dtype.name,
+    'train': len(data.train.labels),
+    'counts': np.bincount(data.train.labels, minlength=len(data.classes)).tolist(),
+    'validation': len(data.validation.labels),
+    'test': data.test,
+    'left_out': list(data.left_out),
+    'checks': {name: finding._asdict() for name, finding in data.checks.items()},
   }
 
 

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import scipy  # its parts, which take long to import, only where they are asked for
 from ml_collections import ConfigDict
 from PIL import Image
 
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.data import Dataset
+from lr_study.data import Dataset, samples
 from lr_study.errors import StudyError
-from lr_study.preprocess import subtracted
+from lr_study.files import provenance
+from lr_study.inputs import subtracted
 from lr_study.use import evaluate
 
 MISTAKES = Path('figures', 'mistakes')  # a picture of each, in the work directory
@@ -33,25 +35,28 @@ def examine(
       confusion: in row i and column j, the images of class i that it took for class j.
       recall: the share of each class that it took for what it is; null if there are none.
       mistakes: the images of `MISTAKES`: true and predicted class, probability of the latter.
+        Of samples that are no images there are none.
     Or, with learning_rate and seed, `missing`: why there is nothing else.
   """
   if verdict.learning_rate is None:
     return None
   result, place = evaluate.choose(results, verdict, None, None, workdir)
   trial = {'learning_rate': result.learning_rate, 'seed': result.seed}
-  counts = {'train': len(data.train.labels), 'classes': data.classes}
   try:
-    params = evaluate.restore(workdir, config, counts, place)
+    variables = evaluate.restore(workdir, config, provenance.describe_data(data), place)
   except StudyError as error:
     return trial | {'missing': str(error)}
   mean = subtracted(config.input, data.mean)
-  trained = evaluate.Trained(config, data.classes, result, params, mean)
   images, labels = data.validation
+  stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+  trained = evaluate.Trained(config, data.classes, result, variables, mean, stored)
   probabilities = scipy.special.softmax(evaluate.predict(trained, images).astype(np.float64), 1)
   predicted = probabilities.argmax(1)
   score = evaluate.count(data.classes, labels, predicted)
   chosen = _choose_mistakes(labels, predicted, probabilities.max(1))
-  files = _draw(workdir, [images[np.asarray([i])][0] for i in chosen])
+  if not samples.is_image(images.shape[1:]):
+    chosen = chosen[:0]  # nothing that a person could see
+  files = _draw(workdir, samples.visible(images[chosen]) if len(chosen) else [])
   return trial | {
     'confusion': score.confusion.tolist(),
     'recall': [None if np.isnan(share) else float(share) for share in score.recall],
@@ -82,7 +87,7 @@ def _choose_mistakes(
 
 
 def _draw(workdir: Path, images: Sequence[np.ndarray]) -> list[str]:
-  """Saves small pictures of images, each uint8 (size, size, 3); their paths in `workdir`."""
+  """Saves small pictures of images, each uint8 (height, width, 3); their paths in `workdir`."""
   shutil.rmtree(workdir / MISTAKES, ignore_errors=True)  # those of a run that was stopped
   (workdir / MISTAKES).mkdir(parents=True)
   names = [str(MISTAKES / f'{number:02}.jpg') for number in range(len(images))]

@@ -4,10 +4,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from lr_study import formats
+from lr_study.answer.measure import ACCURACY, value_of
+from lr_study.answer.verdict import Result
+from lr_study.data import samples
 from lr_study.data.letters import faces, render
-from lr_study.use import classify
+from lr_study.report import describe
+from lr_study.search import rounds
+from lr_study.use import classify, evaluate
 from lr_study.use.evaluate import Study, Trained
 
 _SNIPPET = """\
@@ -16,77 +22,130 @@ import json
 from pathlib import Path
 import numpy as np
 from jax import export, nn
-import images  # beside this file: needs numpy and Pillow
-
+{read}
 model = export.deserialize(bytearray(Path('model.jax').read_bytes()))
 weights, mean = dict(np.load('weights.npz')), np.load('mean.npy')
-square = images.resize(images.decode(Path('photo.jpg').read_bytes()), {size}, {resize!r})
-probabilities = nn.softmax(model.call(weights, mean, square[None]))[0]
+probabilities = nn.softmax(model.call(weights, mean, samples))[0]
 print(json.loads(Path('labels.json').read_text())[probabilities.argmax()], probabilities.max())
 ```"""
 
+_READ_FILE = """\
+import images  # beside this file: needs numpy and Pillow
+
+image = images.decode(Path('photo.jpg').read_bytes())
+samples = images.resize(image, {size}, {resize!r})[None]"""
+
+_READ_ARRAY = """
+samples = np.load('samples.npy')"""
+
 _FILES = {
   'model.jax': 'the program (weights, mean, images) -> logits, as `jax.export` serialises it',
-  'weights.npz': 'the weights by name, float32',
+  'weights.npz': 'the weights by name',
   'mean.npy': 'what the program subtracts from the images',
   'labels.json': 'the classes, in the order of the logits',
   'input.json': 'size and way of resizing',
   'images.py': 'decodes and resizes image files as in training',
   'predict.py': 'the lines above as a command: `python predict.py photo.jpg`',
 }
+_FILES_OF_ARRAYS = {name: what for name, what in _FILES.items() if name != 'images.py'} | {
+  'input.json': 'shape and type of a sample',
+  'predict.py': 'the lines above as a command: `python predict.py samples.npy`',
+}
 
 
 def write(study: Study, trained: Trained) -> str:
   """The card in Markdown. Names that strangers chose stand in code blocks only."""
   config, record, result = trained.config, study.record, trained.result
-  size = config.image_size
+  files, what = evaluate.takes_files(config), samples.noun(trained.stored.shape)
   parts = [
     f'# A classifier of {len(trained.classes)} classes',
-    f'{config.model.preset}, width {config.model.width:g}, for images of {size} x {size} pixels; '
-    f'trained by lr_study at {classify.describe(trained)}, one of '
+    f'For {what} of {_size(trained)}; trained by lr_study at {classify.describe(trained)}, one of '
     f'{len({r.learning_rate for r in study.results})} rates.',
     '## How to run it',
-    'In this folder, with `pip install jax flatbuffers numpy pillow`:',
-    _SNIPPET.format(size=size, resize=config.data.resize),
-    f'The program takes uint8 RGB images (any number, {size}, {size}, 3), preprocesses them, and '
+    f'In this folder, with `pip install jax flatbuffers numpy{" pillow" if files else ""}`:',
+    _SNIPPET.format(
+      read=_READ_FILE.format(size=config.image_size, resize=classify.resize_mode(config))
+      if files
+      else _READ_ARRAY
+    ),
+    f'The program takes {trained.stored.dtype.name}{" RGB" if files else ""} {what}, '
+    f'({", ".join(["any number", *map(str, trained.stored.shape)])}), preprocesses them, and '
     f'runs on CPUs and, by CUDA, on GPUs. It was made with jax {jax.__version__}; newer versions '
     'read it for six months at least (https://docs.jax.dev/en/latest/export/export.html). After '
     'that, export the study again.',
-    '\n'.join(['| file | what it holds |', '| --- | --- |', *_rows()]),
+    '\n'.join(['| file | what it holds |', '| --- | --- |', *_rows(files)]),
     '## How good it is',
-    f'Validation accuracy {formats.percent(result.validation_accuracy)} on '
-    f'{record["data"]["validation"]} images, training accuracy '
-    f'{formats.percent(result.train_accuracy)}; {result.status}. The verdict of the study, on all '
-    'its rates:',
+    _figures(study, result, what),
+    'The verdict of the study, on all its rates:',
     f'> {study.verdict.sentence}',
     'Mind that',
-    '\n'.join(f'- {caveat}' for caveat in _caveats(study, trained)),
+    '\n'.join(f'- {caveat}' for caveat in _caveats(study, trained, what)),
     '## Classes',
     _block(trained.classes),
     '## Data',
-    _data(config.data, record),
+    _data(config, record),
     '## Training',
-    f'{record["data"]["train"]} images, {result.epochs} epochs, batch size {result.batch_size}, '
-    f'momentum {config.optimizer.momentum:g}, weight decay {config.optimizer.weight_decay:g}, '
-    f'schedule {result.schedule}, on {record["device"]}. Commit of lr_study: '
-    f'{record["commit"] or "unknown"}. Fingerprint of the images: {record["data"]["fingerprint"]}.',
+    f'{record["data"]["train"]} {what}, {result.epochs} epochs, batch size {result.batch_size}, on '
+    f'{record["device"]}. Commit of lr_study: {record["commit"] or "unknown"}. Fingerprint of the '
+    f'{what}: {record["data"]["fingerprint"]}.',
+    _block([describe.run(_own(config, result))]),
   ]
   return '\n\n'.join(parts) + '\n'
 
 
-def _rows() -> list[str]:
-  return [f'| `{name}` | {what} |' for name, what in _FILES.items()]
+def _size(trained: Trained) -> str:
+  shape = trained.stored.shape
+  if samples.is_image(shape):
+    return f'{shape[0]} x {shape[1]} pixels'
+  return f'shape ({", ".join(map(str, shape))})'
 
 
-def _caveats(study: Study, trained: Trained) -> list[str]:
+def _rows(files: bool) -> list[str]:
+  return [
+    f'| `{name}` | {what} |' for name, what in (_FILES if files else _FILES_OF_ARRAYS).items()
+  ]
+
+
+def _figures(study: Study, result: Result, what: str) -> str:
+  """How the trial did, by accuracy and by what the study goes by."""
+  leads = study.verdict.leads
+  parts = [
+    f'Validation accuracy {formats.percent(result.validation_accuracy)} on '
+    f'{study.record["data"]["validation"]} {what}, training accuracy '
+    f'{formats.percent(result.train_accuracy)}; {result.status.replace("_", " ")}.'
+  ]
+  if leads != ACCURACY:
+    parts.append(
+      f'The {leads.name}, which the study goes by: {leads.show(value_of(result, leads))}.'
+    )
+  if result.best_epoch not in (None, result.epochs):
+    parts.append(
+      f'These figures are those of epoch {result.best_epoch}, its best; the weights are those of '
+      f'the end, epoch {result.epochs}.'
+    )
+  return ' '.join(parts)
+
+
+def _own(config: ConfigDict, result: Result) -> ConfigDict:
+  """The config that says of the trial alone how it was trained."""
+  own = rounds.settings(config)[result.setting].copy_and_resolve_references().unlock()
+  for name, value in result.axes.items():
+    section, _, field = name.partition('.')
+    with own[section].ignore_type():
+      own[section][field] = value
+  own.axes = ConfigDict()
+  return own
+
+
+def _caveats(study: Study, trained: Trained, what: str) -> list[str]:
   found = [
-    'the rate was chosen by the same validation images, which flatters it a little'
+    f'the rate was chosen by the same validation {what}, which flatters it a little'
     + (
       '; the study kept a test part, which `scripts/classify.py --part=test` measures on'
       if study.record['data'].get('test')
       else ''
     ),
-    'the figure is of images like those it was trained on; others will do worse',
+    f'the figure is of {what} like those it was trained on; others will do worse',
     'it names one of its classes whatever it is shown, and its probabilities are not calibrated',
   ]
   if len({r.seed for r in study.results}) == 1:
@@ -96,8 +155,13 @@ def _caveats(study: Study, trained: Trained) -> list[str]:
   return found
 
 
-def _data(data: Any, record: dict[str, Any]) -> str:
+def _data(config: ConfigDict, record: dict[str, Any]) -> str:
   """What it was trained on and, where that is known, by whose leave."""
+  data = config.data
+  if not evaluate.takes_files(config):
+    return 'Arrays from what is named below. lr_study does not know their licence.\n\n' + _block(
+      [formats.printable(data.name)]
+    )
   if data.name == 'tombstone_letters':
     return (
       f'`tombstone_letters`, rendered by lr_study: {data.per_class or render.PER_CLASS} images of '

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from lr_study import formats, progress
 from lr_study.data import folder, images
 from lr_study.errors import StudyError
+from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Score, Trained
 
@@ -67,6 +69,16 @@ def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], 
   return files, None
 
 
+def check_takes_files(trained: Trained) -> None:
+  """StudyError if the trial was trained on arrays: nobody knows what those made of image files."""
+  if not evaluate.takes_files(trained.config):
+    raise StudyError(
+      f'the study was trained on arrays, {trained.config.data.name}, and not on image files; '
+      '--part=validation or --part=test takes its own, and the predict.py that scripts/export.py '
+      'writes takes .npy files'
+    )
+
+
 def look(trained: Trained, files: Sequence[File]) -> Seen:
   """Reads the files as the trial's study would, as many at a time as make a batch.
 
@@ -94,18 +106,24 @@ def read(file: File, trained: Trained) -> np.ndarray | str:
   config = trained.config
   try:
     image = images.decode(folder.read(*file))
-    return images.resize(image, config.image_size, config.data.resize)
+    return images.resize(image, config.image_size, resize_mode(config))
   except ValueError as error:
     return folder.printable(str(error))
+
+
+def resize_mode(config: ConfigDict) -> str:
+  """How the study made squares of its images; rendered ones are squares."""
+  return config.data.get('resize', 'squash')
 
 
 def answer(trained: Trained, paths: Sequence[str]) -> Answer:
   """What the trial takes images for; how often rightly where their folders tell what they are.
 
   Raises:
-    StudyError: as `find` and `look` do; if an image of a class cannot be read, since the share
-      of right ones would be that of other images then.
+    StudyError: as `check_takes_files`, `find` and `look` do; if an image of a class cannot be read,
+      since the share of right ones would be that of other images then.
   """
+  check_takes_files(trained)
   files, labels = find(paths, trained.classes)
   seen = look(trained, files)
   if labels is None:
@@ -153,7 +171,10 @@ def top(classes: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
 
 def describe(trained: Trained) -> str:
   """Which trial it is, in words."""
-  return f'learning rate {formats.rate(trained.result.learning_rate)}, seed {trained.result.seed}'
+  result = trained.result
+  axes = [f'{name} {rounds.value_text(value)}' for name, value in result.axes.items()]
+  rate = f'learning rate {formats.rate(result.learning_rate)}'
+  return ', '.join([rate, *axes, f'seed {result.seed}'])
 
 
 def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray]:
@@ -182,7 +203,10 @@ def _listing(path: Path) -> list[Path]:
 
 
 def _trial(trained: Trained) -> dict[str, Any]:
-  return {'learning_rate': trained.result.learning_rate, 'seed': trained.result.seed}
+  result = trained.result
+  return {'learning_rate': result.learning_rate, 'seed': result.seed} | (
+    {'axes': result.axes} if result.axes else {}
+  )
 
 
 def _top_text(trained: Trained, seen: Seen) -> str:

@@ -5,22 +5,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import accelerate, formats, inputs, loop, models, trial, trials
 from lr_study import data as datasets
-from lr_study import formats, memory, wave
-from lr_study.answer.verdict import Result, Verdict
+from lr_study.answer.measure import value_of
+from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import from_json
+from lr_study.engine import Engine
 from lr_study.errors import StudyError
 from lr_study.files.workdir import MEAN
-from lr_study.network import factored
-from lr_study.network import model as models
-from lr_study.preprocess import make_preprocess, subtracted
 from lr_study.report import report
 from lr_study.search import rounds
-from lr_study.trial import make_trial
+from lr_study.search.rounds import Planned
+from lr_study.task import make_task
+from lr_study.trial import Batch, Task
 
 PARTS = ('validation', 'test')
 
@@ -35,13 +38,19 @@ class Study(NamedTuple):
 
 
 class Trained(NamedTuple):
-  """A trial as it was at the end of its study."""
+  """A trial as it was at the end of its study.
+
+  variables: all collections of the network as evaluations use them, float32: 'params', and
+  'batch_stats' and others where there are any. mean: broadcasts against one image. stored: the form
+  of one image as it is stored.
+  """
 
   config: ConfigDict
   classes: tuple[str, ...]
   result: Result
-  params: models.Params
-  mean: np.ndarray  # broadcasts against one image
+  variables: dict[str, Any]
+  mean: np.ndarray
+  stored: jax.ShapeDtypeStruct
 
 
 class Score(NamedTuple):
@@ -73,16 +82,18 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   Args:
     workdir: the study's.
     learning_rate: of the trial; by default the one that the study recommends.
-    seed: of the trial; by default the one with the best validation accuracy.
+    seed: of the trial; by default the best one, by the figure that the study goes by.
 
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
   config, record, results, verdict = read_study(workdir)
   result, place = choose(results, verdict, learning_rate, seed, workdir)
-  params = restore(workdir, config, record['data'], place)
-  classes = tuple(record['data']['classes'])
-  return Trained(config, classes, result, params, _mean(config, workdir))
+  data = record['data']
+  variables = restore(workdir, config, data, place)
+  stored = _stored(data)
+  mean = _mean(config, workdir, stored.shape)
+  return Trained(config, tuple(data['classes']), result, variables, mean, stored)
 
 
 def read_study(workdir: Path) -> Study:
@@ -103,6 +114,8 @@ def read_study(workdir: Path) -> Study:
   try:
     record = report.read_content(workdir)['study']
     config = from_json(record['config'])
+  except StudyError as error:  # a file of the user's own has gone, say
+    raise StudyError(f'the study in {workdir} cannot be read: {error}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
   return Study(config, record, results, verdict)
@@ -123,7 +136,7 @@ def read_part(workdir: Path, part: str) -> datasets.Part:
     raise StudyError(
       f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
     )
-  found = datasets.load(config.data, config.image_size, memory.room_for_images(config.parallel))
+  found = datasets.load(config.data, config.image_size, accelerate.room_for_images(config.parallel))
   if found.fingerprint != record['data']['fingerprint']:
     raise StudyError(
       f'the images that {workdir} was trained on have changed, so nobody knows which of them it '
@@ -134,43 +147,54 @@ def read_part(workdir: Path, part: str) -> datasets.Part:
   )
 
 
-Logits = Callable[[models.Params, Any, Any], jax.Array]
+Logits = Callable[[Any, Any, Any], jax.Array]
 
 
 def logits_function(trained: Trained) -> Logits:
-  """The trial's function (params, mean, uint8 images (batch, size, size, 3)) -> logits."""
-  model = network(trained)
-  preprocess = make_preprocess(trained.config.input)
-  return lambda params, mean, batch: models.apply(model, params, preprocess(batch, mean, None))
+  """The trial's function (variables, mean, images (batch, ...)) -> logits (batch, classes)."""
+  of_inputs = inputs.build(trained.config.input, len(trained.classes))
+  # What the network is applied with; an evaluation does without the rest of a task.
+  parts = (network(trained), None, None, None, of_inputs, {})
+  task = Task(*parts, (), trained.config.dtype)
+
+  def logits(variables, mean, images):
+    labels = jnp.zeros(images.shape[0], jnp.int32)
+    given, _ = task.inputs(Batch(jnp.asarray(images), labels, mean), None)
+    model_state = {name: of for name, of in variables.items() if name != 'params'}
+    return trial.apply(task, variables['params'], model_state, given)[0]
+
+  return logits
 
 
-def network(trained: Trained) -> models.Network:
+def network(trained: Trained) -> nn.Module:
   """The trial's network."""
-  config = trained.config.model.copy_and_resolve_references()
-  # With no trial axis XLA's own convolution is as fast as a matrix product, and compiles sooner.
-  config.convolution = 'grouped'
-  return models.make_model(config, len(trained.classes))
+  return models.build(trained.config.model, len(trained.classes), trained.config.dtype)
+
+
+def takes_files(config: ConfigDict) -> bool:
+  """True if a study's images came from image files; False for arrays, which keep their shape."""
+  return not (config.data.name.startswith('npz:') or '.py:' in config.data.name)
 
 
 def make_predict(trained: Trained, images: int) -> Callable[[np.ndarray], np.ndarray]:
   """Builds `predict` for a trial, which will be called for so many images in all or more."""
   batch_size = min(trained.config.eval_batch_size, images)
   function = jax.jit(logits_function(trained))
-  params, mean = jax.device_put((trained.params, trained.mean))
+  variables, mean = jax.device_put((trained.variables, trained.mean))
 
   def predict(pixels):
     found = []
     for start in range(0, len(pixels), batch_size):
       # Filled up with copies of the last one, so that all batches run one program.
       index = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
-      found.append(np.asarray(function(params, mean, pixels[index])))
+      found.append(np.asarray(function(variables, mean, pixels[index])))
     return np.concatenate(found)[: len(pixels)]
 
   return predict
 
 
 def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
-  """Logits, float32 (images, classes), of uint8 images (images, size, size, 3)."""
+  """Logits, float32 (images, classes), of images (images, ...) as the study stores them."""
   return make_predict(trained, len(pixels))(pixels)
 
 
@@ -195,8 +219,8 @@ def choose(
 ) -> tuple[Result, int]:
   """The trial of this rate and seed, and its place in results.json.
 
-  By default of the rate that the verdict names, at the batch size and with the schedule that it
-  names; of several seeds, or of several settings, the one with the best validation accuracy.
+  By default of the rate that the verdict names, in the setting that it names; of several seeds, or
+  of several settings, the one that is best by the verdict's measure.
 
   Raises:
     StudyError: if there is none, or it diverged.
@@ -204,8 +228,7 @@ def choose(
   of_rate = range(len(results))
   if rate is None:
     rate = verdict.learning_rate
-    setting = (verdict.batch_size, verdict.schedule)
-    of_rate = [i for i in of_rate if (results[i].batch_size, results[i].schedule) == setting]
+    of_rate = [i for i in of_rate if results[i].setting == verdict.setting]
   if rate is None:
     raise StudyError(f'{workdir}: no rate learned, so there is no best trial; give --learning_rate')
   of_rate = [i for i in of_rate if np.isclose(results[i].learning_rate, rate, rtol=1e-5)]
@@ -216,15 +239,29 @@ def choose(
   if not found:
     seeds = ', '.join(str(results[i].seed) for i in of_rate)
     raise StudyError(f'--seed {seed} is not in the study, which has {seeds}')
-  left = [i for i in found if results[i].validation_accuracy is not None]
+  left = [i for i in found if results[i].status != DIVERGED]
   if not left:
     raise StudyError(f'{formats.rate(rate)} diverged in {workdir}; choose another --learning_rate')
-  place = max(left, key=lambda i: results[i].validation_accuracy)
+
+  def score(i):
+    value = value_of(results[i], verdict.leads)
+    return -np.inf if value is None else verdict.leads.score(value)
+
+  place = max(left, key=score)
   return results[place], place
 
 
-def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> models.Params:
-  """The weights of a trial, from its last checkpoint.
+class _Reader(NamedTuple):
+  """What of a sweep `loop.restore` asks for: here are no images, and nothing trains."""
+
+  config: ConfigDict
+  trials: tuple[Planned, ...]
+  steps_per_epoch: int
+  engine: Engine
+
+
+def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> dict[str, Any]:
+  """The variables of a trial as evaluations use them, from its last checkpoint.
 
   Args:
     workdir: the study's.
@@ -238,24 +275,34 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   settings, planned = rounds.settings(config), rounds.read(workdir / 'history')
   if not planned.trials or not (workdir / 'checkpoints').is_dir():
     raise StudyError(f'{workdir} has lost its history/ or checkpoints/; run the study again')
-  trial = rounds.last(planned, settings)[place]
-  per_epoch = data['train'] // trial.batch_size
-  one = make_trial(settings[trial.setting], len(data['classes']), per_epoch)
-  columns, state_T = wave.restore(workdir, planned, trial.wave, one, per_epoch)
+  wanted = rounds.last(planned, settings)[place]
+  own, per_epoch = settings[wanted.setting], data['train'] // wanted.batch_size
+  counts = np.asarray(data['counts'])
+  task = make_task(own, len(counts), counts, _stored(data), per_epoch)
+  # As when it trained: the form of a state depends on the config and not on the device.
+  engine = trials.make_engine(task, own)
+  reader = _Reader(own, planned.of_wave(wanted.wave), per_epoch, engine)
+  columns, state_T = loop.restore(workdir, planned, wanted.wave, reader)
   if state_T is None:
     raise StudyError(f'{workdir} has lost the weights of the end; run the study again')
-  state = jax.tree.map(lambda x: x[columns.tolist().index(planned.column(trial))], state_T)
-  return factored.merge(state.params, state.factors)
+  column = columns.tolist().index(planned.column(wanted))
+  state = engine.plain(jax.tree.map(lambda x: x[column], state_T))
+  params = task.optimizer.eval_params(state.opt_state, state.params)
+  return jax.tree.map(np.asarray, {'params': params, **state.model_state})
 
 
-def _mean(config: ConfigDict, workdir: Path) -> np.ndarray:
+def _stored(data: dict[str, Any]) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(tuple(data['shape']), data['dtype'])
+
+
+def _mean(config: ConfigDict, workdir: Path, shape: tuple[int, ...]) -> np.ndarray:
   """What the study subtracted from its images."""
   try:
     mean = np.load(workdir / MEAN)
-    if mean.shape != (config.image_size, config.image_size, 3):
+    if mean.shape != shape:
       raise ValueError(f'its shape is {mean.shape}')
   except (EOFError, OSError, ValueError) as error:
     raise StudyError(
       f'{workdir / MEAN}, the mean image, is lost or damaged ({error}); run the study again'
     ) from error
-  return subtracted(config.input, mean)
+  return inputs.subtracted(config.input, mean)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +15,11 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lr_study import formats
+from lr_study import formats, models
+from lr_study import inputs as of_networks
 from lr_study.data import folder as image_folder
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
-from lr_study.network import model as models
-from lr_study.preprocess import make_preprocess
 from lr_study.use import classify, evaluate
 from lr_study.use.evaluate import Trained
 
@@ -33,20 +33,28 @@ _STYLE = {
 }
 _GAP = 1  # pixels between two tiles
 _NAMED = 40  # classes at most that are named below their logits
+_UPRIGHT = 2  # characters above which their names are turned
+_ROWS = 16  # layers at most that are drawn: a row takes 5 cm
+_LINE = 13  # characters of a layer's name
 _CAPTION = (
-  'Each layer after its ReLU, where it has one, and before pooling. A tile is the map of one '
-  'feature; of a dense layer, one feature.\nOn the right how often a layer has which values (the '
-  "height is logarithmic), in the tiles' colours. In filters on colours, grey is 0."
+  'What each layer with weights gives, before the activation function and the pooling after it. A '
+  'tile is the map of one feature; of a dense\nlayer, one feature; where there are several tokens, '
+  'a row is a token. On the right how often a layer has which values (the height\nis logarithmic), '
+  "in the tiles' colours. In filters on colours, grey is 0."
 )
 LOGITS = 'logits'
 
 
 class Layer(NamedTuple):
-  """values: (height, width, features) or (features,) of activations; the filters of the first
-  layer are (height, width, channels, features)."""
+  """values: float32 (height, width, features), (tokens, features) or (features,) of activations.
+
+  The filters of the first layer are (height, width, channels, features). kernel: it has one, unlike
+  normalisation.
+  """
 
   name: str
   values: np.ndarray
+  kernel: bool = True
 
   @property
   def figures(self) -> dict[str, Any]:
@@ -66,9 +74,10 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
   """Writes layers.png and layers.json of one image file into a folder, made if missing.
 
   Raises:
-    StudyError: if it is not one image.
+    StudyError: if it is not one image, or the study was trained on arrays.
     OSError: if they cannot be written.
   """
+  classify.check_takes_files(trained)
   files, _ = classify.find(paths, trained.classes)
   if len(files) != 1:
     raise StudyError(f'--explain takes one image, not {len(files)}')
@@ -88,14 +97,61 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
 def look_inside(
   trained: Trained, pixels: np.ndarray
 ) -> tuple[np.ndarray, Sequence[Layer], np.ndarray]:
-  """One image, uint8 (size, size, 3): the network's input, filters and activations, and logits."""
-  inputs = make_preprocess(trained.config.input)(pixels[None], trained.mean, None)
-  by_layer, logits = models.outputs(evaluate.network(trained), trained.params, inputs)
-  by_layer, inputs, logits = jax.device_get((by_layer, inputs[0], logits[0]))
-  first = next(iter(by_layer))
-  layers = [Layer(f'{first} filters', np.asarray(trained.params[first]['kernel']))]
-  layers += [Layer(name, values[0]) for name, values in by_layer.items()]
+  """One image as the study stores it: the network's input, filters and activations, and logits."""
+  config, model = trained.config, evaluate.network(trained)
+  inputs = of_networks.evaluation(config.input, len(trained.classes))(trained.mean, pixels[None])
+  variables, given = _in_its_type(model, config.dtype, (trained.variables, inputs))
+  by_layer, logits = models.outputs(model, variables, given)
+  # Not by jax.tree.map, which would sort the layers by their names.
+  by_layer = {name: np.asarray(values[0], np.float32) for name, values in by_layer.items()}
+  inputs, logits = (np.asarray(values[0], np.float32) for values in (inputs, logits))
+  layers = []
+  kernels = {name: _kernel(trained.variables['params'], name) for name in by_layer}
+  first = next(iter(by_layer), None)
+  if np.ndim(kernels.get(first)) == 4:
+    layers.append(Layer(f'{first} filters', np.asarray(kernels[first], np.float32)))
+  for name, values in by_layer.items():
+    kernel = kernels[name]
+    layers.append(Layer(name, _shaped(values, kernel), kernel is not None))
+  if layers and np.array_equal(layers[-1].values, logits):
+    layers.pop()  # the same under two names
   return inputs, [*layers, Layer(LOGITS, logits)], logits
+
+
+def _in_its_type(model: Any, dtype: str, tree: tuple[Any, Any]) -> tuple[Any, Any]:
+  """The variables and the input as `trial.apply` passes them."""
+  variables, inputs = tree
+
+  def low(x):
+    return jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+  if not hasattr(model, 'dtype'):
+    variables = variables | {'params': jax.tree.map(low, variables['params'])}
+  return variables, low(inputs)
+
+
+def _kernel(params: Any, path: str) -> np.ndarray | None:
+  """The kernel of a layer, by the layer's path; None if it has none."""
+  for name in path.split('/'):
+    params = params[name]
+  return params.get('kernel')
+
+
+def _shaped(values: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+  """Activations of an image as maps, as tokens or as one vector."""
+  if values.ndim == 3 and np.ndim(kernel) == 3:  # (tokens, heads, features): of attention
+    return values.reshape(len(values), -1)
+  if values.ndim in (1, 2, 3):
+    return values
+  return values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1)
+
+
+def _drawn(layers: Sequence[Layer]) -> Sequence[Layer]:
+  """All layers, or as many as a picture has room for: evenly spaced ones of those with kernels."""
+  if len(layers) > _ROWS:
+    layers = [layer for layer in layers if layer.kernel]
+  places = np.linspace(0, len(layers) - 1, min(_ROWS, len(layers))).round().astype(int)
+  return [layers[i] for i in places]
 
 
 def picture(
@@ -106,26 +162,33 @@ def picture(
   layers: Sequence[Layer],
   logits: np.ndarray,
 ) -> Figure:
-  """The image, what the network is given, its answer; then a row a layer.
+  """The image, what the network is given, its answer; then a row a layer, `_ROWS` at most.
 
   A row has every filter or feature map of the layer as a tile, in the same place for every
   image, and how its values are distributed, in the tiles' colours.
   """
-  heights = [2.0] + [_HEIGHT + 0.4] * len(layers)
+  drawn = _drawn(layers)
+  heights = [2.0] + [_HEIGHT + 0.4] * len(drawn)
   figure = Figure(figsize=(9.6, sum(heights) + 0.6))
   grid = figure.add_gridspec(
     len(heights), 3, height_ratios=heights, width_ratios=[1.1, _WIDTH, 1.7], wspace=0.1, hspace=0.25
   )
-  _draw_top(
-    grid[0, :].subgridspec(1, 3, width_ratios=[1, 1, 2]), trained, name, pixels, shown, logits
-  )
-  for row, layer in enumerate(layers, 1):
+  top = grid[0, :].subgridspec(1, 3, width_ratios=[1, 1, 2])
+  _draw_top(top, trained, name, pixels, shown, logits)
+  for row, layer in enumerate(drawn, 1):
     about, values, spread = (figure.add_subplot(grid[row, column]) for column in range(3))
     _describe(about, layer)
     draw_values = _draw_bars if layer.name == LOGITS else _draw_tiles
     draw_values(values, layer.values, trained.classes)
     _draw_spread(spread, layer.values)
-  figure.text(0.125, 0.09, _CAPTION, va='top', color='0.3', linespacing=1.5)
+  caption = _CAPTION
+  if len(drawn) < len(layers):
+    caption += f'\n{len(drawn)} of {len(layers)} layers are drawn; layers.json has figures of all.'
+  # Below the names of the classes, which may stand upright; in shares of the figure's height.
+  longest = max(map(len, map(_short, trained.classes))) if len(trained.classes) <= _NAMED else 0
+  below = 0.4 + (0.07 * longest if longest > _UPRIGHT else 0)
+  bottom = figure.subplotpars.bottom - below / figure.get_figheight()
+  figure.text(0.125, bottom, caption, va='top', color='0.3', linespacing=1.5)
   return figure
 
 
@@ -135,7 +198,7 @@ def _draw_top(grid, trained, name, pixels, shown, logits) -> None:
   image.imshow(pixels)
   image.set_title(_short(name), parse_math=False)
   span = shown.max() - shown.min()
-  given.imshow(np.squeeze((shown - shown.min()) / (span or 1)), cmap='gray')
+  given.imshow(_as_picture((shown - shown.min()) / (span or 1)), cmap='gray')
   size = ' x '.join(map(str, shown.shape))
   given.set_title(f'input {size}\nmean {shown.mean():.3g}, sd {shown.std():.3g}')
   for axes in (image, given):
@@ -159,8 +222,11 @@ def _describe(axes: Axes, layer: Layer) -> None:
   if figures['zeros']:
     lines.append(f'{formats.percent(figures["zeros"])} zero')
   axes.set_axis_off()
-  axes.text(0, 1, layer.name, weight='bold', va='top', fontsize=10)
-  axes.text(0, 0.82, '\n'.join(lines), va='top', linespacing=1.5)
+  name = layer.name if len(layer.name) <= _LINE else layer.name.replace('/', '/\n')
+  name = [_short(line, _LINE) for line in name.splitlines()]
+  bold = {'weight': 'bold', 'va': 'top', 'fontsize': 10, 'parse_math': False}
+  axes.text(0, 1, '\n'.join(name), **bold)
+  axes.text(0, 0.94 - 0.12 * len(name), '\n'.join(lines), va='top', linespacing=1.5)
 
 
 def _draw_tiles(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
@@ -170,7 +236,8 @@ def _draw_tiles(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
   if mosaic.ndim == 3:  # filters on colours: grey is 0
     axes.imshow(np.where(np.isnan(mosaic), 1, norm(mosaic)))
   else:
-    axes.imshow(mosaic, norm=norm, cmap=colours)
+    # Tokens may be many more than features, or far fewer: then the cells are no squares.
+    axes.imshow(mosaic, norm=norm, cmap=colours, aspect='auto' if values.ndim == 2 else 'equal')
   axes.set_anchor('NW')
   axes.set_axis_off()
 
@@ -181,7 +248,7 @@ def _draw_bars(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
   axes.bar(range(len(values)), values, color=colours(norm(values)), edgecolor='0.3', linewidth=0.5)
   axes.axhline(0, color='black', linewidth=0.6)
   names = list(map(_short, classes)) if len(classes) <= _NAMED else []
-  rotation = 90 if max(map(len, names), default=0) > 2 else 0
+  rotation = 90 if max(map(len, names), default=0) > _UPRIGHT else 0
   axes.set_xticks(range(len(names)), names, parse_math=False, rotation=rotation)
   axes.spines[['right', 'bottom']].set_visible(False)
 
@@ -208,7 +275,12 @@ def _scale(values: np.ndarray) -> tuple[Normalize, Colormap]:
 
 
 def _mosaic(values: np.ndarray) -> np.ndarray:
-  """Every feature as a tile, NaN between them: (rows, columns) or, in colours, (..., 3)."""
+  """Every feature as a tile, NaN between them: (rows, columns) or, in colours, (..., 3).
+
+  Tokens (tokens, features) are one tile as they are.
+  """
+  if values.ndim == 2:
+    return values
   tiles = np.moveaxis(values if values.ndim > 1 else values[None, None], -1, 0)
   if tiles.ndim == 4 and tiles.shape[-1] != 3:
     tiles = tiles.mean(-1)  # filters on one channel of brightness
@@ -224,10 +296,19 @@ def _mosaic(values: np.ndarray) -> np.ndarray:
   return mosaic
 
 
+def _as_picture(values: np.ndarray) -> np.ndarray:
+  """What `imshow` takes, of any array: an image as it is."""
+  if values.ndim == 3 and values.shape[2] in (1, 3):
+    return values[..., 0] if values.shape[2] == 1 else values
+  return _mosaic(_shaped(values, None))
+
+
 def _rows(count: int, across: float, down: float) -> int:
   """The number of rows that makes `count` tiles largest, where so many of size 1 fit."""
   return max(range(1, count + 1), key=lambda rows: min(across / -(-count // rows), down / rows))
 
 
-def _short(name: str) -> str:
-  return name if len(name) <= 24 else name[:12] + '…' + name[-11:]
+def _short(name: str, longest: int = 24) -> str:
+  if len(name) <= longest:
+    return name
+  return name[: longest // 2] + '…' + name[len(name) - (longest - 1) // 2 :]

@@ -9,15 +9,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from lr_study.data import images
 from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_array, write_text
-from lr_study.use import card, evaluate
+from lr_study.use import card, classify, evaluate
 from lr_study.use.evaluate import Study, Trained
 
 PLATFORMS = ('cpu', 'cuda')
@@ -52,56 +55,71 @@ def save(study: Study, trained: Trained, out: Path) -> float:
     (folder / 'model.jax').write_bytes(serialise(trained))
     np.savez(folder / 'weights.npz', **flatten(trained))
     write_array(folder / 'mean.npy', trained.mean)
-    given = {'size': trained.config.image_size, 'resize': trained.config.data.resize}
-    write_text(folder / 'input.json', json.dumps(given) + '\n')
+    write_text(folder / 'input.json', json.dumps(_input(trained)) + '\n')
     write_text(folder / 'labels.json', json.dumps(trained.classes) + '\n')
-    shutil.copyfile(images.__file__, folder / 'images.py')
+    if evaluate.takes_files(trained.config):
+      shutil.copyfile(images.__file__, folder / 'images.py')
     shutil.copyfile(_STANDALONE / 'predict.py', folder / 'predict.py')
     write_text(folder / 'README.md', card.write(study, trained))
     return check(trained, folder)
 
 
 def flatten(trained: Trained) -> dict[str, np.ndarray]:
-  """The weights by name, such as conv1/kernel."""
-  return {
-    f'{layer}/{name}': np.asarray(array)
-    for layer, of_layer in trained.params.items()
-    for name, array in of_layer.items()
-  }
+  """All variables by name, such as params/conv1/kernel; what NumPy has no type for as float32."""
+
+  def portable(array):
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+
+  flat = flatten_dict(trained.variables, sep='/')
+  return {name: portable(np.asarray(array)) for name, array in flat.items()}
 
 
 def serialise(trained: Trained) -> bytes:
-  """The program (weights by name, mean, uint8 images (batch, size, size, 3)) -> logits.
+  """The program (variables by name, mean, images (batch, ...)) -> logits (batch, classes).
 
   Preprocessing is inside, weights are not: XLA would copy and fold constants of that size. The
   batch is a symbol, so any size goes.
   """
   function = evaluate.logits_function(trained)
+  types = {name: array.dtype for name, array in flatten_dict(trained.variables, sep='/').items()}
 
-  def of_weights(weights, mean, batch):
-    params = {}
-    for name, array in weights.items():
-      layer, _, leaf = name.partition('/')
-      params.setdefault(layer, {})[leaf] = array
-    return function(params, mean, batch)
+  def of_batch(weights, mean, batch):
+    flat = {name: array.astype(types[name]) for name, array in weights.items()}
+    return function(unflatten_dict(flat, sep='/'), mean, batch)
+
+  def one_by_one(weights, mean, batch):
+    return jax.vmap(lambda image: of_batch(weights, mean, image[None])[0])(batch)
 
   def form(array):
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
-  size = trained.config.image_size
   (batch,) = export.symbolic_shape('batch')
-  exported = export.export(jax.jit(of_weights), platforms=PLATFORMS)(
+  arguments = (
     jax.tree.map(form, flatten(trained)),
     form(trained.mean),
-    jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8),
+    jax.ShapeDtypeStruct((batch, *trained.stored.shape), trained.stored.dtype),
   )
+  try:
+    exported = export.export(jax.jit(of_batch), platforms=PLATFORMS)(*arguments)
+  except Exception:  # a network may ask for the number of images, as in len(x): here it is 1
+    exported = export.export(jax.jit(one_by_one), platforms=PLATFORMS)(*arguments)
   return bytes(exported.serialize())
+
+
+def _input(trained: Trained) -> dict[str, Any]:
+  """What predict.py has to know about what it is given."""
+  if evaluate.takes_files(trained.config):
+    return {
+      'size': trained.config.image_size,
+      'resize': classify.resize_mode(trained.config),
+    }
+  return {'shape': list(trained.stored.shape), 'dtype': trained.stored.dtype.name}
 
 
 def check(trained: Trained, folder: Path) -> float:
   """Compares the logits of the folder in a new process with the trial's own, on the CPU.
 
-  There, since a GPU picks its convolutions anew in each process, and may round to TF32.
+  There, since a GPU picks its convolutions again in each process, and may round to TF32.
 
   Returns:
     The largest difference, as a share of the largest logit.
@@ -109,12 +127,7 @@ def check(trained: Trained, folder: Path) -> float:
   Raises:
     RuntimeError: if it is above `TOLERANCE`, or the process failed.
   """
-  size = trained.config.image_size
-  # Noise, coarse and fine: all pixels, all channels and every weight have a say in the logits.
-  rng = np.random.default_rng(0)
-  coarse = rng.integers(0, 256, (4, -(-size // 8), -(-size // 8), 3), np.uint8)
-  pixels = np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))[:, :size, :size]
-  pixels[2:] = rng.integers(0, 256, pixels[2:].shape, np.uint8)
+  pixels = _noise(trained)
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
     # As the process will do it: one image, and all.
     own = np.concatenate([evaluate.predict(trained, pixels[:1]), evaluate.predict(trained, pixels)])
@@ -138,6 +151,19 @@ def check(trained: Trained, folder: Path) -> float:
   if not difference <= TOLERANCE:
     raise RuntimeError(f'the exported model differs by {difference:.1e} of the largest logit')
   return difference
+
+
+def _noise(trained: Trained) -> np.ndarray:
+  """Four images, coarse and fine: all pixels, all channels and every weight change the logits."""
+  rng, (shape, dtype) = np.random.default_rng(0), (trained.stored.shape, trained.stored.dtype)
+  if dtype != np.uint8:
+    return (trained.mean + rng.standard_normal((4, *shape))).astype(dtype)
+  noise = rng.integers(0, 256, (4, *shape), np.uint8)
+  if evaluate.takes_files(trained.config):
+    size = shape[0]
+    coarse = rng.integers(0, 256, (2, -(-size // 8), -(-size // 8), 3), np.uint8)
+    noise[:2] = np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))[:, :size, :size]
+  return noise
 
 
 @contextlib.contextmanager
