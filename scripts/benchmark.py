@@ -1,4 +1,7 @@
-"""Times trials beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick"""
+"""Times trials beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick
+
+With --against=PATH, beside another checkout of this project instead, as of an older commit.
+"""
 
 import json
 import sys
@@ -15,6 +18,7 @@ from lr_study.progress import note
 
 _ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each side runs.', lower_bound=1)
+_AGAINST = flags.DEFINE_string('against', None, 'Another checkout, to compare with.')
 _JSON = flags.DEFINE_string('json', None, 'A file for every figure; written after each row.')
 
 
@@ -22,8 +26,13 @@ def main() -> None:
   names = [name for name in rows.ROWS if name != 'tiny'] if _ROWS.value == ['all'] else _ROWS.value
   found = {'machine': provenance.machine(), 'rows': []}
   note(json.dumps(found['machine']))
+  against = _AGAINST.value and Path(_AGAINST.value).resolve()
+
+  def tell(text):
+    print(text, file=sys.stderr)
+
   for name in names:
-    found['rows'].append(rows.run(name, _ROUNDS.value, lambda text: print(text, file=sys.stderr)))
+    found['rows'].append(rows.run(name, _ROUNDS.value, tell, against))
     print('\n' + rows.table(found['rows'][-1]), flush=True)
     if _JSON.value:
       Path(_JSON.value).write_text(json.dumps(found, indent=1) + '\n')

@@ -8,11 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, parallel
+from lr_study import cli
 from lr_study.answer import calibration
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.progress import note
+from lr_study.vectorize import keep_compiled_programs
 
 _TRUTH = flags.DEFINE_integer('truth_seeds', 64, 'Of the study that is the truth.', lower_bound=2)
 _STUDIES = flags.DEFINE_integer('studies', 40, 'How many are judged.', lower_bound=2)
@@ -22,7 +23,7 @@ _JSON = flags.DEFINE_string('json', None, 'A file for every figure.')
 
 def main() -> None:
   config, _ = cli.study_config()
-  parallel.keep_compiled_programs()
+  keep_compiled_programs()
   found = calibration.calibrate(config, _TRUTH.value, _STUDIES.value, _SEEDS.value, note)
   print(calibration.table(found))
   if _JSON.value:

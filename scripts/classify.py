@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, parallel
+from lr_study import cli
 from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_text
 from lr_study.use import classify, evaluate, explain
+from lr_study.vectorize import keep_compiled_programs
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 _PART = flags.DEFINE_enum('part', None, evaluate.PARTS, "The study's own images, instead of files.")
@@ -33,7 +34,7 @@ def main(*paths: str) -> None:
     raise StudyError('no --workdir; try --workdir runs/alexnet_letters_quick PHOTOGRAPHS')
   if bool(paths) == bool(_PART.value):
     raise StudyError('name image files, or a folder of them, or --part=test: one of these')
-  parallel.keep_compiled_programs()
+  keep_compiled_programs()
   workdir = Path(_WORKDIR.value)
   trained = evaluate.load(workdir, _RATE.value, _SEED.value)
   if _PART.value:

@@ -8,11 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, parallel
+from lr_study import cli
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.search import climb
 from lr_study.use import evaluate
+from lr_study.vectorize import keep_compiled_programs
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
 
@@ -24,7 +25,7 @@ def main() -> None:
   study = evaluate.read_study(workdir)
   if len(set(study.config.learning_rates)) == 1:
     raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
-  parallel.keep_compiled_programs()
+  keep_compiled_programs()
   found = climb.climb(study.config)
   write_text(workdir / 'range_test.json', json.dumps(climb.as_json(found), allow_nan=False) + '\n')
   climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')

@@ -1,4 +1,4 @@
-"""A study's page anew, or several studies on one: python scripts/report.py --workdir W[,W2,...]"""
+"""A study's page again, or several studies on one: python scripts/report.py --workdir W[,W2,...]"""
 
 import sys
 from pathlib import Path

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 from absl import flags
 
-from lr_study import cli, sweep
+from lr_study import cli, study
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config name>.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --workdir holds first.')
@@ -16,7 +16,7 @@ _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --work
 def main() -> None:
   config, name = cli.study_config()
   workdir = Path(_WORKDIR.value or Path('runs', name))
-  sweep.run(config, workdir, _OVERWRITE.value, cli.process())
+  study.run(config, workdir, _OVERWRITE.value, cli.process())
 
 
 if __name__ == '__main__':

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lr_study.benchmark import rows
-from lr_study.network import model as models
+from lr_study.errors import StudyError
+from lr_study.models import KNOWN
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,9 +22,10 @@ def benchmark(*arguments):
 
 
 def test_work_is_what_the_layers_take():
-  """Against the real network's kernels: every one is used once a place in its output."""
-  model = models.AlexNet(models.PRESETS['digits_tensorflow'], classes=10)
-  params = jax.eval_shape(lambda key: models.init_params(model, key, 256), jax.random.key(0))
+  """Against the real network's kernels: every one is used once for each place in its output."""
+  model = KNOWN['digits_tensorflow'](10)
+  x = np.zeros((1, 256, 256, 3), np.float32)
+  params = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))['params']
   kernels = {name: int(np.prod(layer['kernel'].shape)) for name, layer in params.items()}
   convolutions = [name for name in kernels if name.startswith('conv')]
   dense = sum(size for name, size in kernels.items() if name not in convolutions)
@@ -33,12 +35,12 @@ def test_work_is_what_the_layers_take():
   assert products['conv1'] < 62**2 * kernels['conv1'] / 2
   assert products['conv2'] < 30**2 * kernels['conv2'] / 4
   flops = 2 * (3 * sum(products.values()) - products['conv1']) + 4 * dense
-  assert rows.work('digits_tensorflow', 1.0, 256) == (flops, 8 * dense)
+  assert rows.work(model, 256) == (flops, 8 * dense)
   # Too few outputs for tiles: 19 x 19, then 9 x 9 and 4 x 4 with 24, 64, 96, 96 and 64 features.
   plain = 2 * 19**2 * 11**2 * 3 * 24 + 3 * 9**2 * 25 * 24 * 64
   plain += 3 * 4**2 * 9 * (64 * 96 + 96 * 96 + 96 * 64)
   dense = 64 * 1024 + 1024**2 + 1024 * 10
-  assert rows.work('digits_tensorflow', 0.25, 84) == (2 * plain + 4 * dense, 8 * dense)
+  assert rows.work(KNOWN['digits_tensorflow'](10, 0.25), 84) == (2 * plain + 4 * dense, 8 * dense)
 
 
 def test_a_row_is_a_table_and_json(tmp_path):
@@ -46,20 +48,44 @@ def test_a_row_is_a_table_and_json(tmp_path):
   done = benchmark('--rows=tiny', '--rounds=2', f'--json={file}')
   assert done.returncode == 0, done.stderr
   row = json.loads(file.read_text())['rows'][0]
-  assert row['sides'].keys() == {'lr_study', 'jax_one', 'jax_vmap'}
+  assert row['sides'].keys() == {'lr_study', 'jax_vmap'}
   for side in row['sides'].values():
     assert len(side['seconds']) == 2
     assert min(side['seconds']) > 0
     assert side['memory']['peak'] > 0
-  ours, one = row['sides']['lr_study'], row['sides']['jax_one']
+  ours, theirs = row['sides']['lr_study'], row['sides']['jax_vmap']
   assert ours['ours_to_this'] == 1
-  ratios = [a / b for a, b in zip(ours['seconds'], one['seconds'], strict=True)]
-  assert one['ours_to_this'] == pytest.approx(np.median(ratios))
+  ratios = [a / b for a, b in zip(ours['seconds'], theirs['seconds'], strict=True)]
+  assert theirs['ours_to_this'] == pytest.approx(np.median(ratios))
   assert 0 < row['floor']['share'] < 1
   assert '| jax_vmap |' in done.stdout
 
 
-def test_a_row_that_is_not_there():
+SIDE = """
+import json, os, sys
+
+print(json.dumps({'trials': json.loads(sys.argv[1])['trials'], 'start_seconds': 1}), flush=True)
+for line in sys.stdin:
+  seconds = 6.0 if os.getcwd().endswith('older') else 3.0
+  print(json.dumps({'seconds': seconds, 'peak': 1}), flush=True)
+"""
+
+
+def test_another_checkout(tmp_path, monkeypatch):
+  for name in ('newer', 'older'):
+    folder = tmp_path / name / 'lr_study' / 'benchmark'
+    folder.mkdir(parents=True)
+    (folder / 'side.py').write_text(SIDE)
+  monkeypatch.setattr(rows, 'ROOT', tmp_path / 'newer')
+  found = rows.run('trials_quick', 2, print, tmp_path / 'older')
+  assert found['sides'].keys() == {'trials 4', 'before'}
+  assert found['sides']['before']['ours_to_this'] == 0.5
+  assert '| before | 5.86 | 0.50 |' in rows.table(found)  # 6 s for 256 steps of 4 trials
+
+
+def test_what_is_not_there_is_one_line(tmp_path):
   done = benchmark('--rows=nothing')
   assert done.returncode == 2
   assert done.stderr.startswith("error: --rows: no row 'nothing'")
+  with pytest.raises(StudyError, match='no checkout of lr_study'):
+    rows.run('tiny', 1, print, tmp_path)

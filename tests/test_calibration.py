@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import calibration as calibration_config
 from lr_study import data
@@ -21,7 +22,7 @@ def config(cache_dir):
   config.data.per_class = 8
   config.data.train_fraction = 0.5
   config.data.cache_dir = cache_dir
-  config.model.convolution = 'grouped'  # compiles faster
+  config.model = ConfigDict({'name': 'mlp', 'hidden': (32,)})  # compiles faster
   return config
 
 

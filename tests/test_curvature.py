@@ -1,17 +1,19 @@
 """Sharpness and the size of updates, against what they are defined as."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from accelerated import CLASSES, batches, engine_of, task_of
 from jax.flatten_util import ravel_pytree
 
-from lr_study import trial
-from lr_study.config import check
+from lr_study import losses, optimizers, trial, trials
+from lr_study.accelerate import factored
 from lr_study.diagnosis import curvature
-from lr_study.network import factored
-from lr_study.network import model as models
-from lr_study.trial import Batch
+from lr_study.models.mlp import MLP
+from lr_study.models.resnet import ResNet
 
 
 def test_the_largest_eigenvalue_and_not_the_largest_in_magnitude():
@@ -39,81 +41,105 @@ def test_a_hessian_of_few_eigenvalues():
 def test_the_edge():
   assert curvature.edge(0.1, 0.0) == pytest.approx(20)
   assert curvature.edge(0.1, 0.9) == pytest.approx(38)
+  assert curvature.edge(0.1, 0.9, nesterov=True) == pytest.approx(38 / 2.8)
   sides = [curvature.side(sharpness, 20.0) for sharpness in (-1, 16, 17, 20, 23, 25)]
   assert sides == ['below', 'below', 'at', 'at', 'at', 'above']
 
 
-@pytest.mark.parametrize('momentum', [0.0, 0.9])
-@pytest.mark.parametrize('inside', [True, False])
-def test_a_quadratic_diverges_above_the_edge_only(tiny, momentum, inside):
-  """The formula against the optimiser itself, in both forms of momentum."""
-  tiny.optimizer.momentum, tiny.optimizer.rate_in_velocity = momentum, inside
-  optimizer = trial.make_optimizer(tiny.optimizer, lambda step: 1.0)
-  sharpness = 7.0
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'name': 'sgd', 'momentum': 0.0},
+    {'name': 'sgd', 'momentum': 0.9},
+    {'name': 'sgd', 'momentum': 0.9, 'nesterov': True},
+    {'name': 'caffe_sgd', 'momentum': 0.9, 'weight_decay': 0.0},
+  ],
+)
+def test_a_quadratic_diverges_above_the_edge_only(fields):
+  """The formula against the optimiser itself, in each form of momentum."""
+  optimizer, sharpness = optimizers.build(fields), 7.0
 
   def end(rate):
+    transform = optimizer.make(learning_rate=rate, base_rate=rate)
+
     def step(carry, _):
       params, state = carry
       gradients = jax.tree.map(lambda w: sharpness * w, params)
-      updates, state = optimizer.update(gradients, state, params, learning_rate=rate)
+      updates, state = transform.update(gradients, state, params)
       return (jax.tree.map(jnp.add, params, updates), state), None
 
     params = {'fc': {'kernel': jnp.ones(1)}}
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=2000)
-    return abs(float(params['fc']['kernel'][0]))
+    (params, _), _ = jax.lax.scan(step, (params, transform.init(params)), length=2000)
+    return abs(params['fc']['kernel'][0])
 
-  rate = curvature.edge(sharpness, momentum)  # edge(rate) is the sharpness: it is its own inverse
-  assert end(0.98 * rate) < 1e-2
-  assert not end(1.02 * rate) < 1e2
-
-
-def small(tiny, dense):
-  """A trial of a network of some hundred weights, and a batch of noise."""
-  tiny.model.preset, tiny.model.dense, tiny.model.width = 'small_cnn', dense, 1 / 32
-  tiny.optimizer.momentum, tiny.optimizer.weight_decay = 0.9, 0.1
-  tiny.image_size, tiny.batch_size, tiny.input.scale = 15, 4, 1 / 58
-  tiny.input.subtract = 'none'
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (4, 15, 15, 3)).astype(np.uint8)
-  return trial.make_trial(check(tiny), 10, 10), Batch(images, np.arange(4))
+  # edge(rate) is the sharpness: it is its own inverse.
+  rate = curvature.edge(sharpness, fields['momentum'], fields.get('nesterov', False))
+  below, above = jax.vmap(end)(jnp.float32([0.98 * rate, 1.02 * rate]))
+  assert below < 1e-2
+  assert not above < 1e2
 
 
-@pytest.mark.parametrize('dense', ['plain', 'factored'])
-def test_sharpness_of_a_trial_is_the_largest_eigenvalue_of_its_hessian(tiny, dense):
-  one, batch = small(tiny, dense)
-  state = jax.jit(one.init)(jax.random.key(0))
-  assert bool(state.factors) == (dense == 'factored')
-  found = jax.jit(one.sharpness)(state, batch, np.zeros(3, np.float32))
-  network = models.make_model(tiny.model, 10)
-  flat, unravel = ravel_pytree(factored.merge(state.params, state.factors))
+def one(task, size=4):
+  """A state of the task, and a batch."""
+  hyper = {'learning_rate': jnp.float32(0.05)}
+  state = jax.jit(lambda key: trial.init(task, hyper, key))(jax.random.key(0))
+  return state, hyper, jax.tree.map(lambda x: x[0], batches(task.shape, size))
+
+
+def test_sharpness_of_a_trial_is_the_largest_eigenvalue_of_its_hessian():
+  """Of the loss that is trained, without dropout and augmentation; here with label smoothing."""
+  task = task_of(MLP(CLASSES, (5,), dropout=0.5), (6,))
+  smooth = losses.build(
+    {'name': 'cross_entropy', 'smoothing': 0.0}, np.ones(CLASSES), ('smoothing',)
+  )
+  task = dataclasses.replace(task, loss=smooth)
+  state, hyper, batch = one(task)
+  hyper = hyper | {'loss.smoothing': jnp.float32(0.2)}
+  found = jax.jit(trials.sharpness_of(task))(state, hyper, batch)
+  flat, unravel = ravel_pytree(state.params)
 
   def loss(flat):
-    logits = models.apply(network, unravel(flat), batch.images.astype(np.float32) / 58)
-    return trial.cross_entropy(logits, batch.labels).mean()
+    logits = task.model.apply({'params': unravel(flat)}, batch.images, train=False)
+    return smooth(logits, batch.labels, smoothing=0.2).mean()
 
   eigenvalues = np.linalg.eigvalsh(jax.jit(jax.hessian(loss))(flat))
   np.testing.assert_allclose(found, eigenvalues[-1], rtol=1e-3)
+  assert trials.sharpness_of(task) is trials.sharpness_of(task)  # else it would compile each time
 
 
-@pytest.mark.parametrize('dense', ['plain', 'factored'])
-def test_update_ratio_is_what_the_weights_move_by(tiny, dense):
-  one, batch = small(tiny, dense)
-  mean, key, rate = np.zeros(3, np.float32), jax.random.key(1), jnp.float32(0.05)
-  measured_step, fold = jax.jit(one.measured_step), jax.jit(one.fold)
-  inputs = one.prepare(batch.images, mean, key, 0)
+def test_sharpness_of_a_network_with_other_collections():
+  """As in evaluation: batch statistics are those that were collected."""
+  task = task_of(ResNet((1,), False, CLASSES, 1 / 32), (8, 8, 3))
+  state, hyper, batch = one(task)
+  found = jax.jit(trials.sharpness_of(task))(state, hyper, batch)
+  scaled = jax.tree.map(lambda x: 4 * x, state.model_state)
+  assert found > 0
+  assert (
+    jax.jit(trials.sharpness_of(task))(state._replace(model_state=scaled), hyper, batch) != found
+  )
+
+
+@pytest.mark.parametrize('how', ['off', 'auto'])
+def test_update_ratio_is_what_the_weights_move_by(how, monkeypatch):
+  monkeypatch.setattr(factored, 'pays', lambda *_: True)
+  fields = {'momentum': 0.9, 'weight_decay': 0.1}
+  task = task_of(MLP(CLASSES, (8,)), (6,), **fields)
+  engine = engine_of(task, how, 4, **fields)
+  assert (engine.settle is None) == (how == 'off')
+  settle, step = jax.jit(engine.settle or (lambda state: state)), jax.jit(engine.step)
+  state, hyper, batch = one(task)
+  state = engine.start({'params': state.params}, hyper)
 
   def weights(state):
-    folded = fold(state)
-    flat, _ = ravel_pytree(factored.merge(folded.params, folded.factors))
+    flat, _ = ravel_pytree(engine.plain(settle(state)).params)
     return np.asarray(flat, np.float64)
 
-  state = jax.jit(one.init)(jax.random.key(0))
-  for step in range(12):
-    if step == 6:
-      state = fold(state)  # as amid an epoch
-    of_step = state, rate, inputs, batch.labels, key, step
-    before, (state, _, ratio) = weights(state), measured_step(*of_step)
+  for k in range(12):
+    if k == 6:
+      state = settle(state)  # as within an epoch
+    before = weights(state)
+    state, row = step(state, hyper, batch, jax.random.key(1), np.int32(k))
     moved = np.linalg.norm(weights(state) - before) / np.linalg.norm(before)
     assert moved > 1e-4
     # The difference of float32 weights errs by 6e-8 of them: by 6e-4 of a 1e-4th.
-    np.testing.assert_allclose(ratio, moved, rtol=1e-3)
+    np.testing.assert_allclose(row['update_ratio'], moved, rtol=1e-3)

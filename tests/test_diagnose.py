@@ -5,23 +5,28 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from accelerated import CLASSES, batches, task_of
 from conftest import ROOT
+from ml_collections import ConfigDict
 
 from configs import alexnet_letters
-from lr_study import sweep
+from lr_study import study as studies
+from lr_study import trial
 from lr_study.diagnosis import diagnose
 from lr_study.errors import StudyError
 from lr_study.files import events
+from lr_study.models.resnet import ResNet
 
 SCRIPT = [sys.executable, str(ROOT / 'scripts' / 'diagnose.py')]
 EARLY, LATE, STABLE = 1e5, 1e-2, 1e-9
 
 
-@pytest.fixture(scope='module')
-def study(tmp_path_factory, cache_dir):
-  """Two epochs of 9 steps, a round each; in the second the rates are 10 million times as large."""
+def small(cache_dir):
+  """Two epochs of 9 steps; in the second the rates are 10 million times as large."""
   config = alexnet_letters.get_config('quick')
   config.learning_rates = (EARLY, LATE, STABLE)
   config.epochs, config.batch_size, config.image_size = 2, 8, 64
@@ -29,14 +34,19 @@ def study(tmp_path_factory, cache_dir):
   config.data.cache_dir = cache_dir
   config.input.grey = config.input.standardise = True
   config.input.size, config.input.subtract = 20, 'pixel'
-  config.model.preset, config.model.width = 'small_cnn', 0.25
-  config.model.convolution, config.model.dense = 'grouped', 'factored'
-  config.schedule.name = 'piecewise'
-  config.schedule.from_epochs, config.schedule.heights = (2,), (1e7,)
+  config.model = ConfigDict({'name': 'mlp', 'hidden': (200, 200)})  # so large that it is factored
+  config.schedule = ConfigDict({'name': 'piecewise', 'from_epochs': (2,), 'heights': (1e7,)})
+  return config
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory, cache_dir):
+  """With a round for each epoch."""
+  config = small(cache_dir)
   config.sharpness_images = 12
-  config.search.name, config.search.epochs = 'halving', 1
+  config.search = ConfigDict({'name': 'halving', 'epochs': 1})
   folder = tmp_path_factory.mktemp('studies') / 'small'
-  sweep.run(config, folder)
+  studies.run(config, folder)
   return folder
 
 
@@ -83,7 +93,8 @@ def test_a_trial_that_broke_at_once_is_replayed_from_the_start(study):
   assert found.replayed_from == 0
   first = np.load(study / 'history' / 'step_loss.npy')[0, 0]
   np.testing.assert_allclose(found.losses[0], first, rtol=1e-5)  # rounding aside
-  assert re.search('conv|dense', found.broke)
+  assert 'dense' in found.broke
+  assert list(found.weight_norms) == ['dense1', 'dense2', 'dense3']
   assert found.sharpness > found.sharpness_edge == pytest.approx(2e-5)
 
 
@@ -127,3 +138,78 @@ def test_what_cannot_be_told_is_one_line(study, arguments, message):
 def test_a_folder_without_a_study(tmp_path):
   with pytest.raises(StudyError, match='holds no study'):
     diagnose.diagnose(tmp_path, 1e-1, 0)
+
+
+NET = """
+import flax.linen as nn
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(8, name='zoom')(x)
+    return nn.relu(nn.BatchNorm(not train, name='norm')(x))
+
+
+class Net(nn.Module):
+  classes: int
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = Block(name='second')(Block(name='first')(x.reshape(len(x), -1), train), train)
+    x = nn.Dropout(0.2, deterministic=not train)(x)
+    return nn.Dense(self.classes, name='an_end')(x)
+"""
+
+
+def test_a_network_of_ones_own_with_an_optimizer_without_an_edge(tmp_path, cache_dir):
+  """Layers are named by their paths, in the order of the calls."""
+  (tmp_path / 'net.py').write_text(NET)
+  config = small(cache_dir)
+  config.learning_rates = (1e30, 1e-3)
+  config.model = ConfigDict({'name': f'{tmp_path}/net.py:Net'})
+  config.optimizer = ConfigDict({'name': 'adam'})
+  studies.run(config, tmp_path / 'study')
+  found = diagnose.diagnose(tmp_path / 'study', 1e30, 0)
+  check(found, tmp_path / 'study')
+  assert found.first_bad_step == found.recorded
+  layers = ['first/zoom', 'first/norm', 'second/zoom', 'second/norm', 'an_end']
+  assert list(found.weight_norms) == layers
+  assert re.search('first/|second/|an_end', found.broke)
+  assert np.isnan(found.sharpness_edge)
+  lines = diagnose.describe(found)
+  assert 'this optimiser has no known edge of stability' in lines
+  assert 'first/zoom ' in lines
+
+
+def test_what_is_shown_of_a_deep_network():
+  norms = {f'block{i}/conv': float(i) for i in range(20)}
+  line = diagnose._norms_line(norms)
+  assert line.startswith('norms of the weights then, the 12 largest of 20: block8/conv 8, ')
+  assert line.endswith('block19/conv 19')
+
+
+def test_what_is_not_finite_is_named():
+  weights = {'block': {'conv': {'kernel': np.ones(3), 'bias': np.float32([1, np.nan])}}}
+  state = trial.State(weights | {'cls': np.float32([np.inf])}, {}, None)
+  assert diagnose._not_finite(state) == 'the weights of block/conv, cls'
+  state = trial.State({'a': np.ones(2)}, {'batch_stats': {'norm': {'var': np.inf}}}, None)
+  assert diagnose._not_finite(state) == 'the batch_stats of norm'
+  state = trial.State({'a': np.ones(2)}, {'constants': {'mask': -np.inf}}, None)
+  assert diagnose._not_finite(state) == ''
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_outputs_are_those_of_the_step(dtype):
+  """With its dropout and its batch statistics, in the dtype that the step computes in."""
+  model = ResNet((1,), False, CLASSES, 1 / 32, dtype=dtype)
+  task = task_of(model, (8, 8, 3))
+  hyper, key, step = {'learning_rate': jnp.float32(0.1)}, jax.random.key(1), jnp.int32(5)
+  state = trial.init(task, hyper, jax.random.key(0))
+  batch = jax.tree.map(lambda x: x[0], batches(task.shape, 4))
+  outputs = diagnose.layer_outputs(task, state, batch, key, step)
+  assert list(outputs)[:3] == ['stem', 'stem_norm', 'block0_0/conv1']
+  assert {x.dtype for x in outputs.values()} == {jnp.dtype(dtype)}
+  loss = trial.loss_fn(task, state.model_state, hyper, batch, key, step)
+  _, (logits, *_) = loss(state.params)
+  np.testing.assert_array_equal(np.float32(outputs['head']), logits)

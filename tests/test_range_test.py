@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import alexnet_letters
-from lr_study.schedule import make_schedule
+from lr_study import schedules
 from lr_study.search import range_test
 
 RATES = np.geomspace(1e-7, 10, 200)
@@ -49,7 +48,7 @@ def test_lightning_goes_by_the_rate_and_not_by_its_logarithm():
 
 
 def test_it_stops_at_four_times_the_best():
-  """What comes after the stop is of no account."""
+  """What comes after the stop is not used."""
   losses = curve()
   smooth = range_test._smoothed(losses, 1)
   stop = np.flatnonzero(smooth > 4 * np.minimum.accumulate(smooth))[0] + 1
@@ -85,8 +84,5 @@ def test_a_curve_that_only_rises_has_no_valley():
 
 
 def test_the_schedule_climbs_evenly_in_the_logarithm():
-  config = alexnet_letters.get_config().schedule
-  config.name, config.start_height = 'exponential', 1e-6
-  schedule = make_schedule(config, 7, 3)
-  heights = np.asarray([schedule(step) for step in range(21)])
-  np.testing.assert_allclose(heights, np.geomspace(1e-6, 1, 21), rtol=1e-5)
+  schedule = schedules.build({'name': 'exponential', 'start_height': 1e-6}, 7, 3)
+  np.testing.assert_allclose(schedules.heights(schedule, 21), np.geomspace(1e-6, 1, 21), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Sides in JAX: lr_study's own, what a user would write in its place, and the machine's limits."""
+"""Sides in JAX: lr_study itself, what a user would write instead, and the machine's limits."""
 
 import time
 from typing import Any
@@ -8,59 +8,59 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lr_study import parallel, training
+from lr_study import models, plan, trials
 from lr_study.benchmark.side import LOOKS, RATES, config_of, data_of
 from lr_study.data import Dataset, Part
-from lr_study.network import model as models
-from lr_study.trial import cross_entropy
+from lr_study.vectorize import keep_compiled_programs, tree_bytes
 
 
 class LrStudy:
-  """Trials as a sweep trains them, folds included."""
+  """Trials as a study trains them, settling included."""
 
   def __init__(self, options: dict[str, Any]):
     if 'devices' in options:
       jax.config.update('jax_num_cpu_devices', options['devices'])
-    parallel.keep_compiled_programs()
+    keep_compiled_programs()
     config = config_of(options)
     self.trials = options['trials']
-    self._study = training.prepare(config, _data(*data_of(options, config.image_size)))
-    self._running = training.run_together(self._study, np.arange(self.trials))
-    chunk = next(training.chunks(self._study, self._running, 0, 0, 1))
-    self._memory = self._running.trials.memory(self._study.mean, chunk)
-    self._state_T = self._running.trials.init(self._running.seed_T)
+    self._sweep = trials.prepare(config, _data(*data_of(options, config.image_size)))
+    self._now = trials.running(self._sweep, np.arange(self.trials))
+    self._memory = plan.measure(self._sweep, self._now)
+    self._state_T = self._sweep.spread.init(self._now.hyper_T, self._now.seeds)
     self._done = 0
 
   def run(self, steps: int) -> None:
     while steps:
-      # An epoch's steps, as a sweep trains them; the curves come to the host.
-      first = self._done % self._study.steps_per_epoch
-      last = min(first + steps, self._study.steps_per_epoch)
-      self._state_T, *_ = training.train_steps(
-        self._study, self._running, self._state_T, 0, first, last
-      )
+      # An epoch's steps, as a study trains them; the curves come to the host.
+      first = self._done % self._sweep.steps_per_epoch
+      last = min(first + steps, self._sweep.steps_per_epoch)
+      of_epoch = self._sweep, self._now, self._state_T, 0, first, last
+      self._state_T, *_ = trials.train_steps(*of_epoch)
       self._done, steps = self._done + last - first, steps - (last - first)
     jax.block_until_ready(self._state_T)
 
   def reported(self) -> int:
-    # Without what a checkpoint takes. So of one trial it may be less than drawing its weights
+    need = self._memory
+    if not need.call:  # of all trials in one call: what it takes is in each trial's share
+      return self.trials * need.trial
+    # Without what a checkpoint takes. So for one trial it may be less than drawing its weights
     # takes, which is done in that room.
-    state = sum(x.nbytes for x in jax.tree.leaves(self._state_T))
-    return state + self._memory.call
+    return tree_bytes(self._state_T) + need.call
 
 
 class JaxVmap:
-  """jit(vmap(step)) as one would write it: Flax's convolutions, optax.sgd, donated state."""
+  """jit(vmap(step)) as one would write it: Flax's layers, optax.sgd, donated state."""
 
   def __init__(self, options: dict[str, Any]):
-    config = config_of(options | {'convolution': 'grouped'})
+    config = config_of(options)
     images, labels, mean = (jnp.asarray(x) for x in data_of(options, config.image_size))
-    model = models.make_model(config.model, 10)
+    model = models.build(config.model, 10, 'float32')
     self.trials = options['trials']
     momentum = config.optimizer.momentum or None
 
     def loss_of(params, image, label, key):
-      return cross_entropy(models.apply(model, params, image - mean, key), label).mean()
+      logits = model.apply({'params': params}, image - mean, train=True, rngs={'dropout': key})
+      return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
     def step(params, velocity, rate, index, key):
       batch = images[index].astype(jnp.float32), labels[index]
@@ -69,7 +69,7 @@ class JaxVmap:
       return optax.apply_updates(params, updates), velocity, loss
 
     def init(key):
-      params = models.init_params(model, key, config.image_size)
+      params = model.init(key, jnp.zeros((1, *images.shape[1:])), train=False)['params']
       return params, optax.sgd(1.0, momentum).init(params)
 
     rates = jnp.asarray(config.learning_rates, jnp.float32)
@@ -99,10 +99,10 @@ class JaxVmap:
 
 
 class Ladder:
-  """The published ladder by sweep.py's own functions: `run(n)` trains its n images, 3 epochs."""
+  """The published rates by a study's own functions: `run(n)` trains its n images, 3 epochs."""
 
   def __init__(self, options: dict[str, Any]):
-    parallel.keep_compiled_programs()
+    keep_compiled_programs()
     self._options, self.trials = options, len(RATES)
 
   def run(self, steps: int) -> dict[str, Any]:
@@ -115,26 +115,25 @@ class Ladder:
     images, labels, mean = data_of(
       self._options | {'images': max(1, steps // 3)}, config.image_size
     )
-    study = training.prepare(config, _data(images, labels, mean))
-    running = training.run_together(study, np.arange(len(RATES)))
-    chunk = next(training.chunks(study, running, 0, 0, 1))
-    running.trials.memory(study.mean, chunk)  # compiles all, as a sweep does before it starts
-    state_T = jax.block_until_ready(running.trials.init(running.seed_T))
-    training.train_steps(study, running, state_T, 0, 0, study.steps_per_epoch)  # warms up
+    sweep = trials.prepare(config, _data(images, labels, mean))
+    now = trials.running(sweep, np.arange(len(RATES)))
+    plan.measure(sweep, now)  # compiles all, as a study does before it starts
+    state_T = sweep.spread.init(now.hyper_T, now.seeds)
+    trials.train_steps(sweep, now, state_T, 0, 0, sweep.steps_per_epoch)  # warms up
     del state_T
     started = time.perf_counter()  # compiling is what a study of any length has once
-    state_T = running.trials.init(running.seed_T)
+    state_T = sweep.spread.init(now.hyper_T, now.seeds)
     for epoch in range(3):
-      for first in range(0, study.steps_per_epoch, config.log_every_steps):
-        last = min(first + config.log_every_steps, study.steps_per_epoch)
-        state_T, curves, _ = training.train_steps(study, running, state_T, epoch, first, last)
+      for first in range(0, sweep.steps_per_epoch, config.log_every_steps):
+        last = min(first + config.log_every_steps, sweep.steps_per_epoch)
+        state_T, curves, _ = trials.train_steps(sweep, now, state_T, epoch, first, last)
         good = np.isfinite(curves['gradient_norm']).all(0)
         if not good.all():
-          running, state_T = training.keep(study, running, state_T, good)
+          now, state_T = trials.keep(sweep, now, state_T, good)
     jax.block_until_ready(state_T)
     return {
       'seconds': time.perf_counter() - started,
-      'left': len(RATES) - len(running.columns),
+      'left': len(RATES) - len(now.columns),
     }
 
   def reported(self) -> None:

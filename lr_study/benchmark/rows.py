@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import signal
@@ -13,15 +14,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lr_study import models
+from lr_study.accelerate.convolution import lay_out
 from lr_study.benchmark.side import config_of
 from lr_study.errors import StudyError
-from lr_study.network import model as models
-from lr_study.network.convolution import lay_out
 
 ROOT = Path(__file__).parents[2]
+
+_BEFORE = 'before'  # the side of another checkout
 
 
 class Row(NamedTuple):
@@ -30,13 +34,13 @@ class Row(NamedTuple):
   title: str
   steps: int  # of each side in a round
   sides: dict[str, dict[str, Any]]
-  trial_steps: int = 0  # at least, of all trials of a side together: few trials take more steps
+  trial_steps: int = 0  # of all trials of a side, at least: a side of few trials takes more steps
 
 
 def _step(network: str, momentum: float, steps: int) -> Row:
   options = {'network': network, 'trials': 7, 'momentum': momentum}
   kinds = ('lr_study', 'torch', 'torch_compile', 'torch_vmap', 'jax_one', 'jax_vmap', 'floor')
-  title = f'a trial-step, {network} AlexNet, 7 trials, momentum {momentum:g}'
+  title = f'a step per trial, {network} AlexNet, 7 trials, momentum {momentum:g}'
   return Row(title, steps, {kind: options | {'kind': kind} for kind in kinds})
 
 
@@ -66,17 +70,18 @@ ROWS: dict[str, Row] = {
   'trials_quick': _growth('quick', 16, 'trials', (4, 1, 16, 64, 256, 1024), trial_steps=1024),
   'images': _growth('quick', 64, 'images', (100, 1000, 10000)),
   'image_size': _growth('full', 2, 'image_size', (256, 128, 192, 320)),
-  'convolutions': Row(
-    'ways to compute a convolution, full AlexNet, 7 trials',
+  'accelerate': Row(
+    'with accelerators and without, full AlexNet, 7 trials',
     2,
     {
-      name: {'kind': 'lr_study', 'network': 'full', 'trials': 7} | options
-      for name, options in {
-        'auto': {},
-        'matmul, all in a call': {'convolution': 'matmul', 'trials_per_call': 7},
-        'grouped, all in a call': {'convolution': 'grouped', 'trials_per_call': 7},
-        'plain, one a call': {'convolution': 'grouped', 'trials_per_call': 1},
-      }.items()
+      f'{accelerate}, {parallel}': {
+        'kind': 'lr_study',
+        'network': 'full',
+        'trials': 7,
+        'accelerate': accelerate,
+        'parallel': parallel,
+      }
+      for accelerate, parallel in itertools.product(('auto', 'off'), ('threads', 'vmap'))
     },
   ),
   'batch_size': _growth('quick', 16, 'batch_size', (1, 2, 4, 16, 64)),
@@ -86,29 +91,42 @@ ROWS: dict[str, Row] = {
     3,
     {
       kind: {'kind': kind, 'network': 'tiny', 'trials': 2}
-      for kind in ('lr_study', 'jax_one', 'jax_vmap', 'floor')
+      for kind in ('lr_study', 'jax_vmap', 'floor')
     },
   ),
 }
 
 
-def run(name: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def run(
+  name: str, rounds: int, tell: Callable[[str], None], against: Path | None = None
+) -> dict[str, Any]:
   """Runs a row: every side once a round, in turn.
 
+  Args:
+    name: one of `ROWS`.
+    rounds: how many, after one that warms up.
+    tell: is called with a line now and then.
+    against: another checkout of this project. Then there are two sides: the row's first one, and
+      'before', which is the same in that checkout.
+
   Returns:
-    The row as JSON: for each side the seconds of a trial-step in every round, their median, and
+    The row as JSON: for each side the seconds of a trial's step in every round, their median, and
     its ratio to the first side's, round by round; memory in bytes.
 
   Raises:
-    StudyError: if there is no such row, or a side's library is not installed.
+    StudyError: if there is no such row or no such checkout, or a side's library is not installed.
   """
   if name not in ROWS:
     raise StudyError(f'--rows: no row {name!r}; there are {", ".join(ROWS)}')
+  if against and not (against / 'lr_study' / 'benchmark' / 'side.py').is_file():
+    raise StudyError(f'--against {against} is no checkout of lr_study: it has no benchmark')
   row, sides = ROWS[name], {}
+  ours = next(iter(row.sides))
+  asked = {ours: row.sides[ours], _BEFORE: row.sides[ours]} if against else row.sides
   try:
-    for side, options in row.sides.items():
+    for side, options in asked.items():
       tell(f'{name}: starting {side}')
-      sides[side] = _Process(options)
+      sides[side] = _Process(options, against if side == _BEFORE else ROOT)
     steps = {
       side: max(row.steps, row.trial_steps // process.started['trials'])
       for side, process in sides.items()
@@ -125,10 +143,9 @@ def run(name: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
   finally:
     for process in sides.values():
       process.close()
-  ours = next(iter(sides))
   for side, process in found.items():
-    # A ladder is compared whole, steps by the trial.
-    count = 1 if 'ladder' in side else steps[side] * process['trials']
+    # A ladder is compared as a whole, all else by the step of a trial.
+    count = 1 if 'ladder' in name else steps[side] * process['trials']
     seconds = [answer['seconds'] / count for answer in answers[side]]
     base = found[ours]['seconds'] if side != ours else seconds
     ratios = [a / b for a, b in zip(base, seconds, strict=True)]
@@ -147,7 +164,7 @@ def run(name: str, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 class _Process:
-  def __init__(self, options: Mapping[str, Any]):
+  def __init__(self, options: Mapping[str, Any], root: Path):
     command = [sys.executable, '-m', 'lr_study.benchmark.side', json.dumps(options)]
     self._options = options
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115
@@ -157,7 +174,7 @@ class _Process:
       stdout=subprocess.PIPE,
       stderr=self._errors,
       text=True,
-      cwd=ROOT,
+      cwd=root,
       start_new_session=True,
     )
     self.started = self._answer()
@@ -185,41 +202,56 @@ class _Process:
         stream.close()
 
 
-def work(network: str, width: float, image_size: int, classes: int = 10) -> tuple[float, float]:
+def work(model: nn.Module, image_size: int) -> tuple[float, float]:
   """Fewest floating-point operations, and bytes of dense kernels read, of a step at batch size 1.
 
-  A multiplication and an addition count as two; three products a layer (forward, and both
-  gradients), but none for the gradient of the images, nor for that of a dense kernel, which is
-  an outer product that nothing needs written. A convolution in tiles (convolution.py) counts its
-  products, not what leads to them. Dense kernels are read forward and backward.
+  A multiplication and an addition count as two. A layer has three products, forward and for both
+  gradients, but none for the gradient of the images, nor for that of a dense kernel, which is an
+  outer product that need not be written. A convolution in tiles (convolution.py) counts its
+  products, not the transforms before and after them. Dense kernels are read forward and backward.
   """
-  model = models.AlexNet(models.PRESETS[network], classes, width)
-  size, channels, flops = image_size, 3, 0.0
-  for i, kernel in enumerate(models.KERNELS):
-    settings = model.convolution(i)
-    features, groups = settings['features'], settings['groups']
-    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    laid_out = jax.eval_shape(functools.partial(lay_out, **settings), images)
-    size = (size + 2 * settings['padding'] - kernel) // settings['stride'] + 1
-    plain = size**2 * kernel**2 * channels // groups * features
-    in_tiles = sum(part.size for part in laid_out.groups) * features // groups
-    flops += (2 if i == 0 else 3) * 2 * (in_tiles if laid_out.tiled else plain)
-    if i in models.POOL_AFTER:
-      size = (size - 3) // 2 + 1
-    channels = features
-  head = models.scaled(4096, width)
-  kernels = size**2 * channels * head + head * head + head * classes
-  return flops + 4 * kernels, 2 * 4 * kernels
+  flops, kernels = [], []
+
+  def count(next_call, arguments, keywords, context):
+    y, layer = next_call(*arguments, **keywords), context.module
+    if type(layer) is nn.Conv and context.method_name == '__call__':
+      products = 2 if not flops else 3  # the first layer's inputs are the images
+      flops.append(products * 2 * _products(layer, arguments[0], y))
+    elif type(layer) is nn.Dense and context.method_name == '__call__':
+      kernels.append(arguments[0].shape[-1] * layer.features)
+    return y
+
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  with nn.intercept_methods(count):
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+  return sum(flops) + 4 * sum(kernels), 2 * 4 * sum(kernels)
+
+
+def _products(layer: nn.Conv, x: jax.Array, y: jax.Array) -> int:
+  """Multiplications of a convolution with square kernel, equal strides and padding in pixels."""
+  (size, _), groups, features = layer.kernel_size, layer.feature_group_count, layer.features
+  of_images = functools.partial(
+    lay_out,
+    features=features,
+    size=size,
+    stride=layer.strides or 1,
+    padding=layer.padding,
+    groups=groups,
+  )
+  laid_out = jax.eval_shape(of_images, x)
+  if laid_out.tiled:
+    return sum(part.size for part in laid_out.groups) * features // groups
+  return y.size * size**2 * x.shape[-1] // groups
 
 
 def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: list[float]) -> Any:
   """The share of the machine's own limits that our step reaches, layer by layer, in each round."""
   config = config_of(dict(options))
-  flops, read = work(config.model.preset, config.model.width, config.image_size)
+  flops, read = work(models.build(config.model, 10, config.dtype), config.image_size)
   shares = []
   for limit, second in zip(limits, seconds, strict=True):
-    # Convolutions are bound by products, dense layers at batch size 1 by reading their kernels,
-    # and a layer needs the one before it: the times add up.
+    # Products limit convolutions, and reading kernels limits dense layers at batch size 1. A layer
+    # needs the one before it, so the times add up.
     shares.append((flops / limit['flops'] + read / limit['bytes']) / second)
   return {
     'flops': flops,
@@ -236,11 +268,11 @@ def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: 
 def table(result: Mapping[str, Any]) -> str:
   """A row as a Markdown table."""
   ladder = 'ladder' in result['row']
-  unit = 'seconds' if ladder else 'ms a trial-step'
+  unit = 'seconds' if ladder else 'ms a step per trial'
   lines = [
     f'**{result["title"]}**',
     '',
-    f'| side | {unit} | ours to this | peak memory, GB a trial | to the first step, s |',
+    f'| side | {unit} | ours to this | peak memory, GB per trial | to the first step, s |',
     '| --- | ---: | ---: | ---: | ---: |',
   ]
   for name, side in result['sides'].items():
@@ -248,7 +280,7 @@ def table(result: Mapping[str, Any]) -> str:
     digits = '.0f' if value >= 1000 else '.3g'
     peak = side['memory']['peak'] / side['trials'] / 1e9
     lines.append(
-      f'| {name} | {value:{digits}} | {side["ours_to_this"]:.2f} | {peak:.2f} | '
+      f'| {name} | {value:{digits}} | {side["ours_to_this"]:.2f} | {peak:.3g} | '
       f'{side["start_seconds"]:.0f} |'
     )
   if 'floor' in result:

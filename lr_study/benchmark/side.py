@@ -47,9 +47,8 @@ def config_of(options: dict[str, Any]) -> ConfigDict:
   config.optimizer.momentum = options.get('momentum', 0.0)
   config.batch_size = options.get('batch_size', 1)
   config.image_size = options.get('image_size', config.image_size)
-  config.trials_per_call = options.get('trials_per_call', 0)
-  config.parallel = options.get('parallel', 'vmap')
-  config.model.convolution = options.get('convolution', 'auto')
+  config.parallel = options.get('parallel', 'auto')
+  config.accelerate = options.get('accelerate', 'auto')
   return check(config)
 
 

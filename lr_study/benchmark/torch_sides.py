@@ -1,4 +1,4 @@
-"""Sides in PyTorch: the same network, loss, optimiser and images, one model a rate."""
+"""Sides in PyTorch: the same network, loss, optimiser and images, one model for each rate."""
 
 import concurrent.futures
 import multiprocessing
@@ -12,34 +12,38 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from lr_study.benchmark.side import LOOKS, RATES, config_of, data_of
-from lr_study.network.model import scaled
-from lr_study.network.presets import KERNELS, POOL_AFTER, PRESETS, Preset
+from lr_study.models import KNOWN
+from lr_study.models.alexnet import AlexNet
+from lr_study.models.layers import scaled
+
+_KERNELS, _POOL_AFTER = (11, 5, 3, 3, 3), (0, 1, 4)  # convolutions; which ones pooling follows
 
 
-def alexnet(preset: Preset, classes: int, width: float, dropout: float) -> nn.Sequential:
-  """The network of lr_study/network/model.py, for images (batch, 3, height, width)."""
-  layers, channels, head = [], 3, scaled(4096, width)
-  for i, kernel in enumerate(KERNELS):
-    groups = preset.groups[i]
-    features = scaled(preset.features[i], width, groups)
+def alexnet(ours: AlexNet) -> nn.Sequential:
+  """The network of lr_study/models/alexnet.py, for images (batch, 3, height, width)."""
+  variant, channels, head = ours.variant, 3, scaled(4096, ours.width)
+  layers = []
+  for i, kernel in enumerate(_KERNELS):
+    groups = variant.groups[i]
+    features = scaled(variant.features[i], ours.width, groups)
     stride = 4 if i == 0 else 1
     layers += [
-      nn.Conv2d(channels, features, kernel, stride, preset.padding[i], groups=groups),
+      nn.Conv2d(channels, features, kernel, stride, variant.padding[i], groups=groups),
       nn.ReLU(),
     ]
-    if preset.norm and i < 2:
+    if variant.norm and i < 2:
       layers.append(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0))
-    if i in POOL_AFTER:
-      layers.append(nn.MaxPool2d(3, 2, ceil_mode=preset.ceil_pool))
+    if i in _POOL_AFTER:
+      layers.append(nn.MaxPool2d(3, 2, ceil_mode=variant.ceil_pool))
     channels = features
-  if preset.adaptive_pool:
+  if variant.adaptive_pool:
     layers.append(nn.AdaptiveAvgPool2d(6))
   layers.append(nn.Flatten())
   for _ in range(2):
-    drop, linear = nn.Dropout(dropout), nn.LazyLinear(head)
-    activation = [nn.ReLU()] if preset.head_relu else []
-    layers += [drop, linear, *activation] if preset.dropout_first else [linear, *activation, drop]
-  return nn.Sequential(*layers, nn.LazyLinear(classes))
+    drop, linear = nn.Dropout(ours.dropout), nn.LazyLinear(head)
+    activation = [nn.ReLU()] if variant.head_relu else []
+    layers += [drop, linear, *activation] if variant.dropout_first else [linear, *activation, drop]
+  return nn.Sequential(*layers, nn.LazyLinear(ours.classes))
 
 
 class _Batches:
@@ -59,7 +63,7 @@ class _Batches:
 
 
 class Eager:
-  """One model in eager mode, as one process a rate runs it; or by torch.compile."""
+  """One model in eager mode, as a process for each rate runs it; or by torch.compile."""
 
   trials = 1
 
@@ -176,7 +180,7 @@ class Ladder:
 
 def _network(config: ConfigDict) -> nn.Sequential:
   settings = config.model
-  model = alexnet(PRESETS[settings.preset], 10, settings.width, settings.dropout)
+  model = alexnet(KNOWN[settings.name](10, settings.width, settings.dropout))
   model(torch.zeros(1, 3, config.image_size, config.image_size))  # sizes the lazy layers
   return model
 

@@ -2,33 +2,27 @@
 
 import contextlib
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from lr_study import formats, parallel
+from lr_study import formats, models, trial, trials
+from lr_study.accelerate.threads import copy
 from lr_study.diagnosis import curvature, restart
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
-from lr_study.network import factored
-from lr_study.programs import keys_of
-from lr_study.schedule import make_schedule
 from lr_study.search import rounds
-from lr_study.training import (
-  Running,
-  Sweep,
-  chunks,
-  in_setting,
-  measure_sharpness,
-  prepare,
-  run_together,
-  train_steps,
-)
-from lr_study.trial import State
+from lr_study.trial import Batch, State, Task
+from lr_study.trials import Running, Sweep
+from lr_study.vectorize import keys_of
 
 _SHOWN = 10  # steps whose gradients are shown
+_SHOWN_LAYERS = 12  # whose norms are shown: those with the largest
 _SHARPNESS_IMAGES = 20  # where the study has no number of its own
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))  # whose square float32 can hold
 
@@ -36,12 +30,12 @@ _LARGEST = float(np.sqrt(np.finfo(np.float32).max))  # whose square float32 can 
 class Diagnosis(NamedTuple):
   """What a replay found. Steps count from 1.
 
-  setting: the label of its batch size and schedule, empty where the study has one.
+  setting: the label of its batch size, schedule and further axes, empty where the study has one.
   recorded: the first bad step in the study's curves. first_bad_step: that of the replay, None
   if it did not break. replayed_from: steps done at its start. losses, gradient_norms: of the
-  steps up to the bad one, (steps,). sharpness and its edge: at the start of the replay.
-  weight_norms: of each layer at the last finite state. broke: what was not finite first.
-  saved: where the last finite state is.
+  steps up to the bad one, (steps,). sharpness and its edge: at the start of the replay; the edge is
+  NaN for an optimiser that has none. weight_norms: of each layer at the last finite state, in the
+  order of the calls. broke: what was not finite first. saved: where the last finite state is.
   """
 
   learning_rate: float
@@ -62,49 +56,50 @@ class Diagnosis(NamedTuple):
 def diagnose(folder: Path, learning_rate: float, seed: int) -> Diagnosis:
   """Replays a diverged trial of the study in `folder` from the newest checkpoint before its end.
 
-  Alone a trial rounds differently than beside others, so that it may break a step or two
-  earlier or later. Of several settings it is the one where it broke first. The last finite state
-  goes to `folder/diverged/`.
+  Where the study trained all trials in one call, the trial rounds differently alone, so that it may
+  break a step or two earlier or later. Of several settings it is the one where it broke first. The
+  last finite state goes to `folder/diverged/`.
 
   Raises:
     StudyError: if there is no such trial, or if it did not diverge.
   """
   config, data = restart.read(folder)
   with config.unlocked():
-    config.parallel = 'vmap'  # it is one trial
+    if config.parallel in ('pmap', 'shard_map'):
+      config.parallel = 'vmap'  # it is one trial
     config.sharpness_images = config.sharpness_images or _SHARPNESS_IMAGES
   with workdir.held(folder):
-    shared, settings = prepare(config, data), rounds.settings(config)
+    shared = trials.prepare(config, data)
     sweeps = {
-      setting: in_setting(shared, own, rounds.label(setting, settings), len(data.classes))
-      for setting, own in settings.items()
+      setting: trials.in_setting(shared, own) for setting, own in rounds.settings(config).items()
     }
     planned = rounds.read(folder / 'history')
-    trial, recorded = restart.find(folder, planned, sweeps, learning_rate, seed)
-    sweep = sweeps[trial.setting]._replace(trials=(trial,))
-    done, state = restart.restore(folder, planned, trial, sweep, recorded)
-    running = run_together(sweep, np.arange(1))
-    trials, own = running.trials, sweep.config
-    state_T = trials.to_devices(state) if done else trials.init(running.seed_T)
-    height = make_schedule(own.schedule, sweep.steps_per_epoch, own.epochs)(done)
-    folded_T = trials.fold(parallel.copy(state_T))  # it takes the state that it is given
-    sharpness = measure_sharpness(sweep, running, folded_T, float(height))
-    found = _replay(sweep, running, state_T, done, recorded + config.log_every_steps)
-    return _describe(sweep, running, found, folder, recorded, done, sharpness)
+    found, recorded = restart.find(folder, planned, sweeps, learning_rate, seed)
+    sweep = sweeps[found.setting]._replace(trials=(found,))
+    done, state = restart.restore(folder, planned, found, sweep, recorded)
+    now = trials.running(sweep, np.arange(1))
+    state_T = sweep.spread.put(state) if done else sweep.spread.init(now.hyper_T, now.seeds)
+    sharpness = trials.measure_sharpness(sweep, now, _settled(sweep, state_T), done)
+    replay = _replay(sweep, now, state_T, done, recorded + config.log_every_steps)
+    return _describe(sweep, now, replay, folder, recorded, done, sharpness)
 
 
 def describe(found: Diagnosis) -> str:
   """A diagnosis for people, in some lines."""
-  trial, after = f'learning rate {formats.rate(found.learning_rate)}', found.replayed_from
+  which, after = f'learning rate {formats.rate(found.learning_rate)}', found.replayed_from
   if found.setting:
-    trial += f', {found.setting.replace("_", " ")}'
+    which += f', {found.setting.replace("_", " ")}'
+  edge = (
+    'this optimiser has no known edge of stability'
+    if np.isnan(found.sharpness_edge)
+    else f'{curvature.side(found.sharpness, found.sharpness_edge)} the edge of stability, '
+    f'{found.sharpness_edge:.3g} (2 (1 + momentum) / rate: a guide at small batch sizes)'
+  )
   lines = [
-    f'{trial}, seed {found.seed}: in the study its first bad step was {found.recorded}; '
+    f'{which}, seed {found.seed}: in the study its first bad step was {found.recorded}; '
     f'replayed alone from step {after} on it '
     + (f'was {found.first_bad_step}' if found.first_bad_step else 'did not break'),
-    f'sharpness at step {after}: {found.sharpness:.3g}, '
-    f'{curvature.side(found.sharpness, found.sharpness_edge)} the edge of stability, '
-    f'{found.sharpness_edge:.3g} (2 (1 + momentum) / rate: a guide at small batch sizes)',
+    f'sharpness at step {after}: {found.sharpness:.3g}, {edge}',
   ]
   if found.first_bad_step is None:
     return '\n'.join(lines)
@@ -115,108 +110,184 @@ def describe(found: Diagnosis) -> str:
   ]
   finite = found.losses[np.isfinite(found.losses)]
   last = formats.loss(float(finite[-1]) if len(finite) else None)
-  norms = ', '.join(f'{name} {norm:.4g}' for name, norm in found.weight_norms.items())
   return '\n'.join([
-    *lines, '', f'last finite loss: {last}', f'norms of the weights then: {norms}',
+    *lines, '', f'last finite loss: {last}', _norms_line(found.weight_norms),
     f'what broke first: {found.broke}', f'the last finite state: {found.saved}',
   ])  # fmt: skip
 
 
+def _norms_line(norms: Mapping[str, float]) -> str:
+  largest = sorted(norms, key=norms.get, reverse=True)[:_SHOWN_LAYERS]
+  shown = ', '.join(f'{name} {norm:.4g}' for name, norm in norms.items() if name in largest)
+  some = f', the {_SHOWN_LAYERS} largest of {len(norms)}' if len(norms) > len(largest) else ''
+  return f'norms of the weights then{some}: {shown}'
+
+
 class _Replay(NamedTuple):
-  """What was kept of it. bad: the first bad step; before: the state it began with."""
+  """What was kept of it. Each state is the spread's own.
+
+  bad: the first bad step; before, after: the states that it began and ended with. finite: the
+  newest state whose loss and gradient were finite; finite_at: steps done then.
+  """
 
   bad: int | None
   before: Any
-  finite: Any  # the newest state whose loss and gradient were finite
-  finite_at: int  # steps done then
+  after: Any
+  finite: Any
+  finite_at: int
   losses: np.ndarray
   gradient_norms: np.ndarray
 
 
-def _replay(sweep: Sweep, running: Running, state_T: Any, done: int, stop: int) -> _Replay:
+def _replay(sweep: Sweep, now: Running, state_T: Any, done: int, stop: int) -> _Replay:
   """Takes the steps after `done` until one's loss or gradient is not finite, to `stop` at most."""
   # Copies, since a step writes over the state that it is given.
-  rows, finite, finite_at = [], parallel.copy(state_T), done
-  for step in range(done, min(stop, sweep.epochs * sweep.steps_per_epoch)):
-    before, (epoch, position) = parallel.copy(state_T), divmod(step, sweep.steps_per_epoch)
-    state_T, found, _ = train_steps(sweep, running, state_T, epoch, position, position + 1)
+  rows, before, finite, finite_at = [], None, copy(state_T), done
+  stop = min(stop, sweep.epochs * sweep.steps_per_epoch)
+  for step in range(done, stop):
+    before, (epoch, position) = copy(state_T), divmod(step, sweep.steps_per_epoch)
+    state_T, found, _ = trials.train_steps(sweep, now, state_T, epoch, position, position + 1)
     rows.append((found['loss'][0, 0], found['gradient_norm'][0, 0]))
     if not np.isfinite(rows[-1]).all():
-      return _Replay(step + 1, before, finite, finite_at, *np.transpose(rows))
+      return _Replay(step + 1, before, state_T, finite, finite_at, *np.transpose(rows))
     finite, finite_at = before, step
-  return _Replay(None, state_T, finite, finite_at, *np.transpose(rows))
+  # What a last update breaks, no loss shows; running statistics show in evaluations alone.
+  bad = stop if _not_finite(_plain(sweep, now, state_T)) else None
+  return _Replay(bad, before, state_T, finite, finite_at, *np.transpose(rows))
 
 
 def _describe(
   sweep: Sweep,
-  running: Running,
+  now: Running,
   found: _Replay,
   folder: Path,
   recorded: int,
   done: int,
   sharpness: dict[str, np.ndarray],
 ) -> Diagnosis:
-  rate, seed = sweep.learning_rates[0], sweep.seeds[0]
+  rate, seed = sweep.trials[0].learning_rate, sweep.trials[0].seed
+  label = sweep.labels[sweep.trials[0].setting]
   sharp, edge = (float(value[0]) for value in sharpness.values())
   about = (
-    rate, seed, sweep.label, recorded, found.bad, done, found.losses, found.gradient_norms, sharp,
+    rate, seed, label, recorded, found.bad, done, found.losses, found.gradient_norms, sharp,
     edge,
   )  # fmt: skip
   if found.bad is None:
     return Diagnosis(*about, {}, '', None)
-  state = _first(running, found.finite)
-  saved = folder / 'diverged' / sweep.label / f'lr_{formats.rate(rate)}_seed_{seed}'
+  saved = folder / 'diverged' / label / f'lr_{formats.rate(rate)}_seed_{seed}'
   shutil.rmtree(saved, ignore_errors=True)
   with contextlib.closing(Checkpoints(saved)) as checkpoints:
-    checkpoints.save(found.finite_at, state)
-  norms = _norms(_weights(_folded(sweep, state)))
-  return Diagnosis(*about, norms, _broke(sweep, running, found), saved)
+    checkpoints.save(found.finite_at, _first(sweep.spread.get(found.finite, 1)))
+  broke, order = _broke(sweep, now, found)
+  norms = _norms(_plain(sweep, now, found.finite).params, order)
+  return Diagnosis(*about, norms, broke, saved)
 
 
-def _broke(sweep: Sweep, running: Running, found: _Replay) -> str:
-  """The first thing that was not finite in a bad step: weights, an output or a gradient."""
-  one, state = sweep.trial, _folded(sweep, _first(running, found.before))
-  weights = _norms(_weights(state))
-  if broken := [name for name, norm in weights.items() if not np.isfinite(norm)]:
-    return f'the weights of {", ".join(broken)}, in the update of the step before'
-  epoch, position = divmod(found.bad - 1, sweep.steps_per_epoch)
-  chunk = next(chunks(sweep, running, epoch, position, position + 1))
-  start, (arrays,), (order,) = chunk.place * sweep.config.batch_size, chunk.arrays_S, chunk.order_S
-  index = order[start : start + sweep.config.batch_size]
-  key, step = keys_of(np.uint32(sweep.seeds[0]))[2], found.bad - 1
-  inputs = one.prepare(arrays.images[index], sweep.mean, key, step)
-  outputs, logits, gradients = jax.device_get(
-    jax.jit(one.examine)(state, inputs, arrays.labels[index], key, step)
-  )
-  # The order of the names is that of the layers.
+def _broke(sweep: Sweep, now: Running, found: _Replay) -> tuple[str, Sequence[str]]:
+  """The first thing that was not finite in a bad step, and the layers in the order of the calls."""
+  outputs, logits, gradients = _examine(sweep, now, found)
+  order = list(outputs)
+  if broken := _not_finite(_plain(sweep, now, found.before)):
+    return f'{broken}, in the update of the step before', order
   outputs = {f'output of {name}': output for name, output in outputs.items()} | {'logits': logits}
   for name, output in outputs.items():
     if not np.isfinite(output).all():
-      return f'the {name}, in the forward pass'
+      return f'the {name}, in the forward pass', order
   largest = max(float(np.abs(output).max()) for output in outputs.values())
   forward = f'in the backward pass, after outputs of up to {largest:.3g}'
-  for name, norm in reversed(_norms(gradients).items()):
+  for name, norm in reversed(_norms(gradients, order).items()):
     if not norm < _LARGEST:
       what = 'the gradient' if not np.isfinite(norm) else 'the square of the gradient'
-      return f'{what} of {name}, {forward}'
-  return 'the loss, and no layer' if not np.isfinite(found.losses[-1]) else 'the gradient'
+      return f'{what} of {name}, {forward}', order
+  if not np.isfinite(found.losses[-1]):
+    return 'the loss, and no layer', order
+  if not np.isfinite(found.gradient_norms[-1]):
+    return 'the gradient', order
+  return f'{_not_finite(_plain(sweep, now, found.after))}, in the last step', order
 
 
-def _folded(sweep: Sweep, state: State) -> State:
-  return jax.device_get(jax.jit(sweep.trial.fold)(state))
+def _examine(
+  sweep: Sweep, now: Running, found: _Replay
+) -> tuple[dict[str, np.ndarray], np.ndarray, Any]:
+  """Outputs of the layers in the order of the calls, logits and gradients, in the bad step."""
+  epoch, position = divmod(found.bad - 1, sweep.steps_per_epoch)
+  chunk = next(trials.chunks(sweep, now.seeds, epoch, position, position + 1))
+  index, data = chunk.index_of[now.seeds[0]][0], chunk.data
+  batch = Batch(data.images[index], data.labels[index], data.mean)
+  task, names = sweep.task, []
+
+  def examine(state, hyper, batch):
+    key, step = keys_of(np.uint32(now.seeds[0]))[2], np.int32(found.bad - 1)
+    loss = trial.loss_fn(task, state.model_state, hyper, batch, key, step)
+    gradients, (logits, *_) = jax.grad(loss, has_aux=True)(state.params)
+    outputs = layer_outputs(task, state, batch, key, step)
+    names[:] = outputs  # a compiled function returns dictionaries in the order of the alphabet
+    return outputs, logits, gradients
+
+  settled_T = _settled(sweep, found.before)
+  outputs, *rest = _first(sweep.spread.apply(examine, settled_T, now.hyper_T, batch))
+  return {name: outputs[name] for name in names}, *rest
 
 
-def _weights(folded: State) -> Any:
-  return factored.merge(folded.params, folded.factors)
+def layer_outputs(
+  task: Task, state: State, batch: Batch, key: jax.Array, step: jax.Array
+) -> dict[str, jax.Array]:
+  """What every layer returns in the step that `trial.train_step` takes with these arguments.
+
+  Returns:
+    By path, as 'block0/conv1', in the order of the calls: arrays (batch, ...).
+  """
+  of_inputs, of_dropout = jax.random.split(jax.random.fold_in(key, step))
+  inputs, _ = task.inputs(batch, of_inputs)
+
+  def low(x):
+    return x.astype(task.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+  # As in trial.apply.
+  params = state.params if hasattr(task.model, 'dtype') else jax.tree.map(low, state.params)
+  rngs = {'dropout': of_dropout, 'params': of_dropout}
+  variables = {'params': params, **state.model_state}
+  return models.outputs(task.model, variables, low(inputs), train=True, rngs=rngs)[0]
 
 
-def _first(running: Running, tree_T: Any) -> Any:
-  return jax.tree.map(lambda x: x[0], running.trials.to_host(tree_T))
+def _settled(sweep: Sweep, state_T: Any) -> Any:
+  return sweep.spread.settle(copy(state_T))  # it takes the state that it is given
 
 
-def _norms(params: Any) -> dict[str, float]:
-  """Of each layer's kernel and bias together, in float64: float32 squares may overflow."""
-  return {
-    name: float(np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in layer.values())))
-    for name, layer in params.items()
-  }
+def _plain(sweep: Sweep, now: Running, state_T: Any) -> State:
+  """The weights and the network's other collections, on the host; no state of the optimiser."""
+  of_any = now.hyper_T, sweep.sharpness
+  return _first(sweep.spread.apply(_without_optimizer, _settled(sweep, state_T), *of_any))
+
+
+def _without_optimizer(state: State, hyper: Any, batch: Batch) -> State:
+  del hyper, batch
+  return state._replace(opt_state=None)
+
+
+def _first(tree_T: Any) -> Any:
+  return jax.tree.map(lambda x: x[0], tree_T)
+
+
+def _not_finite(state: State) -> str:
+  """Names what of a state is not finite, as 'the weights of conv1, conv2'; '' if all is."""
+  found = []
+  for kind, tree in {'weights': state.params, **state.model_state}.items():
+    if kind == 'constants':  # of an NNX module: a mask may hold infinity
+      continue
+    broken = [name for name, norm in _norms(tree).items() if not np.isfinite(norm)]
+    found += [f'the {kind} of {", ".join(broken)}'] if broken else []
+  return ' and '.join(found)
+
+
+def _norms(tree: Any, order: Iterable[str] = ()) -> dict[str, float]:
+  """Of all arrays of each layer together, in float64: float32 squares may overflow.
+
+  Layers are named by their paths. Those in `order` come first; what has no layer has its own name.
+  """
+  squares = dict.fromkeys(order, 0.0)
+  for path, x in flatten_dict(tree, sep='/').items():
+    layer, _, own = path.rpartition('/')
+    name = layer or own
+    squares[name] = squares.get(name, 0.0) + np.sum(np.square(np.asarray(x, np.float64)))
+  return {name: float(np.sqrt(square)) for name, square in squares.items()}

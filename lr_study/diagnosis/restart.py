@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import accelerate, formats, loop
 from lr_study import data as datasets
-from lr_study import formats, memory, parallel, wave
 from lr_study.answer import verdict
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned, Setting
-from lr_study.training import Sweep
+from lr_study.trials import Sweep, state_like
 
 
 def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
@@ -35,7 +35,8 @@ def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
     config, fingerprint = from_json(study['config']), study['data']['fingerprint']
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
-  data = datasets.load(config.data, config.image_size, memory.room_for_images(config.parallel))
+  room = accelerate.room_for_images(config.parallel)
+  data = datasets.load(config.data, config.image_size, room)
   if data.fingerprint != fingerprint:
     raise StudyError(f'the images that {folder} was trained on have changed; run the study again')
   return config, data
@@ -80,10 +81,10 @@ def find(
 
 
 def _first_bad_step(folder: Path, planned: Plan, trial: Planned, sweep: Sweep) -> int | None:
-  """As in the verdict; of a wave that still trains, in the steps that it has come to."""
-  history = wave.curves(folder, planned, trial.wave, sweep.steps_per_epoch)
+  """As in the verdict; of a wave that still trains, among the steps that it has taken."""
+  history = loop.curves(folder, planned, trial.wave, sweep)
   column, losses = planned.column(trial), history.steps['loss']
-  if wave.is_finished(folder, trial.wave):
+  if loop.is_finished(folder, trial.wave):
     return verdict.first_bad_step(history, column, len(losses))
   # What is not reached is NaN too: the trials beside it tell how far they are.
   reached = np.max(np.flatnonzero(np.isfinite(losses).any(1)), initial=-1) + 1
@@ -112,14 +113,14 @@ def _newest(
   folder: Path, planned: Plan, number: int, sweep: Sweep, bad: int
 ) -> tuple[int, np.ndarray, Any]:
   """Steps done, columns and state in the newest checkpoint of a wave before a step."""
-  history = wave.curves(folder, planned, number, sweep.steps_per_epoch)
+  history = loop.curves(folder, planned, number, sweep)
 
   def columns(done):
-    return wave.saved_columns(history, done, sweep)
+    return loop.saved_columns(history, done, sweep)
 
   def like(done):
-    return parallel.state_of(sweep.trial, len(columns(done)))
+    return state_like(sweep, len(columns(done)))
 
-  with contextlib.closing(Checkpoints(wave.place(folder / 'checkpoints', number))) as checkpoints:
+  with contextlib.closing(Checkpoints(loop.place(folder / 'checkpoints', number))) as checkpoints:
     done, state = checkpoints.newest(like, before=bad)
   return done, columns(done), state

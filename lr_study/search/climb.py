@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from lr_study import accelerate, formats, schedules, trials
 from lr_study import data as datasets
-from lr_study import formats, memory, training
+from lr_study.answer.measure import value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import check
 from lr_study.files.history import window_means
 from lr_study.report import figures
-from lr_study.schedule import make_schedule
 from lr_study.search.range_test import suggestions
 
 _RULES = {
@@ -43,17 +43,15 @@ def climb(config: ConfigDict) -> Climb:
   config = config.copy_and_resolve_references().unlock()
   smallest, largest = min(config.learning_rates), max(config.learning_rates)
   config.learning_rates, config.seeds, config.epochs = (largest,), config.seeds[:1], 1
-  config.schedule.name, config.schedule.warmup_epochs = 'exponential', 0.0
-  config.schedule.start_height = smallest / largest
+  config.batch_sizes, config.schedules, config.axes = (), (), {}
+  config.schedule = {'name': 'exponential', 'start_height': smallest / largest}
   config = check(config)
-  room = memory.room_for_images(config.parallel)
-  data = datasets.load(config.data, config.image_size, room)
-  sweep = training.prepare(config, data)
-  running = training.run_together(sweep, np.arange(1))
-  state_T = running.trials.init(running.seed_T)
-  _, curves, *_ = training.train_steps(sweep, running, state_T, 0, 0, sweep.steps_per_epoch)
-  schedule = make_schedule(config.schedule, sweep.steps_per_epoch, 1)
-  rates = largest * np.asarray([schedule(step) for step in range(sweep.steps_per_epoch)])
+  data = datasets.load(config.data, config.image_size, accelerate.room_for_images(config.parallel))
+  sweep = trials.prepare(config, data)
+  now = trials.running(sweep, np.arange(1))
+  state_T = sweep.spread.init(now.hyper_T, now.seeds)
+  _, curves, _ = trials.train_steps(sweep, now, state_T, 0, 0, sweep.steps_per_epoch)
+  rates = largest * schedules.heights(sweep.task.schedule, sweep.steps_per_epoch)
   losses = curves['loss'][:, 0]
   return Climb(rates, losses, suggestions(rates, losses))
 
@@ -115,10 +113,9 @@ def save(found: Climb, verdict: Verdict, file: Path) -> None:
   figures.save(axes.figure, file)
 
 
-def _outcome(trials: Sequence[Result], verdict: Verdict) -> str:
-  setting = (verdict.batch_size, verdict.schedule)
-  trials = [t for t in trials if (t.batch_size, t.schedule) == setting] or trials
-  if any(trial.status == DIVERGED for trial in trials):
+def _outcome(results: Sequence[Result], verdict: Verdict) -> str:
+  results = [r for r in results if r.setting == verdict.setting] or results
+  if any(result.status == DIVERGED for result in results):
     return DIVERGED
-  accuracy = float(np.mean([getattr(trial, verdict.measure) for trial in trials]))
-  return formats.percent(accuracy)
+  values = [value_of(result, verdict.leads) for result in results]
+  return verdict.leads.show(float(np.mean(values)))
