@@ -1,4 +1,4 @@
-"""Kills a study again and again, and looks whether it ends as one that nobody touched."""
+"""Kills a study again and again, and checks that it ends like one that nobody touched."""
 
 import contextlib
 import json
@@ -14,8 +14,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lr_study import sweep
+from lr_study import study
 from lr_study.files import events
+
+_IN_START = 0.2  # share of the kills that come before a study trains
 
 
 def kill_often(
@@ -23,7 +25,7 @@ def kill_often(
 ) -> dict[str, Any]:
   """Ends a study's process by SIGKILL at random moments, until it was killed `kills` times.
 
-  Whenever the study gets to its end between two kills, it is compared and begun anew.
+  Whenever the study gets to its end between two kills, it is compared and started again.
 
   Args:
     config: the study's; a small one.
@@ -33,21 +35,26 @@ def kill_often(
     tell: is called with a line now and then.
 
   Returns:
-    `finished`: how often the study came to its end; `differences`: what was other than in the
-    study that nobody touched, as lines; `last_written`: for each part of the work directory, in
-    how many kills a file of it was the last that was written.
+    `finished`: how often the study came to its end; `differences`: what differed from the study
+    that nobody touched, as lines; `last_written`: for each part of the work directory, in how many
+    kills a file of it was the last that was written.
   """
   draw, killed, finished, differs, last = random.Random(seed), 0, 0, [], Counter()
   whole, folder = folder / 'whole', folder / 'killed'
-  _run(config, whole, 3600)  # compiles
+  _run(config, whole)  # compiles
   shutil.rmtree(whole)
-  started = time.monotonic()
-  _run(config, whole, 3600)
-  seconds = time.monotonic() - started
+  _, start, rest = _run(config, whole)
   while True:
-    if _run(config, folder, draw.uniform(0, seconds) if killed < kills else 3600):
+    if killed == kills:
+      moment = {}
+    elif draw.random() < _IN_START:
+      moment = {'start': draw.uniform(0, start), 'rest': 0.0}
+    else:  # a small study spends most of its time before it trains
+      moment = {'rest': draw.uniform(0, rest)}
+    was_killed, *_ = _run(config, folder, **moment)
+    if was_killed:
       killed += 1
-      last[_last_written(folder)] += 1
+      last[_last_written(folder)[0]] += 1
       tell(f'killed {killed} times; finished {finished} times')
     if (folder / 'results.json').exists():
       finished += 1
@@ -84,32 +91,51 @@ def results(folder: Path) -> dict[str, Any]:
   return content
 
 
-def _last_written(folder: Path) -> str:
+def _last_written(folder: Path) -> tuple[str, float]:
+  """Which part of the work directory was written last, and when, in seconds since the epoch."""
   newest, name = 0.0, 'nothing'
   for path in folder.rglob('*'):
     with contextlib.suppress(OSError):  # a checkpoint's folder may just have been renamed
       if path.is_file() and path.stat().st_mtime > newest:
         newest, name = path.stat().st_mtime, path.relative_to(folder).parts[0]
-  return name
+  return name, newest
 
 
-def _run(config: ConfigDict, folder: Path, limit: float) -> bool:
-  """Runs the study, but for at most `limit` seconds; True if it was killed then."""
+def _run(
+  config: ConfigDict, folder: Path, start: float | None = None, rest: float | None = None
+) -> tuple[bool, float, float]:
+  """Runs the study, and kills it `start` seconds after it began or `rest` after it began to train.
+
+  Returns:
+    True if it was killed; its seconds before it began to train, and those after that.
+  """
   # Forked from a process that has imported everything, which takes longer than the tiny study.
   context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['lr_study.sweep'])
+  context.set_forkserver_preload(['lr_study.study'])
   process = context.Process(target=_study, args=(config, folder))
+  began, began_at = time.monotonic(), time.time()
   process.start()
-  process.join(limit)
+  while process.exitcode is None and not _trains(folder, began_at):
+    if start is not None and time.monotonic() - began > start:
+      break
+    process.join(0.01)
+  trains = time.monotonic()
+  process.join(3600 if rest is None else rest)
   if process.exitcode is None:
     process.kill()
     process.join()
-    return True
+    return True, trains - began, time.monotonic() - trains
   if process.exitcode:
     raise RuntimeError(f'the study in {folder} ended with status {process.exitcode}')
-  return False
+  return False, trains - began, time.monotonic() - trains
+
+
+def _trains(folder: Path, began_at: float) -> bool:
+  """True once the study has written more than that it is there."""
+  name, at = _last_written(folder)
+  return name not in ('nothing', 'lock', 'config.json') and at > began_at
 
 
 def _study(config: ConfigDict, folder: Path) -> None:
   with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-    sweep.run(config, folder)
+    study.run(config, folder)

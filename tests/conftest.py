@@ -1,6 +1,5 @@
 """What all tests share: four CPU devices, and the quick study shrunk to seconds."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 # Programs are compiled far more often than run: at level 1 that takes a third of the time. Before
 # JAX is imported, and in the environment for the commands that tests start.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=1'
+# Results hold the commit, which may change while tests run; here there is none.
+os.environ['GIT_DIR'] = os.devnull
 
 import jax
 import pytest
@@ -17,11 +18,13 @@ jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 sys.path.insert(0, str(Path(__file__).parent))
 
+import commands  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from configs import alexnet_letters  # noqa: E402
 from lr_study.data.letters import render  # noqa: E402
-from lr_study.sweep import run as run_study  # noqa: E402
+from lr_study.study import run as run_study  # noqa: E402
 
 
 def make_tiny(cache_dir):
@@ -31,50 +34,67 @@ def make_tiny(cache_dir):
   config.model.width = 1 / 16
   config.data.per_class = 8
   config.data.cache_dir = cache_dir
-  config.model.convolution = 'grouped'  # compiles faster; test_convolution.py has the other
-  config.trials_per_call = 8  # together, as on a GPU; on a CPU a study trains each alone
+  config.accelerate = 'off'  # compiles faster; test_accelerate.py has the other
+  config.parallel = 'vmap'  # together, as on a GPU; on a CPU a study trains each alone
   config.log_every_steps = 25
   return config
 
 
-ROOT = Path(__file__).parents[1]
-START = [sys.executable, str(ROOT / 'scripts' / 'sweep.py')]
+ROOT = commands.ROOT
 CONFIG = """
+from ml_collections import ConfigDict
+
 from configs import alexnet_letters
 
+NETWORKS = {{
+  '': {{'name': 'mlp', 'hidden': (192,), 'dropout': 0.1}},  # its first kernel is kept as factors
+  'resnet': {{'name': '{root}/tests/own/my_resnet.py:MyResNet', 'features': 4, 'depth': 1}},
+  'resnet18': {{'name': 'resnet18', 'width': 1 / 32}},
+}}
 
-def get_config():
+
+def get_config(variant=''):
   config = alexnet_letters.get_config('quick')
-  config.image_size = 67
-  config.model.width = 1 / 16
+  config.image_size = 64
   config.data.per_class = 12
   config.data.cache_dir = {cache_dir!r}
-  config.learning_rates = (1e1, 1e-4, 1e-5)
+  config.input.size, config.input.subtract = 16, 'pixel'
+  config.input.grey = config.input.standardise = True
+  config.model = ConfigDict(NETWORKS[variant])
   config.epochs = 4
   config.schedule.every_epochs = 2.0
+  config.learning_rates = (1e5, 1e-2, 1e-3)
   config.log_every_steps = 40
   config.checkpoint_steps = {steps}
+  if variant:  # with BatchNorm, by AdamW
+    config.batch_size = 6
+    config.optimizer = ConfigDict({{'name': 'adamw'}})
+    config.learning_rates = (1e30, 1e-2, 1e-3)
+    config.log_every_steps = 6
+    config.checkpoint_steps = {steps} // 6
   return config
 """
 
 
 def small_study(folder, cache_dir, steps=0):
-  """Writes the config of a study of 360 steps; a checkpoint after so many, and each epoch."""
+  """Writes the config of a study of 360 steps; a checkpoint after so many, and each epoch.
+
+  Its variants, `resnet` and `resnet18`, are of 60 steps.
+  """
   file = folder / 'small_study.py'
-  file.write_text(CONFIG.format(cache_dir=cache_dir, steps=steps))
+  file.write_text(CONFIG.format(root=ROOT, cache_dir=cache_dir, steps=steps))
   return file
 
 
-def sweep(config_file, *arguments, devices=1):
-  """Runs the main command."""
-  return subprocess.run(
-    [*START, f'--config={config_file}', *arguments],
-    capture_output=True,
-    text=True,
-    check=False,
-    timeout=300,
-    env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
-  )
+def sweep(config_file, *arguments, **options):
+  """Runs the main command; options as of `commands.Command`."""
+  return start(config_file, *arguments, **options).wait()
+
+
+def start(config_file, *arguments, devices=1, **options):
+  """Starts the main command."""
+  arguments = (f'--config={config_file}', *arguments)
+  return commands.Command('sweep.py', *arguments, devices=devices, **options)
 
 
 def steps_saved(checkpoints, wave=0):
@@ -85,10 +105,25 @@ def steps_saved(checkpoints, wave=0):
   )
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def config_file(tmp_path_factory, cache_dir):
-  """The small study with a checkpoint every 30 steps."""
+  """The small study with a checkpoint about every 30 steps."""
   return small_study(tmp_path_factory.mktemp('configs'), cache_dir, steps=30)
+
+
+@pytest.fixture(scope='session')
+def whole(config_file, tmp_path_factory):
+  """The small study, which nothing stopped: its work directory, and what the command printed."""
+  folder = tmp_path_factory.mktemp('runs') / 'whole'
+  done = subprocess.run(  # a Python of its own, as users start it
+    [sys.executable, 'scripts/sweep.py', f'--config={config_file}', f'--workdir={folder}'],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stderr
+  return folder, done
 
 
 def make_small(cache_dir):
@@ -101,9 +136,9 @@ def make_small(cache_dir):
   config.data.cache_dir = cache_dir
   config.input.grey = config.input.standardise = config.input.invert = True
   config.input.size, config.input.rotation, config.input.subtract = 20, 10.0, 'pixel'
-  config.model.preset, config.model.width = 'small_cnn', 0.25
-  config.model.convolution = 'grouped'
-  config.schedule.name = 'constant'
+  config.model = ConfigDict({'name': 'small_cnn', 'width': 0.25, 'dropout': 0.0})
+  config.accelerate = 'off'
+  config.schedule = ConfigDict({'name': 'constant'})
   return config
 
 
@@ -126,62 +161,26 @@ def photos(tmp_path):
   return tmp_path / 'photos'
 
 
-# Python's start and the imports take seconds: each command is a child of one server.
-SERVER = """
-import json, os, runpy, sys, traceback
-from lr_study import cli
-from lr_study.use import classify, evaluate, explain, export
-
-for line in sys.stdin:
-  script, arguments, folder, out = json.loads(line)
-  child = os.fork()
-  if not child:
-    os.chdir(folder)
-    sys.argv, status = [script, *arguments], 1
-    for number, name in ((0, os.devnull), (1, out + '.out'), (2, out + '.err')):
-      os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-    try:
-      runpy.run_path(script, run_name='__main__')
-      status = 0
-    except SystemExit as end:
-      status = end.code or 0
-    except BaseException:
-      traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-  _, status = os.waitpid(child, 0)
-  print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-
-
-@pytest.fixture(scope='module')
-def command(tmp_path_factory):
+@pytest.fixture(scope='session')
+def command():
   """A function (script, *arguments, folder) -> status, standard output, errors."""
-  out = str(tmp_path_factory.mktemp('command') / 'of')
-  server = subprocess.Popen(
-    [sys.executable, '-W', 'ignore', '-c', SERVER],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-  )
 
-  def run(script, *arguments, folder=ROOT):
-    line = json.dumps([str(ROOT / 'scripts' / script), list(map(str, arguments)), str(folder), out])
-    server.stdin.write(line + '\n')
-    server.stdin.flush()
-    status = int(server.stdout.readline())
-    return status, Path(out + '.out').read_text(), Path(out + '.err').read_text()
+  def run(script, *arguments, seconds=300, **options):
+    done = commands.Command(script, *arguments, **options).wait(seconds)
+    return done.returncode, done.stdout, done.stderr
 
-  yield run
-  server.stdin.close()
-  server.wait(timeout=10)
-  server.stdout.close()
+  return run
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+  """Studies in this process draw nothing and write no page: that takes as long as their trials."""
+  for module, name, function in commands.DRAWING:
+    monkeypatch.setattr(f'{module}.{name}', function)
 
 
 # The longest files first: the two processes that share them then end together.
-LONG = ['test_faults.py', 'test_sweep.py', 'test_rounds.py', 'test_processes.py']
+LONG = ['test_faults.py', 'test_processes.py', 'test_sweep.py', 'test_rounds.py']
 
 
 def pytest_collection_modifyitems(items):

@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from lr_study import data, feed, parallel, trial
+from lr_study import data, trials
 from lr_study.config import check
 from lr_study.search.rounds import Planned
 
@@ -24,36 +24,37 @@ def load(config):
   return config, data.load(config.data, config.image_size)
 
 
-def train(config, data_set, rates, seeds, steps, how='vmap', exact=False):
+def prepare(config, data_set, rates, seeds=None):
+  """The sweep of these trials, and the trials that train: all."""
+  sweep = trials.prepare(config, data_set)
+  sweep = sweep._replace(trials=tuple(planned(rates, seeds or [0] * len(rates), config.epochs)))
+  return sweep, trials.running(sweep, np.arange(len(rates)))
+
+
+def train(config, data_set, rates, seeds, steps, how=None, exact=False):
   """Trains `steps` steps of a study's first epochs; in float64 if `exact`.
 
   Returns:
-    Metrics, each (steps, trials), the final state (trials, ...) on the host, and the compiled
-    functions.
+    Metrics, each (steps, trials), the final state (trials, ...) on the host, and the sweep.
   """
-  per_epoch = len(data_set.train.labels) // config.batch_size
-  one = trial.make_trial(config, len(data_set.classes), per_epoch)
-  trials = parallel.make_trials(
-    one, seeds, how, config.batch_size, config.eval_batch_size, config.trials_per_call
-  )
-  rate_T = trials.to_devices(np.asarray(rates, np.float32))
-  seed_T = trials.to_devices(np.asarray(seeds, np.uint32))
-  part, mean = feed.make_feed(data_set.train, how), parallel.share(data_set.mean, how)
-  images = len(data_set.train.labels)
-  orders = [trials.order(seed_T, epoch, images) for epoch in range(-(-steps // per_epoch))]
-  state_T, rows = trials.init(seed_T), []
+  config = config.copy_and_resolve_references().unlock()
+  config.parallel = how or config.parallel
   # The weights and the order are drawn in float32 either way: float64 draws would be others.
+  sweep, now = prepare(check(config), data_set, rates, seeds)
+  per_epoch, spread = sweep.steps_per_epoch, sweep.spread
+  state_T, rows = spread.init(now.hyper_T, now.seeds), []
+  list(trials.chunks(sweep, now.seeds, 0, 0, 1))
   with _double_precision() if exact else contextlib.nullcontext():
     if exact:
       double = functools.partial(jax.tree.map, lambda x: x.astype(_DOUBLE.get(x.dtype, x.dtype)))
-      state_T, mean = double(state_T), double(mean)
-    for epoch, order_S in enumerate(orders):
-      done = epoch * per_epoch
-      chunks = part.chunks(trials, order_S, 0, min(per_epoch, steps - done))
-      state_T, of_epoch, _ = trials.train_steps(state_T, rate_T, seed_T, chunks, mean, done)
+      state_T = spread.put(double(spread.get(state_T, len(rates))))
+      now = now._replace(hyper_T=double(now.hyper_T))
+    for epoch in range(-(-steps // per_epoch)):
+      last = min(per_epoch, steps - epoch * per_epoch)
+      state_T, of_epoch, _ = trials.train_steps(sweep, now, state_T, epoch, 0, last)
       rows.append(of_epoch)
     metrics = jax.tree.map(lambda *values: np.concatenate(values), *rows)
-    return metrics, jax.tree.map(np.array, trials.to_host(state_T)), trials
+    return metrics, jax.tree.map(np.array, spread.get(state_T, len(rates))), sweep
 
 
 @contextlib.contextmanager

@@ -2,50 +2,39 @@
 
 import os
 import re
+import signal
 import socket
-import subprocess
-import time
 
 import numpy as np
 import pytest
-from conftest import START, steps_saved, sweep
+from conftest import start, sweep
 
 from lr_study import faults
 
-# One trial a call: then a trial's program is the same, whatever the number of processes.
-OPTIONS = [
-  '--config.parallel=pmap',
-  '--config.learning_rates=1e-4,1e-5,10.0,3e-5',
-  '--config.trials_per_call=1',
-]
+# In each process, as in all, a device trains one trial: then its program is the same.
+ON_DEVICES = ['--config.parallel=pmap', '--config.learning_rates=1e-2,1e-3,1e5,3e-3']
+SAVE = 'lr_study.files.checkpoint:Checkpoints.save'
 
 
 @pytest.fixture(scope='module')
-def finished(config_file, tmp_path_factory):
-  """By one process on two devices."""
+def on_devices(config_file, tmp_path_factory):
+  """By one process on four devices."""
   folder = tmp_path_factory.mktemp('runs') / 'whole'
-  done = sweep(config_file, f'--workdir={folder}', *OPTIONS, devices=2)
+  done = sweep(config_file, f'--workdir={folder}', *ON_DEVICES, devices=4, draws=False)
   assert done.returncode == 0, done.stderr
   return folder
 
 
-def start(config_file, folder, identities):
-  """Starts the processes of a study on this machine: flags and variables tell each who it is."""
-  return [
-    subprocess.Popen(
-      [*START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS, *flags],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      env=os.environ | {'JAX_NUM_CPU_DEVICES': '2'} | variables,
-    )
-    for flags, variables in identities
-  ]  # fmt: skip
-
-
-def by_flags():
+def start_two(config_file, folder, *options, at=None):
+  """Starts the two processes of a study here; flags tell each who it is. `at` is of process 1."""
   with socket.socket() as one:
     one.bind(('127.0.0.1', 0))
-    address = f'--coordinator_address=127.0.0.1:{one.getsockname()[1]}'
-  return [([address, '--num_processes=2', f'--process_id={index}'], {}) for index in range(2)]
+    address = f'127.0.0.1:{one.getsockname()[1]}'
+  options = (f'--workdir={folder}', *options, f'--coordinator_address={address}')
+  return [
+    start(config_file, *options, '--num_processes=2', f'--process_id={index}', at=own)
+    for index, own in enumerate((None, at))
+  ]
 
 
 def results(folder):
@@ -61,81 +50,66 @@ def assert_same(folder, whole):
     assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
 
 
-def test_two_processes_give_what_one_gives(config_file, finished, tmp_path):
+def test_two_processes_give_what_one_gives(config_file, whole, tmp_path):
   folder = tmp_path / 'two'
-  processes = start(config_file, folder, by_flags())
-  (out, err), (other, other_err) = (process.communicate(timeout=200) for process in processes)
-  assert [process.returncode for process in processes] == [0, 0], err + other_err
-  assert 'Use 1e-04' in out
-  assert 'Use 1e-04' not in other
-  assert 'Process 1 is done' in other
-  assert_same(folder, finished)
-  again = start(config_file, folder, by_flags())  # finished: read, not trained
-  for process in again:
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+  first, second = (process.wait() for process in start_two(config_file, folder))
+  assert [first.returncode, second.returncode] == [0, 0], first.stderr + second.stderr
+  assert 'Use 1e-0' in first.stdout
+  assert 'Use 1e-0' not in second.stdout
+  assert 'Process 1 is done' in second.stdout
+  assert_same(folder, whole[0])
+  for again in start_two(config_file, folder):  # finished: read, not trained
+    assert again.wait(60).returncode == 0
 
 
-def test_a_process_that_dies_takes_nobody_with_it(config_file, finished, tmp_path):
+def test_a_process_that_dies_takes_nobody_with_it(config_file, whole, tmp_path):
   """Process 1 is killed: the other one ends its trials and says so; then one goes on alone."""
   folder = tmp_path / 'killed'
-  processes = start(config_file, folder, by_flags())
-  deadline = time.monotonic() + 120
-  while not steps_saved(folder / 'checkpoints', wave=1) and time.monotonic() < deadline:
-    time.sleep(0.01)
-  processes[1].kill()
-  _, err = processes[0].communicate(timeout=200)
-  processes[1].communicate()
-  assert processes[0].returncode == 2
-  assert err.startswith('error: process 1 has ended before its trials did; they are saved')
+  dies = (SAVE, 5, signal.SIGKILL)
+  first, second = (process.wait() for process in start_two(config_file, folder, at=dies))
+  assert second.returncode == -signal.SIGKILL
+  assert first.returncode == 2
+  assert first.stderr.startswith('error: process 1 has ended before its trials did; they are saved')
   assert (folder / 'history' / 'wave_0' / 'finished').exists()
   assert not (folder / 'results.json').exists()
-  done = sweep(config_file, f'--workdir={folder}', *OPTIONS, devices=2)
+  done = sweep(config_file, f'--workdir={folder}', draws=False)
   assert done.returncode == 0, done.stderr
   assert re.search(r'Going on from step \d+ of wave 2 of 2\n', done.stdout)
-  assert_same(folder, finished)
+  assert_same(folder, whole[0])
 
 
-def test_a_study_goes_on_with_other_devices(config_file, finished, tmp_path):
+def test_a_study_goes_on_with_other_devices(config_file, on_devices, tmp_path):
   """Four, then two, then one: the same numbers, to rounding: XLA's threads are others then."""
   folder = tmp_path / 'fewer'
+  study = (config_file, f'--workdir={folder}', *ON_DEVICES)
   for devices in (4, 2):
-    process = subprocess.Popen(
-      [*START, f'--config={config_file}', f'--workdir={folder}', *OPTIONS],
-      stdout=subprocess.DEVNULL, env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
-    )  # fmt: skip
-    wanted, deadline = (30 if devices == 4 else 150), time.monotonic() + 120
-    while steps_saved(folder / 'checkpoints') < wanted and time.monotonic() < deadline:
-      time.sleep(0.01)
-    process.kill()
-    process.wait()
-  assert not (folder / 'results.json').exists(), 'it was killed too late'
-  done = sweep(config_file, f'--workdir={folder}', *OPTIONS, devices=1)
+    done = sweep(*study, devices=devices, at=(SAVE, 5, signal.SIGKILL))
+    assert done.returncode == -signal.SIGKILL
+  done = sweep(*study, devices=1, draws=False)
   assert done.returncode == 0, done.stderr
   assert 'Going on from step' in done.stdout
-  ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, finished))
-  # Rounding may move a maximum of a pooling, and the loss by parts in a thousand.
-  np.testing.assert_allclose(ours[:, 1], theirs[:, 1], rtol=1e-2)
-  statuses = [[t['status'] for t in results(f)['trials']] for f in (folder, finished)]
+  ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, on_devices))
+  np.testing.assert_allclose(ours[:, 1:], theirs[:, 1:], rtol=1e-2)
+  statuses = [[t['status'] for t in results(f)['trials']] for f in (folder, on_devices)]
   assert statuses[0] == statuses[1]
 
 
-def test_slurm_tells_the_processes_who_they_are(config_file, finished, tmp_path):
-  """By the variables that Slurm sets."""
+def test_slurm_tells_the_processes_who_they_are(config_file, on_devices, tmp_path):
+  """By the variables that Slurm sets; each process has two devices."""
   folder = tmp_path / 'slurm'
   slurm = {
     'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': '127.0.0.1', 'SLURM_NTASKS': '2',
     'SLURM_STEP_NUM_NODES': '1',
   }  # fmt: skip
-  identities = [
-    (['--distributed'], slurm | {'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)})
-    for index in range(2)
+  options = (f'--workdir={folder}', *ON_DEVICES, '--distributed')
+  processes = [
+    start(config_file, *options, devices=2, draws=False, **slurm | own)
+    for own in ({'SLURM_PROCID': str(k), 'SLURM_LOCALID': str(k)} for k in range(2))
   ]
-  processes = start(config_file, folder, identities)
-  found = [process.communicate(timeout=200) for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], found
-  assert 'Process 1 is done' in found[1][0]
-  assert_same(folder, finished)
+  found = [process.wait() for process in processes]
+  assert [done.returncode for done in found] == [0, 0], found
+  assert 'Process 1 is done' in found[1].stdout
+  assert_same(folder, on_devices)
 
 
 def test_a_cluster_that_is_not_there_is_one_line(config_file, tmp_path):

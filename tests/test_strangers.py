@@ -6,22 +6,23 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from ml_collections import ConfigDict
 from PIL import Image
 from rich.cells import cell_len
 
 from configs import alexnet_letters
-from lr_study import data, progress, sweep
+from lr_study import data, progress
 from lr_study.errors import StudyError
 from lr_study.files import events
 from lr_study.files.history import STEP_CURVES, History
 from lr_study.report import report
+from lr_study.search import rounds
+from lr_study.study import run
 from lr_study.use import classify, evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,21 @@ WRITTEN = {
   LONGEST: LONGEST,
   os.fsdecode(b'\xff'): r'\xff',
 }
+OWN = """
+import flax.linen as nn
+
+
+class Net(nn.Module):
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(self.classes)(x.reshape(len(x), -1))
+
+
+def half():
+  return lambda step: 0.5
+"""
 BAD_FILE = '<script>alert(2)<script>|\n# =1+1.png'
 
 
@@ -56,18 +72,26 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def study(folder, tmp_path_factory):
+def own(tmp_path_factory):
+  """A file with a network and a schedule, whose name Markdown would obey."""
+  file = tmp_path_factory.mktemp('own') / '<b>`*|[x](y).py'
+  file.write_text(OWN)
+  return file
+
+
+@pytest.fixture(scope='module')
+def study(folder, own, tmp_path_factory):
   config = alexnet_letters.get_config('quick')
   config.data.name, config.data.dir = 'image_folder', str(folder)
   config.data.skip_unreadable = True
   config.data.cache_dir = str(tmp_path_factory.mktemp('data_sets'))
   config.learning_rates = (1e-4, 1e-5)
   config.epochs, config.batch_size, config.image_size = 2, 8, 20
-  config.model.preset, config.model.width = 'small_cnn', 0.25
-  config.model.convolution = 'grouped'
-  config.schedule.name = 'constant'
+  config.model = ConfigDict({'name': f'{own}:Net'})
+  config.schedule = ConfigDict({'name': 'constant'})
+  config.schedules = ('constant', f'{own}:half')
   workdir = tmp_path_factory.mktemp('studies') / 'study'
-  sweep.run(config, workdir)
+  run(config, workdir)
   return workdir
 
 
@@ -89,18 +113,23 @@ def test_a_spreadsheet_evaluates_no_cell(study):
   results, _ = report.read(study)
   assert [float(row[0]) for row in rows[1:]] == [r.learning_rate for r in results]
   assert [row[5] for row in rows[1:]] == [r.evidence for r in results]
+  assert [row[3] for row in rows[1:]] == [r.schedule for r in results]
   assert not [cell for row in rows for cell in row if cell.startswith(('=', '+', '-', '@', '\t'))]
 
 
-def test_the_summary_renders_names_as_text(study, folder):
+def test_the_summary_renders_names_as_text(study, own):
   """As GitHub would: HTML in Markdown is obeyed, but not in a code block."""
   parser = MarkdownIt('commonmark', {'html': True}).enable('table')
   tokens = parser.parse((study / 'summary.md').read_text())
   children = [child for token in tokens for child in token.children or ()]
   assert not [token for token in (*tokens, *children) if token.type.startswith('html')]
-  assert [token.tag for token in tokens if token.type == 'heading_open'] == ['h1']
+  assert not [token for token in children if token.type in ('link_open', 'code_inline')]
+  shown = [''.join(child.content for child in token.children or ()) for token in tokens]
+  assert [token.tag for token in tokens if token.type == 'heading_open'] == ['h1', 'h2', 'h2']
   rows = sum(token.type == 'tr_open' for token in tokens)
-  assert rows == 2 * 3  # of rates and of trials, a head and two each
+  assert rows == 3 * 3 + 5  # of settings, of the rates of each and of trials, and their heads
+  assert shown.count(f'{own}:half') == 3  # of settings, and of its trials
+  assert any(text.startswith(f'{own}:Net, on ') for text in shown)
   *_, block = [token for token in tokens if token.type == 'code_block']  # after the checks'
   content = json.loads((study / 'results.json').read_text())['study']
   assert block.content.splitlines() == content['data']['left_out']
@@ -117,13 +146,24 @@ def test_no_name_becomes_a_path(study, folder):
 
 
 def test_tensorboard_reads_the_runs(study):
-  runs = sorted(path.name for path in (study / 'tensorboard').iterdir() if path.is_dir())
-  assert runs == ['lr_1e-04_seed_0', 'lr_1e-05_seed_0']
-  for run in runs:
-    assert len(events.read(study / 'tensorboard' / run)['epoch/validation_accuracy']) == 2
+  labels = sorted(path.name for path in (study / 'tensorboard').iterdir() if path.is_dir())
+  assert labels == ['constant', 'half']
+  for label in labels:
+    runs = sorted((study / 'tensorboard' / label).iterdir())
+    assert [run.name for run in runs] == ['lr_1e-04_seed_0', 'lr_1e-05_seed_0']
+    for of_trial in runs:
+      assert len(events.read(of_trial)['epoch/validation_accuracy']) == 2
 
 
-def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
+def test_schedules_of_any_files_have_labels_of_their_own():
+  names = ('constant', 'a/my.py:half', '../../my.py:half', 'my.py:double')
+  settings = [rounds.Setting(1, name) for name in names]
+  labels = [rounds.label(setting, settings) for setting in settings]
+  assert labels == ['constant', 'half_1', 'half_2', 'double']
+  assert rounds.title(settings[1], settings) == 'half 1'
+
+
+def test_an_evaluation_knows_the_classes(command, study, folder, tmp_path):
   out = tmp_path / '=out<b>.json'
   photos = tmp_path / '<b>'
   shutil.copytree(folder, photos, ignore=shutil.ignore_patterns('*.hidden', '*alert(2)*'))
@@ -132,19 +172,12 @@ def test_an_evaluation_knows_the_classes(study, folder, tmp_path):
     for file in sorted((photos / name).iterdir())[count:]:
       file.unlink()
   flags = [f'--workdir={study}', photos, f'--json={out}', '--learning_rate=1e-4']
-  answer = subprocess.run(
-    [sys.executable, str(ROOT / 'scripts' / 'classify.py'), *flags],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=False,
-  )
-  assert (answer.returncode, answer.stderr) == (0, '')
+  status, said, errors = command('classify.py', *flags, folder=tmp_path)
+  assert (status, errors) == (0, '')
   found = json.loads(out.read_text())
   assert found['classes'] == classes()
   assert [sum(row) for row in found['confusion']] == list(counts.values())
-  _, *lines = answer.stdout.splitlines()
+  _, *lines = said.splitlines()
   assert len(lines) == len(WRITTEN) + 2  # an empty line and the accuracy
   for line, name, row in zip(lines, classes(), found['confusion'], strict=False):
     assert line.startswith(' ' * (128 - cell_len(name)) + name + ' ')
@@ -198,7 +231,7 @@ def test_a_pickle_in_the_history_is_not_loaded(tmp_path, header):
     np.save(file, np.asarray([[Trap(trap)]] * 4, object), allow_pickle=True)
   else:
     file.write_bytes(pickle.dumps(Trap(trap)))
-  with pytest.raises(StudyError, match=r'step_loss\.npy is damaged .*start anew'):
+  with pytest.raises(StudyError, match=r'step_loss\.npy is damaged .*start again'):
     History(tmp_path / 'history', 4, 2, 1)
   assert not Path(trap).exists()
   np.load(file, allow_pickle=True)  # it would have sprung

@@ -151,14 +151,16 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
   """
   file = workdir / 'config.json'
   with _written(workdir):
-    if file.exists() and not overwrite:
+    begun = any((workdir / name).exists() for name in CONTENT if name != file.name)
+    if begun and file.exists() and not overwrite:
       _check_same(workdir, file, study)
       return
     workdir.mkdir(parents=True, exist_ok=True)
     others = (
       path.name
       for path in workdir.iterdir()
-      if path.name != 'config.json.part' and not path.name.startswith('lock')
+      # A study that ended before it trained anything, by an error, say, leaves its config alone.
+      if not path.name.startswith((file.name, 'lock'))
     )
     if not overwrite and any(others):
       raise StudyError(
@@ -210,7 +212,7 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
     for name in sorted(before.keys() | now.keys())
     if before.get(name) != now.get(name)
   ]
-  way_out = 'choose another --workdir, or start anew with --overwrite'
+  way_out = 'choose another --workdir, or start again with --overwrite'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
   if was != fingerprint:
