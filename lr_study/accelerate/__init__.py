@@ -37,6 +37,10 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
     largest: the largest value of each of a trial's numbers in the study.
   """
   engine, about = plain(task), []
+  # XLA's convolutions are slow in places on a CPU alone.
+  on_cpu = jax.default_backend() == 'cpu'
+  convolutions = products.survey(task, config.batch_size) if on_cpu else products.NONE
+  multiplies = _use_products(convolutions, task, config)
   if config.accelerate == 'auto':
     bounds = _bounds(config, largest)
     paths = factored.layers(task, config.batch_size, bounds)
@@ -46,7 +50,7 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
         f'dense kernels {", ".join(path.removesuffix("/kernel") for path in paths)} as factors, '
         f'folded every {engine.every} steps'
       )
-    if _use_products(task, config):
+    if multiplies:
       about.append('convolutions as matrix products')
       engine = engine._replace(
         step=_with_products(engine.step),
@@ -56,7 +60,7 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
   return engine._replace(
     # Traced once, for the loop of steps and for the step that is measured.
     step=jax.jit(engine.step),
-    steps_per_call=_steps_per_call(task, config),
+    steps_per_call=_steps_per_call(convolutions, multiplies, task, config),
     about='; '.join(about) or 'plain Flax and optax',
   )
 
@@ -91,19 +95,18 @@ def shares_memory() -> bool:
   return jax.default_backend() == 'cpu'
 
 
-def _use_products(task: Task, config: ConfigDict) -> bool:
-  if jax.default_backend() != 'cpu' or config.accelerate == 'off' or task.dtype != 'float32':
+def _use_products(convolutions: products.Convolutions, task: Task, config: ConfigDict) -> bool:
+  if config.accelerate == 'off' or task.dtype != 'float32':
     return False
-  convolutions = products.survey(task, config.batch_size)
   return products.applies(convolutions, choose_spread(config.parallel))
 
 
-def _steps_per_call(task: Task, config: ConfigDict) -> int:
+def _steps_per_call(
+  convolutions: products.Convolutions, multiplies: bool, task: Task, config: ConfigDict
+) -> int:
   """One of XLA's own convolutions on a CPU, which lose their fast kernels inside a loop."""
-  if jax.default_backend() == 'cpu' and not _use_products(task, config):
-    convolutions = products.survey(task, config.batch_size)
-    if convolutions.fit + convolutions.left:
-      return 1
+  if convolutions.fit + convolutions.left and not multiplies:
+    return 1
   variables = jax.eval_shape(lambda: plain(task).draw(jax.random.key(0)))
   long = tree_bytes(variables) > _LONG_BYTES
   return max(1, (_LONG_CALL_IMAGES if long else _CALL_IMAGES) // config.batch_size)

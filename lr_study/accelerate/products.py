@@ -27,6 +27,9 @@ class Convolutions(NamedTuple):
   outputs: int
 
 
+NONE = Convolutions(0, 0, 0)
+
+
 def survey(task: Task, batch_size: int) -> Convolutions:
   """The convolutions of one step."""
   fit, left, outputs = [], [], []
