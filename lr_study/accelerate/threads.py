@@ -55,8 +55,9 @@ class Threads:
     return [state for state, stays in zip(state_T, good, strict=True) if stays]
 
   def init(self, hyper_T: Any, seeds: Sequence[int]) -> list[Any]:
-    # Once for each seed, and before there are other states: drawing needs several times the memory
-    # of a state.
+    # Drawing needs several times the memory of a state. So weights are drawn once for each seed,
+    # before there are other states, and what states of an earlier wave have freed is given back.
+    give_back()
     draw = functools.partial(_ready, self.programs['draw'])
     drawn = {seed: draw(self.share(np.uint32(seed))) for seed in dict.fromkeys(seeds)}
 
