@@ -27,12 +27,10 @@ def get_config(variant: str = '') -> ConfigDict:
   config.seeds = (0,)  # each rate trains once from each seed; published: one run per rate
   config.epochs = 30  # as published
   config.batch_size = 1  # as published
-  config.batch_sizes = ()  # to try each rate at each of these; only at batch_size if empty
-  config.schedules = ()  # to try each rate with each of these; only with schedule.name if empty
+  config.axes = ConfigDict(allow_dotted_keys=True)  # what to try each rate with, such as
+  # config.axes['optimizer.weight_decay'] = (0.0, 1e-4), or ['batch_size'] = (1, 4, 16)
   config.equal = 'epochs'  # what all batch sizes have the same number of; with 'steps', epochs are
   # those of batch_size
-  config.axes = ConfigDict(allow_dotted_keys=True)  # further numbers to try each rate with, such as
-  # config.axes['optimizer.weight_decay'] = (0.0, 1e-4)
   config.image_size = 256  # DIGITS's default for AlexNet
   config.dtype = 'float32'  # of activations and products, or 'bfloat16'; weights stay float32
   config.parallel = 'auto'  # 'threads', one per trial: auto on CPUs; 'vmap', all trials in one

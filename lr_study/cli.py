@@ -38,7 +38,7 @@ class _ConfigParser(flags.ArgumentParser):
   def parse(self, path: str) -> Any:
     loaded = self._inner.parse(path)
     if isinstance(loaded, ConfigDict):
-      self.notes = configs.complete(loaded, _overrides())
+      self.notes = configs.complete(loaded, _overrides(), _axes(_axis_texts()))
       self.config = loaded
     return loaded
 
@@ -65,6 +65,7 @@ class _TupleParser(tuple_parser.TupleParser):
 
 
 _SECTIONS = [f'config.{section}' for section in configs.SECTIONS]
+_MOST_VALUES = 10_000
 _ARGV: list[str] = []  # what was typed, with `--config.search.name=bisect` for `--config.search=`
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -77,7 +78,8 @@ config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 _AXIS = flags.DEFINE_multi_string(
   'axis',
   [],
-  'NAME=V1,V2,...: try each rate with each of these numbers, as optimizer.weight_decay=0,1e-4.',
+  'NAME=V1,V2,...: try each rate with each of these, as optimizer.weight_decay=0,1e-4, seed=0..4, '
+  'batch_size=1,4 or model.name=lenet,resnet18.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Be one process of several, under Slurm, Open MPI, Kubernetes or on TPUs.'
@@ -144,7 +146,7 @@ def study_config() -> tuple[ConfigDict, str]:
   for line in _PARSER.notes:
     note(line)
   if _AXIS.value:
-    axes = configs.flatten(_CONFIG.value.axes) | _axes(_AXIS.value)
+    axes = {**configs.flatten(_CONFIG.value.axes), **_axes(_AXIS.value)}
     with _CONFIG.value.unlocked():
       _CONFIG.value.axes = ConfigDict(axes, allow_dotted_keys=True)
   return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
@@ -181,25 +183,28 @@ def _parse(argv: Sequence[str]) -> list[str]:
     _fail(f'--config: {_one_line(error)}')
 
 
-def _axes(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+def _axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
   """The values of each --axis NAME=V1,V2,... by its name."""
   axes = {}
   for text in texts:
-    name, _, values = text.partition('=')
+    name, sign, values = text.partition('=')
     if name in axes:
       raise StudyError(f'--axis {name} is given twice')
-    try:
-      axes[name] = tuple(map(_number, values.split(',')))
-    except ValueError as error:
-      raise StudyError(f'--axis {text}: give NAME=V1,V2,..., the values as numbers') from error
+    if not sign or not all(values.split(',')):
+      raise StudyError(f'--axis {text}: give NAME=V1,V2,..., such as optimizer.momentum=0,0.9')
+    axes[name] = tuple(one for value in values.split(',') for one in _values(value))
   return axes
 
 
-def _number(text: str) -> float:
-  try:
-    return int(text)
-  except ValueError:
-    return float(text)
+def _values(text: str) -> Sequence[Any]:
+  """A number, True, False or None, else a text; of '0..4' the whole numbers from 0 to 4."""
+  first, dots, last = text.partition('..')
+  if dots and first.isdecimal() and last.isdecimal():
+    if not 0 <= int(last) - int(first) < _MOST_VALUES:
+      raise StudyError(f'--axis: {text} is no range of 1 to {_MOST_VALUES} whole numbers')
+    return range(int(first), int(last) + 1)
+  value = _LiteralParser().parse(text)
+  return (float(text) if text.lower() in ('nan', 'inf', '-inf') else value,)
 
 
 def _with_names(argv: Sequence[str]) -> list[str]:
@@ -222,6 +227,17 @@ def _overrides() -> dict[str, str]:
     name, sign, value = flag.partition('=')
     if name.startswith(('-config.', '--config.')):
       found[name.partition('.')[2]] = value if sign else after
+  return found
+
+
+def _axis_texts() -> list[str]:
+  """The values of the --axis flags, which are parsed after the config."""
+  argv = flags.FLAGS.read_flags_from_files(_ARGV, force_gnu=False)
+  found = []
+  for flag, after in zip(argv, [*argv[1:], ''], strict=True):
+    name, sign, value = flag.partition('=')
+    if name in ('--axis', '-axis'):
+      found.append(value if sign else after)
   return found
 
 

@@ -1,8 +1,7 @@
 """Configs: what every study has, and sections that each name a plug and hold its arguments."""
 
 import contextlib
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FieldReference
@@ -50,12 +49,6 @@ _FIELDS = {
   ),
   'epochs': _Field(30, int, (lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000')),
   'batch_size': _Field(1, int, COUNT),
-  'batch_sizes': _Field(
-    (),
-    tuple[int, ...],
-    (lambda sizes: all(1 <= n < 2**31 for n in sizes), 'whole numbers from 1 to 2^31 - 1'),
-  ),
-  'schedules': _Field((), tuple[str, ...]),
   'equal': _Field('epochs', str, one_of(('epochs', 'steps'))),
   'image_size': _Field(256, int, (lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536')),
   'dtype': _Field('float32', str, one_of(('float32', 'bfloat16'))),
@@ -73,7 +66,16 @@ _VERDICT = {
   'measure': _Field('', str),
   'epoch': _Field('last', str, one_of(('last', 'best'))),
 }
-_SWEPT = ('optimizer', 'schedule', 'loss')  # sections whose numbers can be axes
+# What else can be an axis: not the data, which all trials share, nor how they are computed.
+_AXES = (
+  'batch_size',
+  'dtype',
+  *(section for section in SECTIONS if section not in ('data', 'search')),
+)
+_NO_AXES = ('input.subtract',)  # what is subtracted is on the devices with the images
+GROW = ('learning_rates', 'seeds')  # what a study that is extended may have more of
+# An axis that a field of several values is there for.
+_PLURAL = {'seed': 'seeds', 'learning_rate': 'learning_rates'}
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -96,23 +98,27 @@ def check(config: ConfigDict) -> ConfigDict:
   for name in fields:
     if name not in (*_FIELDS, *SECTIONS, 'verdict', 'axes'):
       raise StudyError(no_such_field(str(name), config))
+  axes = {name: _several(name, of) for name, of in flatten(_fields_of('axes', fields)).items()}
+  for name in _PLURAL.keys() & axes.keys():
+    fields[_PLURAL[name]] = axes.pop(name)
   found = _values(_FIELDS, fields)
-  for name in found['schedules']:
-    plugs.find('schedule', name, 'an entry of schedules')
   for name in found['metrics']:
     plugs.find('metrics', name)
   for section in SECTIONS:
-    found[section] = _section(section, _fields_of(section, fields), found['schedules'])
+    others = axes.get(f'{section}.name', ())
+    found[section] = _section(section, _fields_of(section, fields), others)
   found['verdict'] = _values(_VERDICT, _fields_of('verdict', fields), 'verdict.')
-  axes = _axes(_fields_of('axes', fields), found)
+  axes = {name: _axis(name, of, found, axes) for name, of in axes.items()}
   _check_measure(found['verdict']['measure'], found['metrics'])
-  for name in ('learning_rates', 'seeds', 'batch_sizes', 'schedules', 'metrics'):
+  for name in ('learning_rates', 'seeds', 'metrics'):
     _check_unique(name, found[name])
   _check_unique('data.classes', found['data']['classes'])
   return ConfigDict(found | {'axes': ConfigDict(axes, allow_dotted_keys=True)}).lock()
 
 
-def complete(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
+def complete(
+  config: ConfigDict, overrides: Mapping[str, str], axes: Mapping[str, Any] | None = None
+) -> list[str]:
   """Gives a config all its fields, so that the command line can override any of them.
 
   A section whose name is overridden keeps what all plugs of its kind have in common. For the rest
@@ -121,6 +127,7 @@ def complete(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
   Args:
     config: is changed.
     overrides: what the command line sets, as text, by dotted names.
+    axes: that it adds, the values of each by its name.
 
   Returns:
     A line on each section that lost fields: `model.name is resnet18: width=0.25 of small_cnn is
@@ -130,6 +137,8 @@ def complete(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
     StudyError: a section names no plug that there is.
   """
   notes = []
+  given = config.get('axes')
+  all_axes = {**(flatten(given) if isinstance(given, ConfigDict) else {}), **(axes or {})}
   with config.unlocked(), config.ignore_type():
     _fill(config, _FIELDS)
     for section in (*SECTIONS, 'verdict', 'axes'):
@@ -143,7 +152,7 @@ def complete(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
         _fill(config[section], _VERDICT)
       elif section in SECTIONS:
         notes += _swap(config, section, overrides)
-        _fill(config[section], _plug_fields(section, config, overrides))
+        _fill(config[section], _plug_fields(section, config, overrides, all_axes))
   return notes
 
 
@@ -164,6 +173,23 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     else:
       flat[name] = value
   return flat
+
+
+def adds(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+  """True if a config has all that another has, and more rates, seeds, values on axes or epochs.
+
+  With the epochs the schedule may change. Both are flat, and as JSON has them.
+  """
+  longer = now.get('epochs', 0) > before.get('epochs', 0)
+  for name in before.keys() | now.keys():
+    old, new = before.get(name), now.get(name)
+    if name in GROW or name.startswith('axes.'):
+      fits = all(value in (new or []) for value in old or [])
+    else:
+      fits = old == new or (longer and (name == 'epochs' or name.startswith('schedule.')))
+    if not fits:
+      return False
+  return True
 
 
 def nearest(name: str, config: ConfigDict | None = None) -> str:
@@ -208,52 +234,84 @@ def _fields_of(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
   return values
 
 
-def _section(section: str, values: dict[str, Any], schedules: tuple[str, ...]) -> dict[str, Any]:
-  """All fields of a section, checked against the signature of the function that it names."""
+def _section(section: str, values: dict[str, Any], others: tuple[str, ...]) -> dict[str, Any]:
+  """All fields of a section, checked against the signature of the function that it names.
+
+  `others`: the functions that its name is an axis of; their arguments stand beside its own.
+  """
   name = values.get('name', SECTIONS[section])
   factory, found = plugs.find(section, name), {}
   if section == 'data':
     values = values | {'classes': _split_commas(values.get('classes', ()))}
-  if section == 'schedule':  # further schedules take their arguments from here too
-    for other in map(functools.partial(plugs.find, section), schedules):
-      known = plugs.fields(section, other).keys() - plugs.fields(section, factory).keys()
-      given = {n: v for n, v in values.items() if n in known}
-      checked = plugs.checked(section, other, given) if given else {}
-      found |= {n: checked[n] for n in given}
+  for other in others:
+    factory_of_other = plugs.find(section, other, f'an entry of axes.{section}.name')
+    known = plugs.fields(section, factory_of_other).keys() - plugs.fields(section, factory).keys()
+    given = {n: v for n, v in values.items() if n in known}
+    checked = plugs.checked(section, factory_of_other, given) if given else {}
+    found |= {n: checked[n] for n in given}
   own = {n: v for n, v in values.items() if n not in found}
   return {'name': name, **plugs.checked(section, factory, own), **found}
 
 
-def _axes(values: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-  """The axes beside rates and seeds: values of an argument of the optimiser, schedule or loss."""
-  numbers = [
-    f'{section}.{field}'
-    for section in _SWEPT
-    for field, value in found[section].items()
-    if value is None or plugs.is_number(value)
-  ]
-  axes = {}
-  for name, of in flatten(values).items():
-    if name not in numbers:
-      raise StudyError(_no_axis(name, numbers, found))
-    section, _, field = name.partition('.')
-    if not isinstance(of, tuple | list) or not of or not all(map(plugs.is_number, of)):
-      raise StudyError(f'axes.{name} is {plugs.shown(of)}; it must be one or more numbers')
-    factory = plugs.find(section, found[section]['name'])
-    each = [plugs.checked(section, factory, {**found[section], field: value}) for value in of]
-    axes[name] = tuple(values[field] for values in each)
-    _check_unique(f'axes.{name}', axes[name])
-  return axes
+def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """The section under another name: what it has of the arguments of that one, and defaults."""
+  factory = plugs.find(section, name)
+  known = plugs.fields(section, factory)
+  own = {n: v for n, v in values.items() if n in known}
+  return {'name': name, **plugs.checked(section, factory, own)}
 
 
-def _no_axis(name: str, numbers: list[str], found: Mapping[str, Any]) -> str:
-  """Why there cannot be an axis of this name."""
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+  """The values of an axis as a tuple, each one once."""
+  if not isinstance(values, tuple | list) or not values:
+    raise StudyError(f'axes.{name} is {plugs.shown(values)}; it must be one or more values')
+  if any(isinstance(value, Mapping) for value in values):
+    raise StudyError(f'axes.{name} is {plugs.shown(values)}; a dict cannot be a value of an axis')
+  return tuple(_tuples(value) for value in values)
+
+
+def _axis(
+  name: str, of: tuple[Any, ...], found: Mapping[str, Any], axes: Mapping[str, Any]
+) -> tuple[Any, ...]:
+  """The values of an axis, as the field that it is about holds them.
+
+  Raises:
+    StudyError: the field cannot be an axis, or a value is none for it.
+  """
   section, _, field = name.partition('.')
-  if section in SECTIONS and section not in _SWEPT and field in found[section]:
-    return f'axes has {name!r}; only numbers of {", ".join(_SWEPT)} can be axes'
-  if section in SECTIONS and field in found[section]:
-    return f'axes has {name!r}; it is {plugs.shown(found[section][field])}, no number'
-  return f'axes has {name!r}, no number of this config{plugs.nearest(name, numbers)}'
+  if section not in _AXES or bool(field) != (section in SECTIONS) or name in _NO_AXES:
+    raise StudyError(_no_axis(name, found))
+  if not field:
+    _, kind, limit = _FIELDS[name]
+    values = tuple(plugs.convert(f'axes.{name}', value, kind, limit) for value in of)
+  elif field == 'name':
+    values = of  # `_section` has found them all
+  else:
+    for other in axes.get(f'{section}.name', (found[section]['name'],)):
+      factory = plugs.find(section, other)
+      if field not in plugs.fields(section, factory):
+        raise StudyError(_no_axis(name, found, factory))
+      own = own_section(section, found[section], other)
+      each = [plugs.checked(section, factory, {**own, field: value}) for value in of]
+    values = tuple(own[field] for own in each)
+  _check_unique(f'axes.{name}', values)
+  return values
+
+
+def _no_axis(name: str, found: Mapping[str, Any], factory: Callable | None = None) -> str:
+  """Why there cannot be an axis of this name; `factory` does not have it."""
+  section = name.partition('.')[0]
+  if factory:
+    names = [f'{section}.{n}' for n in plugs.fields(section, factory)]
+    title = plugs.title(section, factory)
+    return f'axes has {name!r}; {title} has no such field{plugs.nearest(name, names)}'
+  known = [f'{s}.{n}' for s in SECTIONS for n in found[s] if s in _AXES]
+  if section in found or section in SECTIONS:
+    return (
+      f'axes has {name!r}; an axis is learning_rate, seed, batch_size, dtype, or a field of '
+      f'{", ".join(s for s in SECTIONS if s in _AXES)}'
+    )
+  return f'axes has {name!r}, no field of this config{plugs.nearest(name, [*_AXES, *known])}'
 
 
 def _check_measure(measure: str, metrics: tuple[str, ...]) -> None:
@@ -290,20 +348,19 @@ def _swap(config: ConfigDict, section: str, overrides: Mapping[str, str]) -> lis
 
 
 def _plug_fields(
-  section: str, config: ConfigDict, overrides: Mapping[str, str]
+  section: str, config: ConfigDict, overrides: Mapping[str, str], axes: Mapping[str, Any]
 ) -> dict[str, _Field]:
   """The fields of a section, as far as they have to be there to be overridden."""
   name = config[section].get('name', SECTIONS[section])
   table = {'name': _Field(name, str)}
   for field, default in plugs.fields(section, plugs.find(section, name)).items():
     table[field] = _Field(default, Any if default in (None, REQUIRED) else type(default))
-  if section == 'schedule':  # of further schedules, those that are overridden
-    others = _names(config.schedules) + _names(overrides.get('schedules', ''))
-    for other in dict.fromkeys(others):
-      factory = plugs.find(section, other, 'an entry of schedules')
-      for field, default in plugs.fields(section, factory).items():
-        if f'{section}.{field}' in overrides:
-          table.setdefault(field, _Field(default, Any))
+  # Of further functions that the name is an axis of, the arguments that are overridden.
+  for other in axes.get(f'{section}.name', ()):
+    factory = plugs.find(section, other, f'an entry of axes.{section}.name')
+    for field, default in plugs.fields(section, factory).items():
+      if f'{section}.{field}' in overrides:
+        table.setdefault(field, _Field(default, Any))
   return table
 
 
@@ -317,14 +374,6 @@ def _fill(values: ConfigDict, table: Mapping[str, _Field]) -> None:
     elif not isinstance(given[name], FieldReference):
       with contextlib.suppress(StudyError):  # `check` says so
         values[name] = plugs.convert(name, given[name], kind)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-  """Those in a tuple, or in its text."""
-  entries = value.split(',') if isinstance(value, str) else value
-  entries = entries if isinstance(entries, tuple | list) else ()
-  names = (str(entry).strip('\'"() ') for entry in entries)
-  return tuple(name for name in names if name)
 
 
 def _split_commas(names: Any) -> Any:

@@ -121,20 +121,22 @@ def _earlier(
     earlier = rounds.before(planned, planned_trial)
     if earlier is None:
       return 0, None
+    epochs = earlier.epochs
     if earlier.wave not in found:
       found[earlier.wave] = (
         curves(folder, planned, earlier.wave, sweep),
         *restore(folder, planned, earlier.wave, sweep),
       )
     curve, columns, state = found[earlier.wave]
-    if state is None:
-      progress.note(f'Round {earlier.round + 1} has lost its weights; its trials start again')
-      return 0, None
     old = planned.column(earlier)
-    place_in_state = int(np.flatnonzero(columns == old)[0])
-    states.append(jax.tree.map(lambda x, at=place_in_state: x[at], state))
+    places = np.flatnonzero(columns == old)  # none of a trial that diverged
+    if len(places) and state is None:
+      progress.note('The weights of an earlier round are lost; its trials start again')
+      return 0, None
+    states += [jax.tree.map(lambda x, at=at: x[at], state) for at in places]
     history.copy(curve, old, column)
-  return earlier.epochs * sweep.steps_per_epoch, jax.tree.map(lambda *x: np.stack(x), *states)
+  state = jax.tree.map(lambda *x: np.stack(x), *states) if states else None
+  return epochs * sweep.steps_per_epoch, state
 
 
 def _start(

@@ -116,6 +116,15 @@ KNOWN: dict[str, Callable[..., Loss]] = {
 }
 
 
+def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[str, ...]:
+  """The arguments of a loss that can differ between the trials of one program: its numbers.
+
+  `among`: if not empty, only these count.
+  """
+  numbers = {n for n, x in config.items() if x is None or plugs.is_number(x)}
+  return tuple(sorted(numbers & {*among} if among else numbers))
+
+
 def build(config: Mapping[str, Any], counts: np.ndarray, sweep: Collection[str] = ()) -> Loss:
   """The loss of a config: f(logits, targets, **own) -> (batch,).
 

@@ -151,6 +151,19 @@ def common(section: str) -> dict[str, inspect.Parameter]:
   return {name: p for name, p in of_all.items() if name not in module.SUPPLIED}
 
 
+def may_sweep(config: Mapping[str, Any], name: str) -> bool:
+  """True if a program can take this number as an argument, as 'optimizer.weight_decay'.
+
+  Then all its values share the program. `config`: a study's, checked.
+  """
+  section, _, field = name.partition('.')
+  if section not in config or not field or section not in MODULES:
+    return False
+  module = importlib.import_module(MODULES[section])
+  values = config[section].to_dict()
+  return hasattr(module, 'may_sweep') and field in module.may_sweep(values, (field,))
+
+
 def call(
   section: str, factory: Callable, supplied: Mapping[str, Any], values: Mapping[str, Any]
 ) -> Any:

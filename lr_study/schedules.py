@@ -65,12 +65,15 @@ def build(
   return (lambda step, **swept: make(**swept)(step)) if sweep else schedule
 
 
-def may_sweep(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """The arguments of a schedule that can differ between the trials of one program."""
+def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[str, ...]:
+  """The arguments of a schedule that can differ between the trials of one program.
+
+  `among`: if not empty, only these are tried.
+  """
   factory = plugs.find('schedule', config['name'])
   names = []
   for name, default in plugs.fields('schedule', factory).items():
-    if isinstance(default, bool | str | tuple):
+    if isinstance(default, bool | str | tuple) or (among and name not in among):
       continue
     other = {'warmup_steps': 'warmup_epochs', 'warmup_epochs': 'warmup_steps'}.get(name)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, loop, losses, progress, trials
+from lr_study import accelerate, extension, loop, losses, progress, trials
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
 from lr_study.answer.measure import Measure
@@ -30,7 +30,11 @@ from lr_study.vectorize import keep_compiled_programs
 
 
 def run(
-  config: ConfigDict, folder: Path, overwrite: bool = False, process: Process = ALONE
+  config: ConfigDict,
+  folder: Path,
+  overwrite: bool = False,
+  process: Process = ALONE,
+  extend: bool = False,
 ) -> verdict.Verdict | None:
   """Runs a study, goes on with a stopped one, or reads a finished one, and prints its answer.
 
@@ -40,6 +44,7 @@ def run(
     overwrite: delete the study that the work directory holds first.
     process: where a study has several, each calls this; each trains its share of the trials,
       and process 0 gathers them.
+    extend: keep what the study in the work directory has, and train what this one has besides.
 
   Returns:
     The answer, in process 0.
@@ -65,11 +70,14 @@ def run(
       )
     keep_compiled_programs()
     study = provenance.describe(config, data)
-    is_finished = not overwrite and (folder / 'results.json').exists()
+    extends = extend and workdir.holds_another(folder, study)
+    is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
     # Before the folder is claimed: what does not fit together leaves it as it was.
     sweeps = {} if is_finished else _sweeps(config, settings, data)
     if process.index:
       workdir.wait_until_planned(folder, process)
+    if extends and not process.index:
+      extension.extend(folder, study, sweeps)
     workdir.claim(folder, study, overwrite and not process.index)
     finished = report.read(folder) or _train(config, sweeps, data, folder, study, process)
     if finished and not process.index and not (folder / page.NAME).exists():
@@ -91,9 +99,9 @@ def _sweeps(
 ) -> dict[Setting, Sweep]:
   """What the trials of each setting share; settings of one program share all of it."""
   shared = trials.prepare(config, data)
-  programs = {rounds.program_of(setting): own for setting, own in settings.items()}
+  programs = {id(own): own for own in settings.values()}
   programs = {program: trials.in_setting(shared, own) for program, own in programs.items()}
-  return {setting: programs[rounds.program_of(setting)] for setting in settings}
+  return {setting: programs[id(own)] for setting, own in settings.items()}
 
 
 def _train(
@@ -182,7 +190,7 @@ def _run_rounds(
 
 def _title(planned: Plan, number: int, name: str) -> str:
   """What a wave is, for people; nothing where there is but one."""
-  this = planned.of_wave(number)[0].round
+  this = max(trial.round for trial in planned.of_wave(number))
   waves = sorted({trial.wave for trial in planned.of_round(this)})
   parts = [name] if name else []
   if this:
@@ -197,7 +205,7 @@ def _judged(
 ) -> dict[Planned, verdict.Result]:
   """The result of every trial of every round, from the curves of its wave."""
   found = {}
-  for number in range(planned.waves):
+  for number in sorted({trial.wave for trial in planned.trials}):
     sweep = _of_wave(sweeps, planned, number)
     at_best = sweep.measure if sweep.config.verdict.epoch == 'best' else None
     history = loop.curves(folder, planned, number, sweep)

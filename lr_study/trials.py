@@ -18,7 +18,15 @@ from lr_study.engine import Engine
 from lr_study.feed import Feed
 from lr_study.inputs import subtracted
 from lr_study.interrupt import Interrupt
-from lr_study.search.rounds import Planned, Setting, at_once, axes_of, label, settings
+from lr_study.search.rounds import (
+  Planned,
+  Setting,
+  at_once,
+  axes_of,
+  label,
+  numbers_of,
+  settings,
+)
 from lr_study.task import make_task
 from lr_study.trial import Batch, Task
 from lr_study.vectorize import Chunk, Pace, Spread
@@ -56,7 +64,7 @@ class Sweep(NamedTuple):
 
   def height(self, step: int, number: int = 0) -> float:
     """The schedule's height at a step (from 0) for the trial in column `number`."""
-    own = trial.own(dict(self.trials[number].axes), 'schedule')
+    own = trial.own(numbers_of(self.config, self.trials[number]), 'schedule')
     return float(self.task.schedule(step, **own))
 
   @property
@@ -110,7 +118,7 @@ def prepare(config: ConfigDict, data: Dataset) -> Sweep:
 
 
 def in_setting(sweep: Sweep, config: ConfigDict) -> Sweep:
-  """The same images for trials of another config, which differs in batch size or schedule."""
+  """The same images for trials of another setting's config."""
   if config == sweep.config:
     return sweep
   counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
@@ -128,6 +136,23 @@ def measure_of(config: ConfigDict, task: Task, data: Dataset) -> Measure:
   return Measure(curve_of(config.verdict.measure), metric.is_share, metric.larger_is_better)
 
 
+def same_program(sweep: Sweep, config: ConfigDict) -> bool:
+  """True if trials of this config are computed as those of the sweep are.
+
+  Which factors are kept, and how long, may depend on the largest numbers of the study.
+  """
+  engine = make_engine(sweep.task, config)
+  hyper = dict.fromkeys(hyper_of(sweep.config, sweep.trials[:1]), np.float32(0))
+  forms = [
+    jax.eval_shape(functools.partial(_first_state, of), jax.random.key(0), hyper)
+    for of in (engine, sweep.engine)
+  ]
+  told = [(of.about, of.every) for of in (engine, sweep.engine)]
+  return told[0] == told[1] and jax.tree.all(
+    jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), *forms)
+  )
+
+
 def make_engine(task: Task, config: ConfigDict) -> Engine:
   """How trials of a study are computed."""
   largest = {name: float(max(values)) for name, values in axes_of(config).items()}
@@ -137,12 +162,12 @@ def make_engine(task: Task, config: ConfigDict) -> Engine:
 def running(sweep: Sweep, columns: np.ndarray) -> Running:
   """The trials in these columns."""
   chosen = [sweep.trials[column] for column in columns]
-  return Running(columns, hyper_of(chosen), tuple(t.seed for t in chosen))
+  return Running(columns, hyper_of(sweep.config, chosen), tuple(t.seed for t in chosen))
 
 
-def hyper_of(trials: Sequence[Planned]) -> dict[str, np.ndarray]:
-  """The numbers of trials, float32 (trials,), by name."""
-  rows = [{'learning_rate': t.learning_rate} | dict(t.axes) for t in trials]
+def hyper_of(config: ConfigDict, trials: Sequence[Planned]) -> dict[str, np.ndarray]:
+  """The numbers that trials of a program differ in, float32 (trials,), by name."""
+  rows = [{'learning_rate': t.learning_rate} | numbers_of(config, t) for t in trials]
   return {name: np.asarray([row[name] for row in rows], np.float32) for name in rows[0]}
 
 
@@ -237,7 +262,7 @@ def sharpness_of(task: Task) -> Callable[..., jax.Array]:
 
 def state_like(sweep: Sweep, count: int) -> Any:
   """The form of the host arrays that `spread.get` gives for so many trials; they take no memory."""
-  hyper = dict.fromkeys(hyper_of(sweep.trials[:1]), np.float32(0))
+  hyper = dict.fromkeys(hyper_of(sweep.config, sweep.trials[:1]), np.float32(0))
   form = jax.eval_shape(functools.partial(_first_state, sweep.engine), jax.random.key(0), hyper)
   return jax.tree.map(lambda x: np.broadcast_to(np.zeros([], x.dtype), (count, *x.shape)), form)
 

@@ -28,8 +28,8 @@ def test_the_rate_climbs_through_those_of_the_sweep(tiny, parallel):
   tiny = make_mlp(tiny)
   tiny.parallel = parallel
   tiny.learning_rates, tiny.seeds = (1e14, 1e-4, 1e-6), (3, 4)
-  tiny.batch_sizes, tiny.schedules = (1, 2), ('constant', 'cosine')
-  tiny.axes = ConfigDict({'schedule.factor': (0.1, 0.5)}, allow_dotted_keys=True)
+  axes = {'schedule.factor': (0.1, 0.5), 'batch_size': (1, 2)}
+  tiny.axes = ConfigDict(axes, allow_dotted_keys=True)
   found = climb.climb(tiny)
   assert len(found.rates) == len(found.losses) == 60
   np.testing.assert_allclose(found.rates[[0, -1]], [1e-6, 1e14], rtol=1e-4)

@@ -118,7 +118,6 @@ def test_unknown_variants(module):
     ('dtype', 'float16', "dtype is 'float16'; it must be one of float32, bfloat16"),
     ('metrics', ('f2',), "an entry of metrics is 'f2'; .*top3"),
     ('metrics', ('f1', 'f1'), "metrics holds 'f1' twice"),
-    ('schedules', ('constant', 'cosin'), 'an entry of schedules is .*; did you mean cosine'),
     ('verdict.epoch', 'first', "verdict.epoch is 'first'; it must be one of last, best"),
     ('verdict.measure', 'f1', 'verdict.measure is .* one of loss, accuracy, balanced_accuracy'),
     ('verdict', 'best', "verdict is 'best'; it must be a ConfigDict of fields"),
@@ -181,7 +180,7 @@ def test_fields_that_what_a_section_names_lacks(field, message):
 
 def test_further_schedules_take_their_arguments_from_the_section():
   config = alexnet_letters.get_config()
-  config.schedules = ('step_decay', 'piecewise')
+  config.axes['schedule.name'] = ('step_decay', 'piecewise')
   config.schedule.heights = (0.5, 0.25)
   checked = check(config)
   assert (checked.schedule.factor, checked.schedule.heights) == (0.1, (0.5, 0.25))
@@ -208,19 +207,39 @@ def test_axes():
   assert check(config) == checked
 
 
+def test_rates_and_seeds_are_axes_with_fields_of_their_own():
+  config = alexnet_letters.get_config()
+  config.axes['seed'], config.axes['learning_rate'] = (3, 4), (0.1, 1)
+  checked = check(config)
+  assert (checked.seeds, checked.learning_rates, len(checked.axes)) == ((3, 4), (0.1, 1.0), 0)
+
+
 @pytest.mark.parametrize(
   ('name', 'values', 'message'),
   [
-    ('optimizer.weight_deca', (0.1,), r'no number of this config; did you mean optimizer\.weight'),
-    ('optimizer.name', ('sgd',), "axes has 'optimizer.name'; it is 'sgd', no number"),
-    ('model.width', (0.5, 1.0), 'only numbers of optimizer, schedule, loss can be axes'),
-    ('epochs', (1, 2), 'no number of this config'),
+    (
+      'optimizer.weight_deca',
+      (0.1,),
+      r'sgd has no such field; did you mean optimizer\.weight_decay',
+    ),
+    (
+      'optimizer.name',
+      ('sgd', 'sdg'),
+      r'an entry of axes\.optimizer\.name is .*; did you mean sgd',
+    ),
+    ('model.width', (0.5, -1.0), r'model\.width is -1\.0; it must be a number above 0'),
+    ('modle.width', (0.5, 1.0), r'no field of this config; did you mean model\.width'),
+    ('batch_size', (1, 0), r'axes\.batch_size is 0; it must be a whole number from 1'),
+    ('epochs', (1, 2), 'an axis is learning_rate, seed, batch_size, dtype, or a field of model'),
+    ('data.per_class', (1, 2), 'an axis is learning_rate, seed'),
+    ('optimizer', ('sgd', 'adam'), 'an axis is learning_rate, seed'),
+    ('optimizer.rate_factors', ({}, {}), 'a dict cannot be a value of an axis'),
     (
       'optimizer.momentum',
       (),
-      r'axes\.optimizer\.momentum is \(\); it must be one or more numbers',
+      r'axes\.optimizer\.momentum is \(\); it must be one or more values',
     ),
-    ('optimizer.momentum', ('a',), r'axes\.optimizer\.momentum is'),
+    ('optimizer.momentum', ('a',), r"optimizer\.momentum is 'a'; it must be a number"),
     ('optimizer.momentum', (0.5, 1.0), r'optimizer\.momentum is 1\.0; it must be'),
     ('optimizer.momentum', (0.5, 0.5), r'axes\.optimizer\.momentum holds 0\.5 twice'),
   ],
@@ -271,10 +290,10 @@ def test_references_between_fields_last():
 
 def test_command_line_classes_are_split_at_commas():
   config = alexnet_letters.get_config()
-  config.data.classes, config.metrics, config.schedules = ('A,B,C',), ('f1,top3',), ('cosine,wsd',)
+  config.data.classes, config.metrics = ('A,B,C',), ('f1,top3',)
   checked = check(config)
   assert checked.data.classes == ('A', 'B', 'C')
-  assert (checked.metrics, checked.schedules) == (('f1', 'top3'), ('cosine', 'wsd'))
+  assert checked.metrics == ('f1', 'top3')
 
 
 def test_numbers_of_any_kind_become_floats():

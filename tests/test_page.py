@@ -293,7 +293,8 @@ def test_the_rates_and_the_checks(text):
 
 def test_several_batch_sizes_and_schedules(tmp_path):
   names = ('constant', 'step_decay')
-  make_study(tmp_path, batch_sizes=(1, 4), schedules=names)
+  axes = {'batch_size': (1, 4), 'schedule.name': names}
+  make_study(tmp_path, axes=ConfigDict(axes, allow_dotted_keys=True))
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
   found = check_structure(text)

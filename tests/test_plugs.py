@@ -403,7 +403,7 @@ def test_names_between_commas_need_no_quotes(answer, own):
 
 def test_further_schedules_and_axes_on_the_command_line(answer):
   config, _ = answer(
-    '--config.schedules=step_decay,piecewise', '--config.schedule.heights=(0.5, 0.25)'
+    '--axis=schedule.name=step_decay,piecewise', '--config.schedule.heights=(0.5, 0.25)'
   )
   assert config['schedule']['heights'] == [0.5, 0.25]
   config, _ = answer('--axis=optimizer.momentum=0,0.9', '--axis=schedule.warmup_steps=0,100')

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from lr_study import faults, study, trials
-from lr_study.config import check
+from lr_study.config import check, from_json
 from lr_study.errors import StudyError
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -86,7 +86,9 @@ def test_a_search_that_was_stopped_between_rounds_goes_on(small, tmp_path, monke
 
 
 def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
-  small.batch_sizes, small.schedules = (1, 4), ('constant', 'step_decay')
+  small.axes = ConfigDict(
+    {'batch_size': (1, 4), 'schedule.name': ('constant', 'step_decay')}, allow_dotted_keys=True
+  )
   small.learning_rates, small.epochs, small.model.hidden = (1e-2, 3e-3), 2, (16,)
   small.schedule = ConfigDict({'name': 'step_decay', 'every_epochs': 1.0})
   study.run(small, tmp_path)
@@ -169,7 +171,11 @@ def test_values_of_an_axis_share_a_wave_and_a_program(small, tmp_path, monkeypat
 
 
 def test_equal_steps_scale_epochs_and_drops(small):
-  small.epochs, small.batch_sizes, small.equal = 6, (1, 2, 4), 'steps'
+  small.epochs, small.axes, small.equal = (
+    6,
+    ConfigDict({'batch_size': (1, 2, 4)}, allow_dotted_keys=True),
+    'steps',
+  )
   small.schedule = ConfigDict({'name': 'step_decay', 'every_epochs': 2.0})
   found = rounds.settings(check(small))
   assert {s.batch_size: own.epochs for s, own in found.items()} == {1: 6, 2: 12, 4: 24}
@@ -193,3 +199,29 @@ def test_the_plan_is_on_disk(tmp_path):
   (tmp_path / 'trials.json').write_text('{"trials": [{}]}')
   with pytest.raises(StudyError, match='is damaged'):
     rounds.read(tmp_path)
+
+
+def test_an_axis_of_the_network_trains_as_it_would_alone(small, tmp_path):
+  """Widths have programs of their own; the smoothing of the labels is an argument of each."""
+  small.learning_rates, small.epochs = (1e-2,), 2
+  axes = {'model.hidden': ((8,), (16, 8)), 'loss.smoothing': (0.0, 0.1)}
+  small.axes = ConfigDict(axes, allow_dotted_keys=True)
+  study.run(small, tmp_path / 'both')
+  content = read(tmp_path / 'both')
+  assert [trial['axes'] for trial in content['trials']] == [
+    {'loss.smoothing': smoothing, 'model.hidden': hidden}
+    for smoothing in (0.0, 0.1)
+    for hidden in ([8], [16, 8])
+  ]
+  assert len(content['settings']) == 4
+  small.model.hidden = (16, 8)
+  small.axes = ConfigDict({'loss.smoothing': (0.0, 0.1)}, allow_dotted_keys=True)
+  study.run(small, tmp_path / 'alone')
+  for smoothing in (0, 0.1):
+    ours, alone = (
+      np.load(tmp_path / name / 'history' / f'smoothing_{smoothing}{of}' / 'step_loss.npy')
+      for name, of in (('both', '_hidden_16_8'), ('alone', ''))
+    )
+    np.testing.assert_array_equal(ours, alone)
+  again = study.run(from_json(content['study']['config']), tmp_path / 'both')  # reads it
+  assert again.sentence == content['verdict']['sentence']

@@ -183,7 +183,7 @@ def test_short_ladders_and_studies_where_all_diverges(name, count):
   assert search.ask(config, []) == [Ask(*ask) for ask in search.ask(config, [])]
 
 
-AXES = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+AXES = {'optimizer.momentum': (0.0, 0.9)}
 
 
 class Sweep(NamedTuple):
@@ -193,7 +193,8 @@ class Sweep(NamedTuple):
   trials: tuple = ()
 
 
-def sweeps_of(**fields):
+def sweeps_of(axes=None, **fields):
+  fields['axes'] = ConfigDict(axes or {}, allow_dotted_keys=True)
   config = check(
     ConfigDict({'learning_rates': (1e-1, 1e-2), 'seeds': (0, 1), 'epochs': 2} | fields)
   )
@@ -217,18 +218,18 @@ def test_values_of_an_axis_train_together(monkeypatch):
 
   monkeypatch.setattr(plan, 'waves', waves)
   planned = asking.next_round(
-    sweeps_of(batch_sizes=(1, 4), axes=AXES), Plan(), {}, np.arange(10), ACCURACY, 1
+    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), Plan(), {}, np.arange(10), ACCURACY, 1
   )
   assert [len(trials) for trials in asked] == [8, 8]
   assert planned.waves == 4
   for number in range(4):
     of_wave = planned.of_wave(number)
-    assert len({rounds.program_of(trial.setting) for trial in of_wave}) == 1
+    assert len({trial.batch_size for trial in of_wave}) == 1
     assert {dict(trial.axes)['optimizer.momentum'] for trial in of_wave} == {0.0, 0.9}
   assert len({trial.trial for trial in planned.trials}) == 16
   results = {trial: result_of(trial, 0.9) for trial in planned.trials}
   assert asking.next_round(
-    sweeps_of(batch_sizes=(1, 4), axes=AXES), planned, results, np.arange(10), ACCURACY, 1
+    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), planned, results, np.arange(10), ACCURACY, 1
   ).ended
 
 
@@ -248,7 +249,7 @@ def test_a_search_by_the_loss_is_told_that_smaller_is_better():
 
 
 def test_settings_and_their_labels():
-  found = list(sweeps_of(schedules=('constant', 'step_decay'), axes=AXES))
+  found = list(sweeps_of(axes=AXES | {'schedule.name': ('constant', 'step_decay')}))
   assert found[0] == Setting(1, 'constant', (('optimizer.momentum', 0.0),))
   assert [rounds.label(setting, found) for setting in found] == [
     'constant_momentum_0', 'constant_momentum_0.9', 'step_decay_momentum_0',
@@ -266,7 +267,7 @@ def test_settings_and_their_labels():
 
 def test_a_schedule_keeps_its_own_arguments():
   schedule = {'name': 'step_decay', 'every_epochs': 2.0, 'warmup_epochs': 1.0}
-  sweeps = sweeps_of(schedules=('constant', 'step_decay'), schedule=schedule)
+  sweeps = sweeps_of(axes={'schedule.name': ('constant', 'step_decay')}, schedule=schedule)
   constant, decayed = (sweep.config.schedule for sweep in sweeps.values())
   assert 'every_epochs' not in constant
   assert (constant.warmup_epochs, decayed.warmup_epochs, decayed.every_epochs) == (1.0, 1.0, 2.0)
@@ -274,7 +275,7 @@ def test_a_schedule_keeps_its_own_arguments():
 
 def test_equal_steps_scale_all_that_is_in_epochs():
   schedule = {'name': 'step_decay', 'every_epochs': 2.0, 'warmup_epochs': 0.5}
-  study = {'epochs': 6, 'batch_sizes': (1, 2, 4), 'equal': 'steps'}
+  study = {'epochs': 6, 'axes': {'batch_size': (1, 2, 4)}, 'equal': 'steps'}
   found = sweeps_of(**study, schedule=schedule)
   assert [sweep.config.epochs for sweep in found.values()] == [6, 12, 24]
   assert [sweep.config.schedule.every_epochs for sweep in found.values()] == [2, 4, 8]
@@ -290,9 +291,9 @@ def test_equal_steps_scale_all_that_is_in_epochs():
     sweeps_of(**study, batch_size=4)
   with pytest.raises(StudyError, match=r'at batch size 1 schedule\.from_epochs fall within epochs'):
     sweeps_of(**study | {'epochs': 8}, batch_size=4, schedule=steps)
-  axes = ConfigDict({'schedule.warmup_epochs': (0.0, 1.0)}, allow_dotted_keys=True)
+  study['axes']['schedule.warmup_epochs'] = (0.0, 1.0)
   with pytest.raises(StudyError, match=r'schedule\.warmup_epochs cannot be an axis beside'):
-    sweeps_of(**study, axes=axes)
+    sweeps_of(**study)
 
 
 def test_a_plan_with_axes_is_read_as_it_was_written(tmp_path):
@@ -306,3 +307,44 @@ def test_a_plan_with_axes_is_read_as_it_was_written(tmp_path):
   file = tmp_path / 'trials.json'  # as it was before there were axes
   file.write_text(file.read_text().replace(', "axes": []', ''))
   assert rounds.read(tmp_path).trials == trials
+
+
+def test_what_no_program_takes_as_an_argument_has_a_config_of_its_own():
+  axes = {
+    'optimizer.name': ('sgd', 'adamw'),
+    'optimizer.weight_decay': (0.0, 0.1),
+    'model.width': (0.25, 0.5),
+  }
+  found = sweeps_of(axes=axes, model=ConfigDict({'name': 'small_cnn'}))
+  assert len(found) == 8
+  programs = {id(sweep.config): sweep.config for sweep in found.values()}
+  assert [(own.model.width, own.optimizer.name) for own in programs.values()] == [
+    (0.25, 'sgd'), (0.25, 'adamw'), (0.5, 'sgd'), (0.5, 'adamw'),
+  ]  # fmt: skip
+  for setting, sweep in found.items():
+    chosen = dict(setting.axes)
+    assert chosen['optimizer.name'] == sweep.config.optimizer.name
+    assert dict(sweep.config.axes) == {'optimizer.weight_decay': (0.0, 0.1)}
+    assert rounds.numbers_of(sweep.config, setting).keys() == {'optimizer.weight_decay'}
+  label = rounds.label(next(iter(found)), found)
+  assert label == 'width_0.25_sgd_weight_decay_0'
+
+
+def test_a_number_that_no_program_can_take_has_a_config_of_its_own():
+  """Adafactor's smallest size decides which arrays it keeps."""
+  size = 'min_dim_size_to_factor'
+  axes = {f'optimizer.{size}': (64, 128), 'optimizer.decay_rate': (0.7, 0.8)}
+  found = sweeps_of(axes=axes, optimizer=ConfigDict({'name': 'adafactor'}))
+  assert len({id(sweep.config) for sweep in found.values()}) == 2
+  assert {sweep.config.optimizer[size] for sweep in found.values()} == {64, 128}
+  assert all(
+    dict(sweep.config.axes) == {'optimizer.decay_rate': (0.7, 0.8)} for sweep in found.values()
+  )
+
+
+def test_labels_of_paths_and_tuples_fit_a_folder():
+  values = ('runs/a/x.npz', 'runs/b/x.npz', (64, 32), True, None)
+  settings = [Setting(1, 'constant', (('model.of', value),)) for value in values]
+  assert [rounds.label(setting, settings) for setting in settings] == [
+    'of_x.npz_1', 'of_x.npz_2', 'of_64_32', 'of_True', 'of_None',
+  ]  # fmt: skip

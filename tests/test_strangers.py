@@ -89,7 +89,8 @@ def study(folder, own, tmp_path_factory):
   config.epochs, config.batch_size, config.image_size = 2, 8, 20
   config.model = ConfigDict({'name': f'{own}:Net'})
   config.schedule = ConfigDict({'name': 'constant'})
-  config.schedules = ('constant', f'{own}:half')
+  names = ('constant', f'{own}:half')
+  config.axes = ConfigDict({'schedule.name': names}, allow_dotted_keys=True)
   workdir = tmp_path_factory.mktemp('studies') / 'study'
   run(config, workdir)
   return workdir

@@ -59,7 +59,7 @@ def calibrate(
   """
   config = config.copy_and_resolve_references().unlock()
   config.seeds = tuple(range(truth_seeds + studies * seeds))
-  config.batch_sizes, config.schedules, config.axes = (), (), {}
+  config.axes = {}
   config = check(config)
   data = _interleaved(datasets.load(config.data, config.image_size))
   each = config.eval_batch_size

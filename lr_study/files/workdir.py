@@ -19,7 +19,7 @@ except ImportError:  # Windows has no such lock
 import numpy as np
 
 from lr_study import errors
-from lr_study.config import flatten
+from lr_study.config import adds, flatten
 from lr_study.errors import StudyError
 from lr_study.processes import ALONE, Process
 
@@ -197,6 +197,15 @@ def _write(file: Path, content: bytes) -> None:
   part.replace(file)
 
 
+def holds_another(workdir: Path, study: dict[str, Any]) -> bool:
+  """True if the folder holds a study whose config can be read and is another."""
+  try:
+    old = json.loads((workdir / 'config.json').read_text())['config']
+    return flatten(old) != flatten(json.loads(json.dumps(study['config'])))
+  except (AttributeError, KeyError, OSError, TypeError, ValueError):
+    return False
+
+
 def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
   new = json.loads(json.dumps(study))  # tuples become lists, as in the file
   try:
@@ -213,6 +222,8 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
     if before.get(name) != now.get(name)
   ]
   way_out = 'choose another --workdir, or start again with --overwrite'
+  if changed and adds(before, now):
+    way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
   if was != fingerprint:

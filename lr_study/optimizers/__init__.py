@@ -102,10 +102,11 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
   return Optimizer(make, _evaluated(factory, eval_params), linear)
 
 
-def may_sweep(config: Mapping[str, Any]) -> tuple[str, ...]:
+def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[str, ...]:
   """The arguments of an optimiser that can differ between the trials of one program.
 
-  Each is tried, as an array, in a step on a small network that is traced and not run.
+  Each is tried, as an array, in a step on a small network that is traced and not run. `among`: if
+  not empty, only these are tried.
 
   Raises:
     StudyError: as `build`.
@@ -113,7 +114,7 @@ def may_sweep(config: Mapping[str, Any]) -> tuple[str, ...]:
   build(config)
   factory = plugs.find('optimizer', config['name'])
   values, names = plugs.checked('optimizer', factory, config), []
-  for name in sorted(values, key=_CLIPS.__contains__):
+  for name in sorted({*values} & {*among} or values, key=_CLIPS.__contains__):
     try:
       _check_sweep(factory, values, name)
     except StudyError:

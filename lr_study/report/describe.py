@@ -57,10 +57,13 @@ def part(config: Mapping[str, Any], section: str) -> str:
   """The name in a section, and its arguments: 'digits_tensorflow (width 0.25, dropout 0)'.
 
   Those that are the defaults are left out, unless the function is no longer to be found. Of an axis
-  all values are named.
+  all values are named; of several functions, their names alone.
   """
   values, axes = dict(config[section]), axes_of(config)
   name = values.pop('name')
+  names = axes.get(f'{section}.name', ())
+  if len(names) > 1:  # the arguments of each, nobody would read
+    return formats.printable('/'.join(map(value_text, names)))
   try:
     defaults = plugs.fields(section, plugs.find(section, name))
   except StudyError:

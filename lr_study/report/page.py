@@ -115,7 +115,7 @@ def _about(study: dict[str, Any]) -> str:
   config, data = study['config'], study['data']
   return (
     f'{describe.part(config, "model")}, on {describe.data(config, data)}; {config["epochs"]} '
-    f'epochs, {describe.training(config, config["schedules"])}; '
+    f'epochs, {describe.training(config, config["axes"].get("schedule.name", ()))}; '
     f'{formats.duration(study["seconds"])} on {study["device"]}.'
   )
 

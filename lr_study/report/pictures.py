@@ -41,7 +41,7 @@ def build(
   for setting, own in rounds.settings(config).items():
     label = rounds.label(setting, verdicts)
     per_epoch = study['data']['train'] // setting.batch_size
-    swept = trial.own(dict(setting.axes), 'schedule')
+    swept = trial.own(rounds.numbers_of(own, setting), 'schedule')
     schedule = schedules.build(own.schedule, per_epoch, own.epochs, swept)
     drawn[label] = figures.build(
       open_joined(workdir / 'history' / label),

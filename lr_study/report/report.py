@@ -13,7 +13,7 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.report import summary
-from lr_study.search.rounds import Setting
+from lr_study.search.rounds import Setting, frozen
 
 _OF_NAMES = ('metrics', 'axes')  # fields of a result that hold values by names
 
@@ -67,7 +67,9 @@ def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
     return None
   try:
     content = read_content(workdir)
-    return [Result(**trial) for trial in content['trials']], Verdict(**content['verdict'])
+    return [Result(**_frozen(trial)) for trial in content['trials']], Verdict(
+      **_frozen(content['verdict'])
+    )
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
@@ -81,5 +83,10 @@ def read_content(workdir: Path) -> dict[str, Any]:
 
 def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
   """The verdict of each setting of a study, from what results.json holds."""
-  verdicts = [Verdict(**verdict) for verdict in content['settings']]
+  verdicts = [Verdict(**_frozen(verdict)) for verdict in content['settings']]
   return {verdict.setting: verdict for verdict in verdicts}
+
+
+def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
+  """A trial or a verdict of results.json, with tuples for lists among its values on axes."""
+  return fields | {'axes': {name: frozen(value) for name, value in fields['axes'].items()}}

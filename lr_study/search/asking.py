@@ -23,7 +23,8 @@ def next_round(
 ) -> Plan:
   """Asks the search for one more round, setting by setting.
 
-  Trials whose settings share a program, and that train for as many epochs, share waves.
+  Trials whose settings share a program, and that train from the same epoch to the same one, share
+  waves. What the study had before it was extended stays in its wave.
 
   Args:
     sweeps: of each setting, without trials.
@@ -36,22 +37,33 @@ def next_round(
   Returns:
     The plan with the new trials; ended if there are none.
   """
-  trials, waves = list(planned.trials), planned.waves
-  number = 1 + max((trial.round for trial in trials), default=-1)
-  together: dict[tuple[rounds.Program, int], list[Planned]] = {}
+  waves = planned.waves
+  number = 1 + max((trial.round for trial in planned.trials), default=-1)
+  known = {(t.trial, t.epochs): t.wave for t in planned.earlier}
+  asked: list[Planned] = []
   for setting, sweep in sweeps.items():
     told = tell({t: results[t] for t in planned.trials if t.setting == setting}, labels, measure)
     size, schedule, axes = setting
     for rate, epochs in search.ask(sweep.config, told):
-      together.setdefault((rounds.program_of(setting), epochs), []).extend(
+      asked += [
         Planned(rate, seed, size, schedule, epochs, number, waves, axes)
         for seed in sweep.config.seeds
-      )
+      ]
+  wave_of_trial, together = {}, {}
+  for t in asked:
+    if (t.trial, t.epochs) in known:
+      wave_of_trial[t] = known[t.trial, t.epochs]
+    else:
+      # What goes on from the same epoch, by the same program.
+      earlier = rounds.before(planned, t)
+      key = id(sweeps[t.setting].config), t.epochs, earlier.epochs if earlier else 0
+      together.setdefault(key, []).append(t)
   for new in together.values():
     wave_of = plan.waves(sweeps[new[0].setting]._replace(trials=tuple(new)), processes)
-    trials += [t._replace(wave=waves + k) for t, k in zip(new, wave_of, strict=True)]
+    wave_of_trial |= {t: waves + k for t, k in zip(new, wave_of, strict=True)}
     waves += max(wave_of) + 1
-  return Plan(tuple(trials), ended=len(trials) == len(planned.trials))
+  trials = (*planned.trials, *(t._replace(wave=wave_of_trial[t]) for t in asked))
+  return planned._replace(trials=trials, ended=not asked)
 
 
 def tell(

@@ -43,7 +43,7 @@ def climb(config: ConfigDict) -> Climb:
   config = config.copy_and_resolve_references().unlock()
   smallest, largest = min(config.learning_rates), max(config.learning_rates)
   config.learning_rates, config.seeds, config.epochs = (largest,), config.seeds[:1], 1
-  config.batch_sizes, config.schedules, config.axes = (), (), {}
+  config.axes = {}
   config.schedule = {'name': 'exponential', 'start_height': smallest / largest}
   config = check(config)
   data = datasets.load(config.data, config.image_size, accelerate.room_for_images(config.parallel))

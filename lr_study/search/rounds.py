@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +10,18 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from lr_study import formats, plugs
-from lr_study.config import flatten
+from lr_study.config import check, flatten, own_section
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 
-_FILE = 'trials.json'
+FILE = 'trials.json'
+_UNFIT = re.compile(r'[^\w.+-]+')  # for a folder's name
+# Axes that every trial has a field for.
+_OF_ALL = ('batch_size', 'schedule.name')
 # In the names of a schedule's arguments that count epochs; those of a tuple count from 1.
 _EPOCHS = 'epochs'
 
 Axes = tuple[tuple[str, Any], ...]  # (name, value) of each further axis, in the config's order
-Program = tuple[int, str]  # batch size and schedule
 
 
 class Setting(NamedTuple):
@@ -56,10 +59,16 @@ class Planned(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """All that was asked for so far; `ended` once nothing more will be."""
+  """All that was asked for so far; `ended` once nothing more will be.
+
+  earlier: what the study had before it was extended: who asks for one of these again gets the
+  trial of that wave. taken: numbers of waves that are not given again.
+  """
 
   trials: tuple[Planned, ...] = ()
   ended: bool = False
+  earlier: tuple[Planned, ...] = ()
+  taken: int = 0
 
   def of_round(self, number: int) -> tuple[Planned, ...]:
     """What round `number` asks for."""
@@ -67,12 +76,14 @@ class Plan(NamedTuple):
 
   def of_wave(self, number: int) -> tuple[Planned, ...]:
     """The trials that train together in wave `number`, in the order of their columns."""
-    return tuple(t for t in self.trials if t.wave == number)
+    of_now = {t.trial: t for t in self.trials if t.wave == number}
+    before = [of_now.pop(t.trial, t) for t in self.earlier if t.wave == number]
+    return (*before, *of_now.values())
 
   @property
   def waves(self) -> int:
     """How many waves there are so far."""
-    return 1 + max((t.wave for t in self.trials), default=-1)
+    return max(self.taken, 1 + max((t.wave for t in self.trials), default=-1))
 
   def column(self, planned: Planned) -> int:
     """Where it is among the trials of its wave."""
@@ -82,45 +93,59 @@ class Plan(NamedTuple):
 def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
   """The settings of a study, each with the config that its trials train by.
 
-  The values on further axes are no part of that config: its program takes them as arguments.
-  The number of epochs is the same for all batch sizes; or, with `equal='steps'`, that of steps.
+  Settings that differ in numbers that a program takes as arguments share one config: its `axes` are
+  those numbers. Every other value has its place in a config of its own. The number of epochs is the
+  same for all batch sizes; or, with `equal='steps'`, that of steps.
 
   Raises:
-    StudyError: if a batch size would need a part of an epoch for so many steps.
+    StudyError: if values do not go together; or if a batch size would need a part of an epoch for
+      so many steps.
   """
-  found = {}
-  for batch_size in config.batch_sizes or (config.batch_size,):
-    for schedule in config.schedules or (config.schedule.name,):
-      own = config.copy_and_resolve_references().unlock()
-      own.batch_size = batch_size
-      if config.schedules:
-        _set_schedule(own, schedule)
-      if config.equal == 'steps':
-        _scale_epochs(own, batch_size / config.batch_size)
-      own.lock()
-      found |= {Setting(batch_size, schedule, axes): own for axes in _product(config)}
+  axes = flatten(config.get('axes', {}))
+  traced, found, programs = traced_axes(config), {}, {}
+  order = [n for n in _OF_ALL if n in axes] + [n for n in axes if n not in _OF_ALL]
+  for values in itertools.product(*(axes[name] for name in order)):
+    chosen = dict(zip(order, values, strict=True))
+    fixed = tuple((n, x) for n, x in chosen.items() if n not in traced)
+    if fixed not in programs:
+      programs[fixed] = _config_with(config, dict(fixed), {n: axes[n] for n in traced})
+    own = programs[fixed]
+    further = tuple((n, x) for n, x in chosen.items() if n not in _OF_ALL)
+    found[Setting(own.batch_size, own.schedule.name, further)] = own
   return found
 
 
-def program_of(setting: Setting) -> Program:
-  """What the trials of one compiled program share; they may train together."""
-  return setting.batch_size, setting.schedule
+def traced_axes(config: ConfigDict) -> tuple[str, ...]:
+  """The axes whose values one program takes: numbers that its parts can use as arrays."""
+  return tuple(
+    name
+    for name, values in flatten(config.get('axes', {})).items()
+    if all(map(plugs.is_number, values)) and plugs.may_sweep(config, name)
+  )
 
 
 def axes_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
-  """The values of each further axis of a study, by its name, as 'optimizer.weight_decay'."""
-  return flatten(config.get('axes', {}))
+  """The values of each axis besides rate, seed, batch size and schedule, by its name."""
+  return {n: x for n, x in flatten(config.get('axes', {})).items() if n not in _OF_ALL}
+
+
+def numbers_of(config: ConfigDict, of: 'Planned | Setting') -> dict[str, float]:
+  """Its values on the axes of its program's config, which are arguments of the program."""
+  return {name: value for name, value in of.axes if name in config.axes}
 
 
 def at_once(config: ConfigDict) -> tuple[Planned, ...]:
   """Every rate of a config from every seed in one wave: rate by rate, and in each seed by seed.
 
   Where there are further axes, so for each combination of their values.
+
+  Args:
+    config: of a setting: its axes are numbers that one program takes.
   """
-  setting = (config.batch_size, config.schedule.name)
+  setting, axes = (config.batch_size, config.schedule.name), axes_of(config)
   return tuple(
-    Planned(rate, seed, *setting, config.epochs, 0, 0, axes)
-    for axes in _product(config)
+    Planned(rate, seed, *setting, config.epochs, 0, 0, tuple(zip(axes, values, strict=True)))
+    for values in itertools.product(*axes.values())
     for rate in config.learning_rates
     for seed in config.seeds
   )
@@ -141,18 +166,22 @@ def _differences(setting: Setting, among: Sequence[Setting]) -> list[str]:
   parts = []
   if len({other.batch_size for other in among}) > 1:
     parts.append(f'batch_{setting.batch_size}')
-  names = {other.schedule: other.schedule.rpartition(':')[2] for other in among}
-  if len(names) > 1:
-    # Of 'path/to/file.py:name' what it is called; with its number where two are called the same.
-    alike = [full for full, name in names.items() if name == names[setting.schedule]]
-    number = f'_{alike.index(setting.schedule) + 1}' if len(alike) > 1 else ''
-    parts.append(names[setting.schedule] + number)
+  if len({other.schedule for other in among}) > 1:
+    parts.append(_short(setting.schedule, [other.schedule for other in among]))
   for name, value in varied(setting, among).items():
-    own = name.rpartition('.')[2]
+    text = _short(value, [dict(other.axes).get(name) for other in among])
+    section, _, own = name.rpartition('.')
     if sum(other.rpartition('.')[2] == own for other, _ in setting.axes) > 1:
-      own = name.replace('.', '_')
-    parts.append(f'{own}_{value_text(value)}')
+      own = f'{section}_{own}'
+    parts.append(text if own == 'name' else f'{own}_{text}'.removeprefix('_'))
   return parts
+
+
+def _short(value: Any, values: Iterable[Any]) -> str:
+  """A value fit for a folder's name; with its number where several of `values` look the same."""
+  names = {other: _UNFIT.sub('_', value_text(other).rpartition('/')[2]) for other in values}
+  alike = [other for other, name in names.items() if name == names[value]]
+  return names[value] + (f'_{alike.index(value) + 1}' if len(alike) > 1 else '')
 
 
 def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
@@ -163,8 +192,17 @@ def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
   }
 
 
+def frozen(value: Any) -> Any:
+  """A value that JSON held, with tuples for lists."""
+  return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def value_text(value: Any) -> str:
-  """A value of an axis for people, and for folders: 0.9, 1e-04, 16."""
+  """A value of an axis for people: 0.9, 1e-04, 16, MyNet of 'my_models.py:MyNet'."""
+  if isinstance(value, tuple | list):
+    return ' '.join(map(value_text, value))
+  if isinstance(value, str):
+    return value.rpartition(':')[2] if '.py:' in value else value
   if not isinstance(value, float):
     return str(value)
   text = formats.rate(value) if 0 < abs(value) < 1e-2 else f'{value:g}'
@@ -184,9 +222,15 @@ def last(plan: Plan, order: Iterable[Setting]) -> list[Planned]:
 
 
 def before(plan: Plan, planned: Planned) -> Planned | None:
-  """The same trial in an earlier round; None if it starts with this one."""
-  return next(
-    (t for t in reversed(plan.trials) if t.trial == planned.trial and t.round < planned.round), None
+  """The same trial as far as it was trained before; None if it starts with this one."""
+  return max(
+    (
+      t
+      for t in (*plan.earlier, *plan.trials)
+      if t.trial == planned.trial and t.round < planned.round and t.epochs < planned.epochs
+    ),
+    key=lambda t: t.epochs,
+    default=None,
   )
 
 
@@ -196,11 +240,13 @@ def read(folder: Path) -> Plan:
   Raises:
     StudyError: if its file is damaged.
   """
-  file = folder / _FILE
+  file = folder / FILE
   try:
     content = json.loads(file.read_text())
-    trials = tuple(map(_planned, content['trials']))
-    return Plan(trials, bool(content['ended']))
+    trials, earlier = (
+      tuple(map(_planned, content.get(name, ()))) for name in ('trials', 'earlier')
+    )
+    return Plan(trials, bool(content['ended']), earlier, content.get('taken', 0))
   except FileNotFoundError:
     return Plan()
   except (KeyError, TypeError, ValueError) as error:
@@ -210,30 +256,41 @@ def read(folder: Path) -> Plan:
 def write(folder: Path, plan: Plan) -> None:
   """Writes the plan."""
   folder.mkdir(parents=True, exist_ok=True)
-  lines = ',\n  '.join(json.dumps(trial._asdict()) for trial in plan.trials)
-  write_text(folder / _FILE, f'{{"ended": {json.dumps(plan.ended)}, "trials": [\n  {lines}\n]}}\n')
+  parts = [f'"ended": {json.dumps(plan.ended)}', _lines('trials', plan.trials)]
+  if plan.earlier:
+    parts += [f'"taken": {plan.taken}', _lines('earlier', plan.earlier)]
+  write_text(folder / FILE, f'{{{", ".join(parts)}}}\n')
+
+
+def _lines(name: str, trials: Iterable[Planned]) -> str:
+  lines = ',\n  '.join(json.dumps(trial._asdict()) for trial in trials)
+  return f'"{name}": [\n  {lines}\n]'
 
 
 def _planned(fields: dict[str, Any]) -> Planned:
-  axes = tuple((name, value) for name, value in fields.get('axes', ()))
+  axes = frozen(fields.get('axes', ()))
   return Planned(**{**fields, 'axes': axes})
 
 
-def _product(config: ConfigDict) -> list[Axes]:
-  """Every combination of values of the further axes; one of none if there are none."""
-  axes = axes_of(config)
-  return [tuple(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def _set_schedule(config: ConfigDict, name: str) -> None:
-  """One of the schedules, with what the config has of its arguments, and defaults for the rest."""
-  factory = plugs.find('schedule', name)
-  own = {
-    field: value
-    for field, value in config.schedule.items()
-    if field in plugs.fields('schedule', factory)
-  }
-  config.schedule = ConfigDict({'name': name, **plugs.checked('schedule', factory, own)})
+def _config_with(
+  config: ConfigDict, fixed: dict[str, Any], traced: dict[str, tuple[Any, ...]]
+) -> ConfigDict:
+  """A config with these values in their places, and these axes."""
+  own = config.copy_and_resolve_references().unlock()
+  with own.ignore_type():
+    # Names first: each takes what there is of its own arguments.
+    for name, value in sorted(fixed.items(), key=lambda of: not of[0].endswith('.name')):
+      section, _, field = name.partition('.')
+      if field == 'name':
+        own[section] = ConfigDict(own_section(section, own[section], value))
+      elif field:
+        own[section][field] = value
+      else:
+        own[name] = value
+  own.axes = ConfigDict(traced, allow_dotted_keys=True)
+  if config.equal == 'steps':
+    _scale_epochs(own, own.batch_size / config.batch_size)
+  return check(own)
 
 
 def _scale_epochs(config: ConfigDict, factor: float) -> None:
@@ -242,12 +299,12 @@ def _scale_epochs(config: ConfigDict, factor: float) -> None:
   if epochs != int(epochs) or epochs < 1:
     raise StudyError(
       f"equal is 'steps': at batch size {config.batch_size} that is {epochs:g} epochs; choose "
-      'epochs and batch_sizes that give whole ones'
+      'epochs and values of batch_size that give whole ones'
     )
   config.epochs = int(epochs)
   for name in axes_of(config):
     if factor != 1 and name.startswith('schedule.') and name.endswith(_EPOCHS):
-      raise StudyError(f"equal is 'steps': {name} cannot be an axis beside batch_sizes")
+      raise StudyError(f"equal is 'steps': {name} cannot be an axis beside batch_size")
   for name, value in list(config.schedule.items()):
     if name.endswith(_EPOCHS) and value is not None:
       with config.schedule.ignore_type():  # a whole number may become a fraction

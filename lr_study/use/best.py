@@ -17,6 +17,7 @@ from lr_study.data import Dataset, samples
 from lr_study.errors import StudyError
 from lr_study.files import provenance
 from lr_study.inputs import subtracted
+from lr_study.search import rounds
 from lr_study.use import evaluate
 
 MISTAKES = Path('figures', 'mistakes')  # a picture of each, in the work directory
@@ -49,7 +50,8 @@ def examine(
   mean = subtracted(config.input, data.mean)
   images, labels = data.validation
   stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
-  trained = evaluate.Trained(config, data.classes, result, variables, mean, stored)
+  own = rounds.settings(config)[result.setting]
+  trained = evaluate.Trained(own, data.classes, result, variables, mean, stored)
   probabilities = scipy.special.softmax(evaluate.predict(trained, images).astype(np.float64), 1)
   predicted = probabilities.argmax(1)
   score = evaluate.count(data.classes, labels, predicted)

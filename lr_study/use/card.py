@@ -129,7 +129,7 @@ def _figures(study: Study, result: Result, what: str) -> str:
 def _own(config: ConfigDict, result: Result) -> ConfigDict:
   """The config that says of the trial alone how it was trained."""
   own = rounds.settings(config)[result.setting].copy_and_resolve_references().unlock()
-  for name, value in result.axes.items():
+  for name, value in rounds.numbers_of(own, result.setting).items():
     section, _, field = name.partition('.')
     with own[section].ignore_type():
       own[section][field] = value

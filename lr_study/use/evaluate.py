@@ -93,7 +93,8 @@ def load(workdir: Path, learning_rate: float | None = None, seed: int | None = N
   variables = restore(workdir, config, data, place)
   stored = _stored(data)
   mean = _mean(config, workdir, stored.shape)
-  return Trained(config, tuple(data['classes']), result, variables, mean, stored)
+  own = rounds.settings(config)[result.setting]
+  return Trained(own, tuple(data['classes']), result, variables, mean, stored)
 
 
 def read_study(workdir: Path) -> Study:

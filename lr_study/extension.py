@@ -1,0 +1,115 @@
+"""A study that takes more rates, seeds, values on axes or epochs: what it keeps, what has to train.
+
+A trial is kept if the program that it trained by is still the same. What is not kept trains anew:
+the result is that of a study that had all of it from the start.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lr_study import formats, loop, schedules, trial, trials
+from lr_study.config import GROW, adds, flatten, from_json
+from lr_study.files import workdir
+from lr_study.progress import note
+from lr_study.search import rounds
+from lr_study.search.rounds import Plan, Setting
+from lr_study.trials import Sweep
+
+_REMADE = ('results.json', 'results.csv', 'summary.md', 'report.html', 'figures', 'tensorboard')
+
+
+def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Sweep]) -> None:
+  """Makes the study in `folder` the larger one; its trials that are kept stay on record.
+
+  Nothing changes if it is that study already, or if `adds` says that it is no larger one. After a
+  kill the same command goes on.
+
+  Args:
+    folder: the study's; it holds one.
+    study: the larger one, as provenance.describe gives it.
+    sweeps: of each of its settings, without trials.
+  """
+  new = json.loads(json.dumps(study))
+  old = json.loads((folder / 'config.json').read_text())
+  before, now = flatten(old['config']), flatten(new['config'])
+  same_images = old['data']['fingerprint'] == new['data']['fingerprint']
+  if before == now or not same_images or not adds(before, now):
+    return
+  planned, config = rounds.read(folder / 'history'), from_json(old['config'])
+  place = {
+    setting: _same(config, setting, own, sweeps) for setting, own in rounds.settings(config).items()
+  }
+  kept, anew = [], {}
+  for t in dict.fromkeys((*planned.earlier, *planned.trials)):
+    setting, why = place[t.setting]
+    if setting is None:
+      anew.setdefault(why, set()).add(t.trial)
+    else:
+      batch_size, schedule, axes = setting
+      kept.append(t._replace(batch_size=batch_size, schedule=schedule, axes=axes, round=-1))
+  note(f'Kept: {formats.count(len({t.trial for t in kept}), "trial")}')
+  for why, of in anew.items():
+    note(f'Trained anew: {formats.count(len(of), "trial")}, since {why}')
+  # In this order: a kill leaves a study that either command goes on with.
+  rounds.write(folder / 'history', Plan((), False, tuple(dict.fromkeys(kept)), planned.waves))
+  _clear(folder, {t.wave for t in kept})
+  workdir.write_text(folder / 'config.json', json.dumps(study, indent=1) + '\n')
+
+
+def _same(
+  config: ConfigDict, setting: Setting, own: ConfigDict, sweeps: Mapping[Setting, Sweep]
+) -> tuple[Setting | None, str]:
+  """The setting of the larger study by whose program trials of this one trained; else why not.
+
+  Args:
+    config: the study's that is extended.
+    setting: of it.
+    own: the setting's config.
+    sweeps: of the larger study.
+  """
+  numbers = rounds.numbers_of(own, setting)
+  for other, sweep in sweeps.items():
+    if _fixed(sweep.config) != _fixed(own) or rounds.numbers_of(sweep.config, other) != numbers:
+      continue
+    if not trials.same_program(sweep, own):
+      return None, 'the larger study computes them in another way'
+    heights = [_heights(sweep, other, of, own.epochs) for of in (own, sweep.config)]
+    if not np.array_equal(*heights):
+      return None, f'{own.schedule.name} depends on the number of epochs'
+    return other, ''
+  return None, 'numbers that were fixed are now arguments of their program'
+
+
+def _fixed(config: ConfigDict) -> dict[str, Any]:
+  """What of a setting's config trials must have in common, whatever the study has besides."""
+  fields = flatten(config)
+  left_out = (*GROW, 'epochs', *(n for n in fields if n.startswith('schedule.')))
+  fixed = {n: x for n, x in fields.items() if n not in left_out and not n.startswith('axes.')}
+  return fixed | {'schedule': config.schedule.name, 'axes': sorted(rounds.axes_of(config))}
+
+
+def _heights(sweep: Sweep, setting: Setting, own: ConfigDict, epochs: int) -> np.ndarray:
+  """The heights of a schedule as this config has it, over the first so many epochs."""
+  swept = trial.own(rounds.numbers_of(own, setting), 'schedule')
+  schedule = schedules.build(own.schedule, sweep.steps_per_epoch, own.epochs, tuple(swept))
+  return schedules.heights(schedule, epochs * sweep.steps_per_epoch, **swept)
+
+
+def _clear(folder: Path, waves: set[int]) -> None:
+  """Deletes what the study makes from its trials, and the trials that are in none of the waves."""
+  names = {loop.place(Path(), number).name for number in waves} | {rounds.FILE}
+  found = [folder / name for name in _REMADE]
+  for part in ('history', 'checkpoints'):
+    if (folder / part).is_dir():
+      found += [path for path in (folder / part).iterdir() if path.name not in names]
+  for path in found:
+    if path.is_dir() and not path.is_symlink():
+      shutil.rmtree(path)
+    else:
+      path.unlink(missing_ok=True)
