@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from lr_study import config as configs
-from lr_study import formats, processes
+from lr_study import formats, paths, processes
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -51,6 +51,32 @@ class _LiteralParser(flags.ArgumentParser):
       return ast.literal_eval(argument)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
       return argument
+
+
+class _PathParser(flags.ArgumentParser):
+  """A path, with `~` as the user's home: no shell sees to that in `--workdir=~/x`."""
+
+  syntactic_help = 'a path'
+
+  def parse(self, argument: str | Path) -> Path:
+    if not argument:
+      raise ValueError('it is empty')
+    try:
+      return Path(argument).expanduser()
+    except RuntimeError as error:
+      raise ValueError(str(error)) from error
+
+
+class _MovedParser(flags.ArgumentParser):
+  """OLD=NEW: two places."""
+
+  syntactic_help = 'two places, OLD=NEW'
+
+  def parse(self, argument: str) -> tuple[str, str]:
+    old, sign, new = argument.partition('=')
+    if not (old and sign and new):
+      raise ValueError('give OLD=NEW, the place that is on record and where its content is now')
+    return paths.absolute(old), paths.absolute(new)
 
 
 class _TupleParser(tuple_parser.TupleParser):
@@ -136,6 +162,17 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   app.run(guarded, flags_parser=_parse)
 
 
+def path_flag(name: str, default: str | None, help_text: str) -> flags.FlagHolder[Path | None]:
+  """Defines a flag that is a path."""
+  return flags.DEFINE(_PathParser(), name, default, help_text)
+
+
+def moved_flag() -> flags.FlagHolder[list[tuple[str, str]]]:
+  """Defines --moved, for what reads a study: pairs of places, as `paths.Moved` says."""
+  words = 'OLD=NEW: images, or a file of your own, that the study names as OLD and that are in NEW.'
+  return flags.DEFINE_multi(_MovedParser(), None, 'moved', [], words)
+
+
 def study_config() -> tuple[ConfigDict, str]:
   """The config of --config with overrides and axes, and its name, as `alexnet_letters_quick`."""
   if _CONFIG.value is None:
@@ -208,13 +245,18 @@ def _values(text: str) -> Sequence[Any]:
 
 
 def _with_names(argv: Sequence[str]) -> list[str]:
-  """`--config.search=bisect` as `--config.search.name=bisect`, likewise for the other sections."""
+  """`--config.search=bisect` as `--config.search.name=bisect`, likewise for the other sections.
+
+  And `--config=~/study.py` with the user's home.
+  """
   found = []
   for flag, after in zip(argv, [*argv[1:], ''], strict=True):
     name, sign, value = flag.partition('=')
     is_section = name.startswith('-') and name.lstrip('-') in _SECTIONS
     if is_section and not (value if sign else after).startswith('{'):
       name += '.name'
+    if name in ('--config', '-config') and value.startswith('~'):
+      value = os.path.expanduser(value)
     found.append(name + sign + value)
   return found
 

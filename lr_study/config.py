@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
-from lr_study import plugs
+from lr_study import paths, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, REQUIRED, Limit, one_of
 
@@ -27,6 +27,7 @@ class _Field(NamedTuple):
   default: Any
   kind: Any  # as plugs.convert takes it
   limit: Limit | None = None
+  counts: bool = True  # False: no number of a study depends on it, so it may change on the way
 
 
 # Fields that belong to no plug; configs/alexnet_letters.py says what they are for.
@@ -54,11 +55,11 @@ _FIELDS = {
   'dtype': _Field('float32', str, one_of(('float32', 'bfloat16'))),
   'parallel': _Field('auto', str, one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads'))),
   'accelerate': _Field('auto', str, one_of(('auto', 'off'))),
-  'memory_gb': _Field(0.0, float, AT_LEAST_0),
+  'memory_gb': _Field(0.0, float, AT_LEAST_0, counts=False),
   'eval_batch_size': _Field(50, int, COUNT),
-  'log_every_steps': _Field(100, int, COUNT),
-  'checkpoint_minutes': _Field(10.0, float, POSITIVE),
-  'checkpoint_steps': _Field(0, int, COUNT_OR_0),
+  'log_every_steps': _Field(100, int, COUNT, counts=False),
+  'checkpoint_minutes': _Field(10.0, float, POSITIVE, counts=False),
+  'checkpoint_steps': _Field(0, int, COUNT_OR_0, counts=False),
   'sharpness_images': _Field(0, int, COUNT_OR_0),
   'metrics': _Field(('balanced_accuracy',), tuple[str, ...]),
 }
@@ -104,10 +105,12 @@ def check(config: ConfigDict) -> ConfigDict:
   found = _values(_FIELDS, fields)
   for name in found['metrics']:
     plugs.find('metrics', name)
+  found['metrics'] = tuple(map(paths.absolute_name, found['metrics']))
   for section in SECTIONS:
     others = axes.get(f'{section}.name', ())
     found[section] = _section(section, _fields_of(section, fields), others)
   found['verdict'] = _values(_VERDICT, _fields_of('verdict', fields), 'verdict.')
+  found['verdict']['measure'] = paths.absolute_name(found['verdict']['measure'])
   axes = {name: _axis(name, of, found, axes) for name, of in axes.items()}
   _check_measure(found['verdict']['measure'], found['metrics'])
   for name in ('learning_rates', 'seeds', 'metrics'):
@@ -178,18 +181,57 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 def adds(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
   """True if a config has all that another has, and more rates, seeds, values on axes or epochs.
 
-  With the epochs the schedule may change. Both are flat, and as JSON has them.
+  With the epochs the schedule may change. Both are as JSON has them, and as `differences` has it.
   """
+  before, now = essential(before), essential(now)
   longer = now.get('epochs', 0) > before.get('epochs', 0)
   for name in before.keys() | now.keys():
     old, new = before.get(name), now.get(name)
     if name in GROW or name.startswith('axes.'):
-      fits = all(value in (new or []) for value in old or [])
+      fits = all(any(_alike(value, other) for other in new or []) for value in old or [])
     else:
-      fits = old == new or (longer and (name == 'epochs' or name.startswith('schedule.')))
+      fits = _alike(old, new) or (longer and (name == 'epochs' or name.startswith('schedule.')))
     if not fits:
       return False
   return True
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+  """What makes two configs those of different studies, by name: 'epochs 3 -> 4'.
+
+  Only what is `essential` does, and the place of a file of the user's own does not. Both are as
+  JSON has them.
+  """
+  was, are = essential(before), essential(now)
+  return [
+    f'{name} {was.get(name)!r} -> {are.get(name)!r}'
+    for name in sorted(was.keys() | are.keys())
+    if not _alike(was.get(name), are.get(name))
+  ]
+
+
+def essential(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields that a number of a study may depend on, by their dotted names.
+
+  Of `data` only those that every set has: what images there are, and what is made of them, is in
+  their fingerprint, wherever they lie and however they are named.
+  """
+  of_every_set = {f'data.{name}' for name in plugs.common('data')}
+
+  def counts(name):
+    if name.startswith('data.'):
+      return name in of_every_set
+    return name not in _FIELDS or _FIELDS[name].counts
+
+  return {name: value for name, value in flatten(config).items() if counts(name)}
+
+
+def _alike(was: Any, now: Any) -> bool:
+  if isinstance(was, list) and isinstance(now, list):
+    return len(was) == len(now) and all(map(_alike, was, now))
+  if isinstance(was, str) and isinstance(now, str):
+    return paths.is_same(was, now)
+  return was == now
 
 
 def nearest(name: str, config: ConfigDict | None = None) -> str:
@@ -205,9 +247,8 @@ def no_such_field(name: str, config: ConfigDict | None = None) -> str:
   if not field or section not in SECTIONS or not config or section not in config:
     return f'config.{name}: no such field{nearest(name, config)}'
   fields = flatten(config[section])
-  return (
-    f'config.{name}: no such field of {fields["name"]}{plugs.nearest(field, fields, f"{section}.")}'
-  )
+  hint = plugs.has_it(section, field) or plugs.nearest(field, fields, f'{section}.')
+  return f'config.{name}: no such field of {fields["name"]}{hint}'
 
 
 def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -> dict[str, Any]:
@@ -216,7 +257,7 @@ def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -
     if prefix and name not in table:
       raise StudyError(f'config.{prefix}{name}: no such field{plugs.nearest(name, table, prefix)}')
   found = {}
-  for name, (default, kind, limit) in table.items():
+  for name, (default, kind, limit, _) in table.items():
     value = fields.get(name, default)
     if value is REQUIRED:
       raise StudyError(f'config.{name} is missing; configs/alexnet_letters.py shows every field')
@@ -250,7 +291,7 @@ def _section(section: str, values: dict[str, Any], others: tuple[str, ...]) -> d
     checked = plugs.checked(section, factory_of_other, given) if given else {}
     found |= {n: checked[n] for n in given}
   own = {n: v for n, v in values.items() if n not in found}
-  return {'name': name, **plugs.checked(section, factory, own), **found}
+  return {'name': paths.absolute_name(name), **plugs.checked(section, factory, own), **found}
 
 
 def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -258,7 +299,7 @@ def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str,
   factory = plugs.find(section, name)
   known = plugs.fields(section, factory)
   own = {n: v for n, v in values.items() if n in known}
-  return {'name': name, **plugs.checked(section, factory, own)}
+  return {'name': paths.absolute_name(name), **plugs.checked(section, factory, own)}
 
 
 def _several(name: str, values: Any) -> tuple[Any, ...]:
@@ -282,10 +323,10 @@ def _axis(
   if section not in _AXES or bool(field) != (section in SECTIONS) or name in _NO_AXES:
     raise StudyError(_no_axis(name, found))
   if not field:
-    _, kind, limit = _FIELDS[name]
+    _, kind, limit, _ = _FIELDS[name]
     values = tuple(plugs.convert(f'axes.{name}', value, kind, limit) for value in of)
   elif field == 'name':
-    values = of  # `_section` has found them all
+    values = tuple(map(paths.absolute_name, of))  # `_section` has found them all
   else:
     for other in axes.get(f'{section}.name', (found[section]['name'],)):
       factory = plugs.find(section, other)
@@ -367,7 +408,7 @@ def _plug_fields(
 def _fill(values: ConfigDict, table: Mapping[str, _Field]) -> None:
   """Adds defaults, None for what has none; what is there gets its type, if it can."""
   given = dict(values.items(preserve_field_references=True))
-  for name, (default, kind, _) in table.items():
+  for name, (default, kind, *_) in table.items():
     if name not in given:
       empty = () if kind == tuple[float, ...] else None
       values[name] = empty if default is REQUIRED else default

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import formats, loop, schedules, trial, trials
-from lr_study.config import GROW, adds, flatten, from_json
+from lr_study import formats, loop, paths, schedules, trial, trials
+from lr_study.config import GROW, adds, differences, essential, from_json
 from lr_study.files import workdir
 from lr_study.progress import note
 from lr_study.search import rounds
@@ -37,9 +37,9 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
   """
   new = json.loads(json.dumps(study))
   old = json.loads((folder / 'config.json').read_text())
-  before, now = flatten(old['config']), flatten(new['config'])
+  before, now = old['config'], new['config']
   same_images = old['data']['fingerprint'] == new['data']['fingerprint']
-  if before == now or not same_images or not adds(before, now):
+  if not differences(before, now) or not same_images or not adds(before, now):
     return
   planned, config = rounds.read(folder / 'history'), from_json(old['config'])
   place = {
@@ -88,10 +88,12 @@ def _same(
 
 def _fixed(config: ConfigDict) -> dict[str, Any]:
   """What of a setting's config trials must have in common, whatever the study has besides."""
-  fields = flatten(config)
+  # A file of the user's own may have been moved: `adds` saw that it is the same.
+  fields = {n: paths.short(x) if isinstance(x, str) else x for n, x in essential(config).items()}
   left_out = (*GROW, 'epochs', *(n for n in fields if n.startswith('schedule.')))
   fixed = {n: x for n, x in fields.items() if n not in left_out and not n.startswith('axes.')}
-  return fixed | {'schedule': config.schedule.name, 'axes': sorted(rounds.axes_of(config))}
+  schedule = paths.short(config.schedule.name)
+  return fixed | {'schedule': schedule, 'axes': sorted(rounds.axes_of(config))}
 
 
 def _heights(sweep: Sweep, setting: Setting, own: ConfigDict, epochs: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from lr_study import plugs, shapes
+from lr_study.data import Dataset, checks
 from lr_study.errors import StudyError
 from lr_study.plugs import AT_LEAST_0, BELOW_1, COUNT_OR_0, POSITIVE, limits, one_of
 from lr_study.trial import Batch
@@ -19,6 +20,9 @@ Inputs = Callable[[Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
 
 # `classes`: how many. The rest are the arguments of the user's own f(batch, key).
 SUPPLIED = ('classes', 'batch', 'key')
+
+_LOOKED_AT = 1000  # images, to tell the range of the inputs
+_USUAL = 10  # times: inputs whose standard deviation is so far from 1 are told
 
 # In training each image is looked at through a square that is moved by a random amount.
 _MOVES = ('rotation', 'shift', 'zoom', 'stretch', 'shear')
@@ -215,6 +219,31 @@ def subtracted(config: Mapping[str, Any], mean: np.ndarray) -> np.ndarray:
       raise StudyError(_wrong('subtract', f'images, {_IMAGES}', mean.shape))
     return mean.mean((0, 1))
   return mean
+
+
+def check_range(config: Mapping[str, Any], data: Dataset) -> Dataset:
+  """Adds to the findings of arrays how large the network's inputs are, where these are `Images`.
+
+  Rates that are usual elsewhere are for inputs of about 1, and uint8 comes in steps of 1 to 255.
+  Image files are let be: they are given as DIGITS gives them.
+
+  Args:
+    config: the `input` part of a study's config.
+    data: what the study trains on.
+  """
+  train = data.train.images
+  if not data.is_arrays or config['name'] != 'images' or config.get('standardise'):
+    return data
+  some = train[:: max(1, len(train) // _LOOKED_AT)][:_LOOKED_AT]
+  found = (some - subtracted(config, data.mean)) * config.get('scale', 1.0)
+  spread = float(found.std())
+  is_odd = spread > _USUAL or 0 < spread < 1 / _USUAL
+  line = f'inputs go from {found.min():.3g} to {found.max():.3g}, with a deviation of {spread:.3g}'
+  if is_odd:
+    scale = config.get('scale', 1.0) / spread
+    line += f': usual rates are for about 1, as --config.input.scale={scale:.2g} makes it'
+  finding = checks.Finding(int(is_odd), line)
+  return data._replace(checks=data.checks | {'input_range': finding})
 
 
 _IMAGES = '(height, width, channels)'

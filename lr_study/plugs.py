@@ -24,6 +24,7 @@ from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 
+from lr_study import paths
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 
 MODULES = {
@@ -141,7 +142,8 @@ def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[
       raise StudyError(
         f'{section}.{name} is missing; {title(section, factory)} has no default for it'
       )
-  return {**known, **given}
+  # A default that is a path is where it is now, too.
+  return {n: _placed(value, of.get(n)) for n, value in {**known, **given}.items()}
 
 
 def common(section: str) -> dict[str, inspect.Parameter]:
@@ -234,6 +236,15 @@ def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
   return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
+def has_it(section: str, field: str) -> str:
+  """A hint at the known plugs of a section that have a field, or nothing."""
+  known = importlib.import_module(MODULES[section]).KNOWN
+  names = [name for name, factory in known.items() if field in fields(section, factory)]
+  few = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+  has = 'has' if len(names) == 1 else 'have'
+  return f'; {few} {has} it, as with --config.{section}.name={names[0]}' if names else ''
+
+
 def shown(value: Any) -> str:
   """A wrong value, as a message shows it."""
   try:
@@ -270,7 +281,12 @@ def convert(name: str, value: Any, kind: Any, limit: Limit | None = None) -> Any
     fits = False
   if not fits:
     raise StudyError(f'{name} is {shown(value)}; it must be {limit[1] if limit else _asks(kind)}')
-  return converted
+  return _placed(converted, limit)
+
+
+def _placed(value: Any, limit: Limit | None) -> Any:
+  """The value; of an argument that is a path, and names one, the whole path."""
+  return paths.absolute(value) if limit is paths.PATH and value else value
 
 
 # type -> what a message asks for: one, and several in a tuple
@@ -423,10 +439,11 @@ def _unknown(section: str, factory: Callable, name: str, known: Collection[str])
   field, of = f'config.{section}.{name}', title(section, factory)
   if name in signature(factory).parameters:
     return f'{field}: no config can set this argument of {of}'
-  return f'{field}: no such field of {of}{nearest(name, known, f"{section}.")}'
+  hint = has_it(section, name) or nearest(name, known, f'{section}.')
+  return f'{field}: no such field of {of}{hint}'
 
 
-# id -> the function or class, its name, the file as the config has it, and its whole path
+# id -> the function or class, its name, its file as messages show it, and the whole path
 _OWN: dict[int, tuple[Callable, str, str, Path]] = {}
 _FILES: dict[Path, ModuleType] = {}
 
@@ -439,7 +456,8 @@ def _own(field: str, name: str) -> Callable:
   except (OSError, RuntimeError, ValueError):  # no name that a file can have
     missing = True
   if missing:
-    raise StudyError(f'{field} is {shown(name)}; there is no file {file} in {Path.cwd()}')
+    where = '' if os.path.isabs(file) else f' in {Path.cwd()}'
+    raise StudyError(f'{field} is {shown(name)}; there is no file {file}{where}')
   if path not in _FILES:
     _FILES[path] = _imported(field, file, path)
   factory = getattr(_FILES[path], inner, None)
@@ -448,7 +466,7 @@ def _own(field: str, name: str) -> Callable:
     raise StudyError(f'{field} is {shown(name)}; {file} has no {inner}{nearest(inner, names)}')
   if not callable(factory):
     raise StudyError(f'{field} is {shown(name)}; {inner} is {shown(factory)}, no function or class')
-  _OWN[id(factory)] = (factory, inner, file, path)
+  _OWN[id(factory)] = (factory, inner, paths.shown(Path(file)), path)
   return factory
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, extension, loop, losses, progress, trials
+from lr_study import accelerate, extension, inputs, loop, losses, progress, trials
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
 from lr_study.answer.measure import Measure
@@ -54,13 +54,18 @@ def run(
     Stopped: if a signal asked for it; all is saved then.
   """
   config = check(config)
+  datasets.check_apart(config.data, folder, '--workdir')
+  if not overwrite:
+    config = workdir.as_begun(folder, config)
   settings = rounds.settings(config)
   with workdir.held(folder, process):
-    if process.count > 1 and not process.index:
-      datasets.build(config.data, config.image_size)  # once; the others wait in `leave`
+    opened = None
+    if process.count > 1 and not process.index:  # builds it once; the others wait in `leave`
+      opened = datasets.opened(config.data, config.image_size)
     leave()  # before a device is touched, as the room for images asks it to be
     room = accelerate.room_for_images(config.parallel)
-    data = datasets.load(config.data, config.image_size, room)
+    data = (opened or datasets.opened(config.data, config.image_size)).load(room)
+    data = inputs.check_range(config.input, data)
     for finding in data.checks.values():
       progress.note(f'Check: {finding.line}')
     largest = max(setting.batch_size for setting in settings)
@@ -86,6 +91,9 @@ def run(
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
   results, answer = finished
+  for finding in data.checks.values():
+    if finding.count:  # beside the answer once more: it goes by these images
+      progress.note(f'Of the data: {finding.line}')
   labels = [rounds.title(result.setting, settings) for result in results]
   progress.print_answer(results, answer.sentence, answer.leads, labels)
   progress.note(

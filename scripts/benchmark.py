@@ -18,15 +18,15 @@ from lr_study.progress import note
 
 _ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each side runs.', lower_bound=1)
-_AGAINST = flags.DEFINE_string('against', None, 'Another checkout, to compare with.')
-_JSON = flags.DEFINE_string('json', None, 'A file for every figure; written after each row.')
+_AGAINST = cli.path_flag('against', None, 'Another checkout, to compare with.')
+_JSON = cli.path_flag('json', None, 'A file for every figure; written after each row.')
 
 
 def main() -> None:
   names = [name for name in rows.ROWS if name != 'tiny'] if _ROWS.value == ['all'] else _ROWS.value
   found = {'machine': provenance.machine(), 'rows': []}
   note(json.dumps(found['machine']))
-  against = _AGAINST.value and Path(_AGAINST.value).resolve()
+  against = _AGAINST.value and _AGAINST.value.resolve()
 
   def tell(text):
     print(text, file=sys.stderr)
@@ -35,7 +35,7 @@ def main() -> None:
     found['rows'].append(rows.run(name, _ROUNDS.value, tell, against))
     print('\n' + rows.table(found['rows'][-1]), flush=True)
     if _JSON.value:
-      Path(_JSON.value).write_text(json.dumps(found, indent=1) + '\n')
+      _JSON.value.write_text(json.dumps(found, indent=1) + '\n')
 
 
 if __name__ == '__main__':

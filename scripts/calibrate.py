@@ -18,7 +18,7 @@ from lr_study.vectorize import keep_compiled_programs
 _TRUTH = flags.DEFINE_integer('truth_seeds', 64, 'Of the study that is the truth.', lower_bound=2)
 _STUDIES = flags.DEFINE_integer('studies', 40, 'How many are judged.', lower_bound=2)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Of each of them.', lower_bound=2)
-_JSON = flags.DEFINE_string('json', None, 'A file for every figure.')
+_JSON = cli.path_flag('json', None, 'A file for every figure.')
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
   print(calibration.table(found))
   if _JSON.value:
     try:
-      write_text(Path(_JSON.value), json.dumps(found, indent=1, allow_nan=False) + '\n')
+      write_text(_JSON.value, json.dumps(found, indent=1, allow_nan=False) + '\n')
     except OSError as error:
       raise StudyError(f'cannot write --json {_JSON.value}: {error.strerror}') from error
 

@@ -19,14 +19,13 @@ from lr_study.files.workdir import write_text
 from lr_study.use import classify, evaluate, explain
 from lr_study.vectorize import keep_compiled_programs
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
+_WORKDIR = cli.path_flag('workdir', None, 'The folder of a finished study.')
 _PART = flags.DEFINE_enum('part', None, evaluate.PARTS, "The study's own images, instead of files.")
 _RATE = flags.DEFINE_float('learning_rate', None, 'Which trial; default: the recommended one.')
 _SEED = flags.DEFINE_integer('seed', None, 'Which trial; default: the best one of the rate.')
-_JSON = flags.DEFINE_string('json', None, 'A file for every figure.')
-_EXPLAIN = flags.DEFINE_string(
-  'explain', None, 'A folder for pictures of all layers, of one image.'
-)
+_JSON = cli.path_flag('json', None, 'A file for every figure.')
+_EXPLAIN = cli.path_flag('explain', None, 'A folder for pictures of all layers, of one image.')
+_MOVED = cli.moved_flag()
 
 
 def main(*paths: str) -> None:
@@ -35,18 +34,18 @@ def main(*paths: str) -> None:
   if bool(paths) == bool(_PART.value):
     raise StudyError('name image files, or a folder of them, or --part=test: one of these')
   keep_compiled_programs()
-  workdir = Path(_WORKDIR.value)
-  trained = evaluate.load(workdir, _RATE.value, _SEED.value)
+  workdir, moved = _WORKDIR.value, _MOVED.value
+  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved)
   if _PART.value:
-    score = evaluate.score(trained, evaluate.read_part(workdir, _PART.value))
+    score = evaluate.score(trained, evaluate.read_part(workdir, _PART.value, moved))
     found = classify.scored(trained, score, {'part': _PART.value})
   else:
     found = classify.answer(trained, paths)
   try:
     if _JSON.value:
-      write_text(Path(_JSON.value), json.dumps(found.content, indent=1, allow_nan=False) + '\n')
+      write_text(_JSON.value, json.dumps(found.content, indent=1, allow_nan=False) + '\n')
     if _EXPLAIN.value:
-      explain.draw(trained, paths, Path(_EXPLAIN.value))
+      explain.draw(trained, paths, _EXPLAIN.value)
   except OSError as error:
     if is_full(error):
       raise

@@ -11,16 +11,19 @@ from lr_study import cli
 from lr_study.diagnosis import diagnose
 from lr_study.errors import StudyError
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a study, finished or stopped.')
+_WORKDIR = cli.path_flag('workdir', None, 'The folder of a study, finished or stopped.')
 _RATE = flags.DEFINE_float('learning_rate', None, 'Of the trial that diverged.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the trial that diverged.')
+_MOVED = cli.moved_flag()
 
 
 def main() -> None:
   for flag in (_WORKDIR, _RATE):
     if not flag.value:
       raise StudyError(f'no --{flag.name}; try --workdir runs/letters --learning_rate 1e-1')
-  print(diagnose.describe(diagnose.diagnose(Path(_WORKDIR.value), _RATE.value, _SEED.value)))
+  print(
+    diagnose.describe(diagnose.diagnose(_WORKDIR.value, _RATE.value, _SEED.value, _MOVED.value))
+  )
 
 
 if __name__ == '__main__':

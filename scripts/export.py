@@ -15,19 +15,20 @@ from lr_study.errors import StudyError
 from lr_study.progress import note
 from lr_study.use import classify, evaluate, export
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
-_OUT = flags.DEFINE_string('out', None, 'The folder to make.')
+_WORKDIR = cli.path_flag('workdir', None, 'The folder of a finished study.')
+_OUT = cli.path_flag('out', None, 'The folder to make.')
 _RATE = flags.DEFINE_float('learning_rate', None, 'Which trial; default: the recommended one.')
 _SEED = flags.DEFINE_integer('seed', None, 'Which trial; default: the best one of the rate.')
+_MOVED = cli.moved_flag()
 
 
 def main() -> None:
   for flag in (_WORKDIR, _OUT):
     if not flag.value:
       raise StudyError(f'no --{flag.name}; try --workdir runs/alexnet_letters_quick --out model')
-  workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-  trained = evaluate.load(workdir, _RATE.value, _SEED.value)
-  difference = export.save(evaluate.read_study(workdir), trained, out)
+  workdir, out, moved = _WORKDIR.value, _OUT.value, _MOVED.value
+  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved)
+  difference = export.save(evaluate.read_study(workdir, moved), trained, out)
   note(
     f'{out}: {classify.describe(trained)}; a process without lr_study found the same logits, to '
     f'{difference:.1e} of the largest. {out}/README.md says how to run it'

@@ -14,7 +14,7 @@ from lr_study.progress import note
 from lr_study.report import report
 from lr_study.search import optuna_search
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
+_WORKDIR = cli.path_flag('workdir', None, 'The folder of a finished study.')
 _STORAGE = flags.DEFINE_string('storage', None, 'The URL of the database, as Optuna takes it.')
 _NAME = flags.DEFINE_string('study_name', 'lr_study', "Optuna's study; made if it is missing.")
 
@@ -23,7 +23,7 @@ def main() -> None:
   for flag in (_WORKDIR, _STORAGE):
     if not flag.value:
       raise StudyError(f'no --{flag.name}; try --workdir runs/W --storage sqlite:///lr.db')
-  workdir = Path(_WORKDIR.value)
+  workdir = _WORKDIR.value
   if report.read(workdir) is None:
     raise StudyError(f'--workdir {workdir} holds no finished study: it has no results.json')
   trials = json.loads((workdir / 'results.json').read_text())['trials']

@@ -6,27 +6,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
 
-from absl import flags
 
 from lr_study import cli
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.search import climb
-from lr_study.use import evaluate
+from lr_study.use import again, evaluate
 from lr_study.vectorize import keep_compiled_programs
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of a finished study.')
+_WORKDIR = cli.path_flag('workdir', None, 'The folder of a finished study.')
+_MOVED = cli.moved_flag()
 
 
 def main() -> None:
   if not _WORKDIR.value:
     raise StudyError('no --workdir; try --workdir runs/alexnet_letters_quick')
-  workdir = Path(_WORKDIR.value)
-  study = evaluate.read_study(workdir)
+  workdir = _WORKDIR.value
+  study = evaluate.read_study(workdir, _MOVED.value)
   if len(set(study.config.learning_rates)) == 1:
     raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
   keep_compiled_programs()
-  found = climb.climb(study.config)
+  found = climb.climb(study.config, again.load(study.config, study.record['data'], workdir))
   write_text(workdir / 'range_test.json', json.dumps(climb.as_json(found), allow_nan=False) + '\n')
   climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
   print(climb.table(found, study.results, study.verdict))

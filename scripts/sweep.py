@@ -9,7 +9,7 @@ from absl import flags
 
 from lr_study import cli, study
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go; default: runs/<config name>.')
+_WORKDIR = cli.path_flag('workdir', None, 'Where results go; default: runs/<config name>.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study that --workdir holds first.')
 _EXTEND = flags.DEFINE_bool(
   'extend', False, 'Keep the trials that --workdir holds, and train what the config has besides.'
@@ -18,7 +18,7 @@ _EXTEND = flags.DEFINE_bool(
 
 def main() -> None:
   config, name = cli.study_config()
-  workdir = Path(_WORKDIR.value or Path('runs', name))
+  workdir = _WORKDIR.value or Path('runs', name)
   study.run(config, workdir, _OVERWRITE.value, cli.process(), _EXTEND.value)
 
 

@@ -51,7 +51,7 @@ def test_lists(config, lists):
   found = data.load(config, 8)
   assert sorted(found.train.images[:, 0, 0, 0] % 10) == [0] * 3 + [1] * 3 + [2] * 3
   assert (found.validation.images[:, 0, 0, 0] % 10 == 3).all()
-  assert (data.load_test(config, 8).images[:, 0, 0, 0] % 10 == 4).all()
+  assert (data.opened(config, 8).test().images[:, 0, 0, 0] % 10 == 4).all()
   config.classes = ('cat', 'ant')
   found = data.load(config, 8)
   assert found.validation.images[:, 0, 0, 0].tolist() == [23, 3]
@@ -123,7 +123,7 @@ def test_a_set_of_tfds(config):
   assert found.classes == ('1', '2', '3')  # those that it has images of
   assert np.bincount(found.train.labels).tolist() == [6] * 3
   assert found.test == 6
-  for part in (found.train, found.validation, data.load_test(config, 28)):
+  for part in (found.train, found.validation, data.opened(config, 28).test()):
     for image, label in zip(*part, strict=True):
       assert image.shape == (28, 28, 3)
       assert (image[0, -1] == image[0, -1, 0]).all()
@@ -145,7 +145,7 @@ def test_a_set_of_tfds_in_its_own_shapes(config, monkeypatch):
   config.name = 'cifar10'
   with tfds.testing.mock_data(num_examples=60, data_dir=config.cache_dir):
     found = data.load(config, 32)
-    test = data.load_test(config, 32)
+    test = data.opened(config, 32).test()
   assert len(found.train.labels) + len(found.validation.labels) == len(test.labels) == 60
   assert set(found.train.labels) == set(range(len(found.classes)))
   assert found.train.images.shape[1:] == (32, 32, 3)

@@ -119,8 +119,8 @@ def load():
   assert found.test == 9
   (file,) = tmp_path.glob('*.py')
   config = {'name': f'{file}:load'}
-  assert (data.load_test(config, 64).images // 1 == 9).all()
-  counts, sizes = data.files(config, 64)
+  assert (data.opened(config, 64).test().images // 1 == 9).all()
+  counts, sizes = data.opened(config, 64).files()
   assert counts.tolist() == [[4] * 3, [2] * 3, [3] * 3]
   assert sizes.shape == (0, 2)
 

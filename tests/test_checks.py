@@ -67,7 +67,9 @@ def test_flat_images_are_no_copies_of_each_other():
   split = np.zeros((60, 60, 3), np.uint8)
   split[:30, :, 0], split[30:, :, 2] = 114, 255 - 0  # two colours of the same brightness
   split[:30, :, 0] = round(255 * 0.114 / 0.299)
-  assert not checks.traits(split[None]).flat[0]
+  found = checks.traits(split[None])
+  assert not found.flat[0]
+  assert not found.faint[0]
 
 
 def test_copies_with_other_labels_are_found():
@@ -131,8 +133,8 @@ def test_near_copies_are_those_that_a_tree_finds(monkeypatch, at_once):
   no = np.zeros(300, bool)
   found = checks.check(
     [
-      checks.Traits(np.arange(300), train, no, no),
-      checks.Traits(np.arange(300, 600), moved, no, no),
+      checks.Traits(np.arange(300), train, no, no, no, no),
+      checks.Traits(np.arange(300, 600), moved, no, no, no, no),
     ],
     [np.zeros(300, int)] * 2,
     [[f'{part} {i};' for i in range(300)] for part in ('train', 'val')],
@@ -147,7 +149,7 @@ def test_rendered_letters_pass(tiny):
   """No two of 200 are taken for copies, alike as letters of a typeface are."""
   tiny.data.per_class = 20
   found = data.load(tiny.data, tiny.image_size)
-  assert [finding.count for finding in found.checks.values()] == [0] * 5
+  assert [finding.count for finding in found.checks.values()] == [0] * 6
 
 
 def test_many_copies_cost_no_more_than_few():
@@ -175,6 +177,7 @@ def test_a_study_tells_its_findings(tmp_path):
   assert list(told) == [
     'identical_across_split',
     'near_across_split',
+    'faint',
     'contradictory_labels',
     'constant',
     'class_imbalance',

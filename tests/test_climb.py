@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from lr_study import data
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.search import climb
 
@@ -30,7 +31,7 @@ def test_the_rate_climbs_through_those_of_the_sweep(tiny, parallel):
   tiny.learning_rates, tiny.seeds = (1e14, 1e-4, 1e-6), (3, 4)
   axes = {'schedule.factor': (0.1, 0.5), 'batch_size': (1, 2)}
   tiny.axes = ConfigDict(axes, allow_dotted_keys=True)
-  found = climb.climb(tiny)
+  found = climb.climb(tiny, data.load(tiny.data, tiny.image_size))
   assert len(found.rates) == len(found.losses) == 60
   np.testing.assert_allclose(found.rates[[0, -1]], [1e-6, 1e14], rtol=1e-4)
   np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(1e20) / 59, rtol=1e-3)
@@ -45,7 +46,7 @@ def test_any_optimizer_can_climb(tiny):
   tiny = make_mlp(tiny)
   tiny.optimizer = ConfigDict({'name': 'adam'})
   tiny.learning_rates = (1e-1, 1e-4)
-  found = climb.climb(tiny)
+  found = climb.climb(tiny, data.load(tiny.data, tiny.image_size))
   np.testing.assert_allclose(found.rates[[0, -1]], [1e-4, 1e-1], rtol=1e-4)
   assert np.isfinite(found.losses).all()
 

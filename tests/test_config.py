@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,7 +75,11 @@ def test_what_a_section_does_not_set_is_the_default_of_what_it_names():
   checked = check(config)
   assert (checked.optimizer.b1, checked.optimizer.b2) == (0.8, 0.999)
   assert 'momentum' not in checked.optimizer
-  assert (checked.data.dir, checked.data.resize, checked.data.per_class) == ('photos', 'squash', 0)
+  assert (checked.data.dir, checked.data.resize, checked.data.per_class) == (
+    str(Path('photos').absolute()),
+    'squash',
+    0,
+  )
   assert checked.schedule.name == 'constant'
   assert 'every_epochs' not in checked.schedule
 
@@ -164,9 +169,15 @@ def test_missing_and_unknown_fields():
   ('field', 'message'),
   [
     ('model.widht', r'config.model.widht: no such field of digits_tensorflow; .*model\.width\?'),
-    ('schedule.heights', r'config.schedule.heights: no such field of step_decay$'),
+    (
+      'schedule.heights',
+      'no such field of step_decay; piecewise has it, as with --config.schedule.name=piece',
+    ),
     ('optimizer.learning_rate', 'optimizer.learning_rate: no config can set this .* of sgd'),
-    ('data.dir', 'config.data.dir: no such field of tombstone_letters'),
+    (
+      'data.dir',
+      'no such field of tombstone_letters; image_folder, image_list have it, as with --',
+    ),
     ('verdict.epochs', r'config.verdict.epochs: no such field; did you mean verdict.epoch\?'),
     ('trials_per_call', 'config.trials_per_call: no such field'),
   ],

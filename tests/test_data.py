@@ -93,9 +93,40 @@ def test_16_bits_are_scaled_to_8(file_format):
 
 
 def test_float_tiff():
-  values = np.array([[0, 0.5], [0.25, 1.0]], np.float32)
-  found = np.asarray(images.decode(encoded(Image.fromarray(values), 'TIFF')))
-  assert found[..., 0].tolist() == [[0, 128], [64, 255]]
+  values = np.array([[0, 0.5], [0.25, np.nan]], np.float32)
+  file = encoded(Image.fromarray(values), 'TIFF')
+  assert images.needed_scale(file) == images.Scale(0, 0.5)
+  found = np.asarray(images.decode(file, images.Scale(0, 1)))
+  assert found[..., 0].tolist() == [[0, 128], [64, 0]]
+  with pytest.raises(ValueError, match='no image of the study says which is white'):
+    images.decode(file)
+
+
+@pytest.mark.parametrize('kind', ['AVIF', 'JPEG2000'])
+def test_newer_formats(kind):
+  image = images.decode(
+    encoded(quadrants(), kind, quality=95) if kind == 'AVIF' else encoded(quadrants(), kind)
+  )
+  np.testing.assert_allclose(corners(image), COLOURS, atol=12)
+
+
+@pytest.mark.parametrize(
+  ('head', 'words'),
+  [
+    (b'\0\0\0\x18ftypheic\0\0\0\0', 'a HEIC image; convert it to PNG or JPEG, as with: magick'),
+    (b'\0\0\0\x18ftypmif1\0\0\0\0', 'a HEIF image; convert'),
+    (b'\0\0\0\x0cJXL \r\n', 'a JPEG XL image; convert'),
+    (bytes(128) + b'DICM', 'a DICOM image; convert'),
+    (b'<!DOCTYPE html><title>404', 'a web page; download'),
+    (b'<?xml version="1.0"?>\n<svg', 'an SVG drawing; convert'),
+    (b'<?xml version="1.0"?>\n<annotation/>', '^not an image$'),
+    (b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
+    (b'\0\0\0\x18ftypisom', 'a video'),
+  ],
+)
+def test_what_is_no_image_is_called_what_it_is(head, words):
+  with pytest.raises(ValueError, match=words):
+    images.decode(head + bytes(40))
 
 
 def test_first_frame_of_an_animation():

@@ -45,9 +45,9 @@ def test_parts_that_there_are_not(small_finished, copy, monkeypatch):
   results.write_text(results.read_text().replace('"test": 24', '"test": 0'))
   with pytest.raises(StudyError, match='kept no images for a test; run a study with'):
     evaluate.read_part(copy, 'test')
-  load = data.load
+  load = data.Opened.load
   monkeypatch.setattr(
-    data, 'load', lambda *arguments: load(*arguments)._replace(fingerprint='another')
+    data.Opened, 'load', lambda *arguments: load(*arguments)._replace(fingerprint='another')
   )
   for part in evaluate.PARTS:
     with pytest.raises(StudyError, match='have changed'):

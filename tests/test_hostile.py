@@ -82,6 +82,8 @@ def good_files(rng):
     encoded(deep, 'TIFF'),
     encoded(Image.fromarray(np.asarray(grey, np.float32) / 255), 'TIFF', **frames),
     encoded(image, 'PPM'),
+    encoded(image, 'AVIF'),
+    encoded(image, 'JPEG2000'),
   ]
 
 
@@ -288,13 +290,13 @@ def test_duplicates_all_get_in(config, photos):
 UNREADABLE = """
 import os, sys
 from pathlib import Path
-from lr_study.data import folder
+from lr_study.data import folder, scanning
 root = Path(sys.argv[1])
 if os.geteuid() == 0:  # who may read everything
   os.seteuid(65534)
-files = [file for of in folder.scan(root, ()).values() for file in of]
-for file, why in folder.unreadable(files, [root]).items():
-  print(folder.printable(file, root), why, sep=': ')
+files = [file for of in scanning.scan(root, ()).values() for file in of]
+for file, why in folder.look(files, [root])[0].items():
+  print(scanning.printable(file, root), why, sep=': ')
 print(len(files), 'files')
 """
 
@@ -345,7 +347,7 @@ def test_a_test_part_that_no_sweep_touches(config, photos):
   assert photos.is_dir()
   whole = data.load(config, 16)
   config.test_fraction = 0.25
-  found, test = data.load(config, 16), data.load_test(config, 16)
+  found, test = data.load(config, 16), data.opened(config, 16).test()
   assert found.test == len(test.labels) == 4
   assert np.bincount(test.labels).tolist() == [2, 2]
   everything = {
@@ -356,4 +358,4 @@ def test_a_test_part_that_no_sweep_touches(config, photos):
   assert sum(map(len, parts)) == len(everything) == 16
   # The same images whatever the sweep takes of the rest.
   config.train_fraction, config.per_class = 0.5, 3
-  assert (data.load_test(config, 16).images == test.images).all()
+  assert (data.opened(config, 16).test().images == test.images).all()

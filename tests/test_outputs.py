@@ -492,7 +492,10 @@ def test_answer_is_a_table_and_a_sentence(finished, capsys):
 
 
 def study_of(**config):
-  return {'config': {'epochs': 3, 'data': {'dir': 'a'}} | config, 'data': {'fingerprint': 'f'}}
+  return {
+    'config': {'epochs': 3, 'data': {'dir': 'a', 'seed': 0}} | config,
+    'data': {'fingerprint': 'f'},
+  }
 
 
 def test_a_work_directory_belongs_to_one_study(tmp_path):
@@ -501,10 +504,10 @@ def test_a_work_directory_belongs_to_one_study(tmp_path):
   workdir.claim(folder, study_of(), overwrite=False)  # the first one left nothing but its config
   (folder / 'history').mkdir()
   workdir.claim(folder, study_of(), overwrite=False)
-  with pytest.raises(StudyError, match=r"data\.dir 'a' -> 'b', epochs 3 -> 4; .*--overwrite"):
-    workdir.claim(folder, study_of(epochs=4, data={'dir': 'b'}), overwrite=False)
-  other = study_of() | {'data': {'fingerprint': 'g'}}
-  with pytest.raises(StudyError, match='other images'):
+  with pytest.raises(StudyError, match=r'data\.seed 0 -> 1, epochs 3 -> 4; .*--overwrite'):
+    workdir.claim(folder, study_of(epochs=4, data={'dir': 'b', 'seed': 1}), overwrite=False)
+  other = study_of(data={'dir': 'b', 'seed': 0}) | {'data': {'fingerprint': 'g'}}
+  with pytest.raises(StudyError, match=r"other images: .* was f and is g, data\.dir 'a' -> 'b'; "):
     workdir.claim(folder, other, overwrite=False)
   (folder / 'mine.txt').write_text('kept')
   workdir.claim(folder, study_of(epochs=4), overwrite=True)

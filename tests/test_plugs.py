@@ -8,7 +8,7 @@ import sys
 
 import flax.linen as nn
 import pytest
-from command_line import CONFIG, answers
+from command_line import CONFIG, ROOT, answers
 from ml_collections import ConfigDict
 
 from configs import alexnet_letters
@@ -377,7 +377,11 @@ def test_every_section_swaps_on_the_command_line(answer):
   assert config['schedule']['rise_share'] == 1.0
   assert config['loss']['gamma'] == 3.0
   data = config['data']
-  assert (data['dir'], data['classes'], data['per_class']) == ('photos', ['ant', 'bee'], 500)
+  assert (data['dir'], data['classes'], data['per_class']) == (
+    str(ROOT / 'photos'),
+    ['ant', 'bee'],
+    500,
+  )
   assert config['search'] == {'name': 'bisect', 'epochs': 2, 'factor': 1.25}
 
 

@@ -3,19 +3,22 @@
 `config.data.name` is one of `KNOWN`; `'npz:PATH'`; the name of a TFDS set, as 'mnist'; or
 `'my_data.py:load'`, a function of your own. That is called with what of `config.data` it takes as
 arguments, and with `image_size` if it takes that, and returns labelled arrays as
-`arrays.to_source` says: `return x, y`, say. It must return the same each time.
+`arrays.to_source` says: `return x, y`, say. It must return the same each time. A path that it takes
+is found from any folder if it says that it is one: `@plugs.limits(file=paths.PATH)`.
 """
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lr_study import plugs
 from lr_study.data import arrays, checks, folder, lists, named, rendered, samples, stream
-from lr_study.data.images import RESIZE_MODES
+from lr_study.data.images import RESIZE_MODES, Scale
 from lr_study.data.letters import render
 from lr_study.data.source import SPLITS, TEST, TRAIN, VALIDATION, Common, Source, common
 from lr_study.data.stream import Stored
@@ -28,13 +31,13 @@ __all__ = [
   'SPLITS',
   'SUPPLIED',
   'Dataset',
+  'Opened',
   'Part',
-  'build',
+  'check_apart',
   'common',
-  'files',
   'find',
   'load',
-  'load_test',
+  'opened',
   'split',
 ]
 
@@ -73,68 +76,108 @@ class Dataset(NamedTuple):
   fingerprint: str  # of every number and label of both parts, and of the classes
   left_out: tuple[str, ...]  # files that could not be read
   checks: dict[str, checks.Finding]
+  scale: Scale | None = None  # of image files whose values need one
+  is_arrays: bool = False  # it came from no files
+
+
+class Opened(NamedTuple):
+  """A data set that is opened and split, of which nothing is read yet."""
+
+  name: str
+  source: Source
+  parts: tuple[np.ndarray, np.ndarray, np.ndarray]  # indices, in the order TRAIN, VALIDATION, TEST
+
+  def load(self, room: float = math.inf) -> Dataset:
+    """Decodes, resizes and checks the training and the validation part.
+
+    Args:
+      room: bytes that the images may take; if they are more they stay in their files. Arrays are in
+        memory whatever this is.
+
+    Raises:
+      StudyError: if an image cannot be read.
+    """
+    source, (train, validation, test) = self.source, self.parts
+    found = [source.images.at(of) for of in (train, validation)]
+    labels = [source.labels[of] for of in (train, validation)]
+    parts = [
+      Part(images, of) for images, of in zip(_placed(source, found, room), labels, strict=True)
+    ]
+    fingerprint, mean, traits = _survey(source.classes, parts)
+    names = [_Names(source.names, of) for of in (train, validation)]
+    return Dataset(
+      self.name,
+      source.classes,
+      *parts,
+      mean,
+      len(test),
+      fingerprint,
+      source.left_out,
+      checks.check(traits, labels, names, source.classes, samples.noun(mean.shape)),
+      source.scale,
+      is_arrays=not isinstance(source.images, Stored),
+    )
+
+  def test(self) -> Part:
+    """The test part, which no sweep reads: what `load` leaves out."""
+    source, (*_, test) = self.source, self.parts
+    (images,) = _placed(source._replace(resident=True), [source.images.at(test)], math.inf)
+    return Part(images, source.labels[test])
+
+  def files(self) -> tuple[np.ndarray, np.ndarray]:
+    """What its files are like.
+
+    Returns:
+      Images of each class in each part, int (3, classes), in the order TRAIN, VALIDATION, TEST;
+      width and height of the file of each of these images in pixels, int (images, 2), or (0, 2) if
+      they are arrays.
+    """
+    classes = len(self.source.classes)
+    counts = [np.bincount(self.source.labels[of], minlength=classes) for of in self.parts]
+    return np.stack(counts), self.source.images.sizes(np.concatenate(self.parts))
+
+
+def check_apart(config: Mapping[str, Any], folder: Path, what: str) -> None:
+  """Makes sure that a folder of images is not written into: each sub-folder is a class.
+
+  Args:
+    config: as of `opened`.
+    folder: what would be written into.
+    what: the flag that names it.
+
+  Raises:
+    StudyError: it lies among the images, or the cache does.
+  """
+  if config['name'] != 'image_folder':
+    return
+  for field in ('dir', 'validation_dir'):
+    images = config.get(field) and os.path.realpath(config[field])
+    cache = config.get('cache_dir')
+    for path, name in ((folder, what), (cache, '--config.data.cache_dir')):
+      if images and path and Path(os.path.realpath(path)).is_relative_to(images):
+        raise StudyError(
+          f'{path} lies in data.{field}, {images}, where it would be taken for a class of images; '
+          f'name another place with {name}'
+        )
 
 
 def load(config: Mapping[str, Any], image_size: int, room: float = math.inf) -> Dataset:
-  """Opens, builds if need be, splits, decodes, resizes and checks the data set of a config.
+  """Opens a data set, and loads it: with the arguments of `opened` and of `Opened.load`."""
+  return opened(config, image_size).load(room)
+
+
+def opened(config: Mapping[str, Any], image_size: int) -> Opened:
+  """Opens, builds if need be, and splits the data set of a config.
 
   Args:
     config: the `data` part of a study's config: a name, and the fields that are to differ from
       their defaults.
     image_size: height and width of images from files in pixels; arrays keep their shape.
-    room: bytes that the images may take; if they are more they stay in their files. Arrays are in
-      memory whatever this is.
 
   Raises:
     StudyError: for anything the user can mend in the config, in the files or in the function.
   """
-  source, (train, validation, test) = _open(config, image_size)
-  found = [source.images.at(of) for of in (train, validation)]
-  labels = [source.labels[of] for of in (train, validation)]
-  parts = [
-    Part(images, of) for images, of in zip(_placed(source, found, room), labels, strict=True)
-  ]
-  fingerprint, mean, traits = _survey(source.classes, parts)
-  names = [_Names(source.names, of) for of in (train, validation)]
-  return Dataset(
-    config['name'],
-    source.classes,
-    *parts,
-    mean,
-    len(test),
-    fingerprint,
-    source.left_out,
-    checks.check(traits, labels, names, source.classes, samples.noun(mean.shape)),
-  )
-
-
-def build(config: Mapping[str, Any], image_size: int) -> None:
-  """Builds the data set of a config where it is cached, if it is not there yet.
-
-  Raises:
-    StudyError: for anything the user can mend in the config or in the files.
-  """
-  _open(config, image_size)
-
-
-def load_test(config: Mapping[str, Any], image_size: int) -> Part:
-  """The test part, which no sweep reads: what `load` leaves out, with the same arguments."""
-  source, (*_, test) = _open(config, image_size)
-  (images,) = _placed(source._replace(resident=True), [source.images.at(test)], math.inf)
-  return Part(images, source.labels[test])
-
-
-def files(config: Mapping[str, Any], image_size: int) -> tuple[np.ndarray, np.ndarray]:
-  """What the files of a data set are like; with the arguments of `load`.
-
-  Returns:
-    Images of each class in each part, int (3, classes), in the order TRAIN, VALIDATION, TEST;
-    width and height of the file of each of these images in pixels, int (images, 2), or (0, 2) if
-    they are arrays.
-  """
-  source, parts = _open(config, image_size)
-  counts = [np.bincount(source.labels[of], minlength=len(source.classes)) for of in parts]
-  return np.stack(counts), source.images.sizes(np.concatenate(parts))
+  return Opened(config['name'], *_open(config, image_size))
 
 
 def split(
@@ -207,15 +250,31 @@ def _open(
     shared.per_class,
     shared.seed,
   )
+  _tell_unused(name, source, shared, parts)
+  where = fields.get('dir') or name
   for label, of in enumerate(source.classes):
     counts = [int(np.sum(source.labels[part] == label)) for part in parts]
     if not (counts[TRAIN] and counts[VALIDATION]):
       raise StudyError(
-        f'class {of!r} has {sum(counts)} {what} in {name}, {counts[TRAIN]} of them to '
+        f'class {of!r} has {sum(counts)} {what} in {where}, {counts[TRAIN]} of them to '
         f'train on and {counts[VALIDATION]} to validate; it needs one of each at least: add some, '
         'or leave it out with --config.data.classes'
       )
   return source, parts
+
+
+def _tell_unused(name: str, source: Source, shared: Common, parts: Sequence[np.ndarray]) -> None:
+  """Says which images, and which field, a study does without."""
+  used, there = sum(map(len, parts)), len(source.labels)
+  if used < there:
+    what = samples.noun(source.images.shape[1:])
+    note(f'{used} of {there} {what} of {name} are used: data.per_class is {shared.per_class}')
+  given = bool(np.any(source.parts == VALIDATION))
+  if given and shared.split != 'unseen' and shared.train_fraction != common().train_fraction:
+    note(
+      f'data.train_fraction, {shared.train_fraction}, is not used: {name} has validation '
+      f'{samples.noun(source.images.shape[1:])} of its own'
+    )
 
 
 def _check_unseen(name: str, shared: Common) -> None:

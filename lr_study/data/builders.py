@@ -21,12 +21,13 @@ class FolderConfig(tfds.core.BuilderConfig):
   files: tuple[tuple[Path, int, int], ...] = ()
   names: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
+  scale: tuple[float, ...] = ()  # the least and the largest value, where these need a scale
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
   """Image files as they are on disk, byte for byte."""
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.2.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
@@ -35,6 +36,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
       'parts': [part for _, _, part in config.files],
       'names': list(config.names),
       'left_out': list(config.left_out),
+      'scale': list(config.scale),
     }
     return _image_info(self, metadata)
 

@@ -1,4 +1,4 @@
-"""Image files on disk: which lie in a folder, which of them can be read, and storing those."""
+"""Image files on disk: which of them can be read, and storing those."""
 
 import hashlib
 import os
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lr_study import formats
-from lr_study.data import builders, images
-from lr_study.data.source import PATH, TRAIN, VALIDATION, Source
+from lr_study.data import builders, images, scanning
+from lr_study.data.scanning import printable
+from lr_study.data.source import TRAIN, VALIDATION, Source
 from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
+from lr_study.paths import PATH
 from lr_study.plugs import limits, one_of
 from lr_study.progress import note
 
@@ -40,7 +41,8 @@ def image_folder(
     image_size: height and width that images get, in pixels.
     classes: the sub-folders to keep; all if empty.
     dir: the folder.
-    validation_dir: another one, with the same classes, to validate on; '' splits `dir`.
+    validation_dir: another one, with the same classes, to validate on; '' splits `dir`. A class
+      that is only there is an error, unless `classes` leaves it out.
     skip_unreadable: leave broken files out, and list them.
     cache_dir: where the files are stored as a TFDS data set, as they are; TFDS's own folder if ''.
     resize: how they become square; DIGITS's default, or 'crop', 'fill', 'half_crop'.
@@ -48,16 +50,19 @@ def image_folder(
   """
   if not dir:
     raise StudyError('data.dir is empty; give --config.data.dir=PATH, one sub-folder a class')
-  root = Path(dir).expanduser().resolve()
-  files_of = scan(root, classes)
+  root = Path(os.path.realpath(dir))
+  files_of = scanning.scan(root, classes)
   files = [(file, label, TRAIN) for label, of in enumerate(files_of.values()) for file in of]
   roots = [root]
   if validation_dir:
-    roots.append(Path(validation_dir).expanduser().resolve())
+    roots.append(Path(os.path.realpath(validation_dir)))
     _check_apart(*roots)
-    of_validation = scan(roots[1], tuple(files_of), 'data.validation_dir')
+    of_validation = scanning.scan(roots[1], classes, 'data.validation_dir')
+    scanning.check_alike(files_of, roots[1], of_validation)
     files += [
-      (file, label, VALIDATION) for label, of in enumerate(of_validation.values()) for file in of
+      (file, label, VALIDATION)
+      for label, name in enumerate(files_of)
+      for file in of_validation[name]
     ]
   options = (image_size, skip_unreadable, cache_dir, resize, resident)
   return store(root, files, tuple(files_of), roots, *options)
@@ -87,70 +92,42 @@ def store(
     StudyError: if files cannot be read, unless they may be skipped; if two classes cannot be told
       apart in writing.
   """
-  written = tuple(map(printable, classes))
+  written = tuple(map(scanning.class_name, classes))
   for i, name in enumerate(written):
     if name in written[:i]:  # a line break, say, and the two characters that stand for it
       raise StudyError(f'data.dir: {root} has two classes that both read {name}; rename one')
   slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
   key = fingerprint(files)
 
-  def builder(bad: Sequence[str] = (), good: Sequence[File] = ()):
+  def builder(bad: Sequence[str] = (), good: Sequence[File] = (), scale: Sequence[float] = ()):
     names = [printable(file, root) for file, *_ in good]
     files_config = builders.FolderConfig(
-      f'{slug}_{key}', files=tuple(good), names=tuple(names), left_out=tuple(bad)
+      f'{slug}_{key}', files=tuple(good), names=tuple(names), left_out=tuple(bad), scale=scale
     )
     return builders.make(builders.ImageFolder, cache_dir, files_config)
 
   data_set = builder()
   if not builders.is_built(data_set):
-    reasons = unreadable([file for file, *_ in files], roots)
+    reasons, scale = look([file for file, *_ in files], roots)
     names = [f'{printable(file, root)} ({why})' for file, why in reasons.items()]
     _check_readable(names, root, skip_unreadable)
     if len(reasons) == len(files):
       raise StudyError(f'data.dir: {root} holds no image that can be read, of {len(files)} files')
     note(f'Storing {len(files) - len(reasons)} images of {root}, once')
-    data_set = builder(names, [file for file in files if file[0] not in reasons])
+    good = [file for file in files if file[0] not in reasons]
+    data_set = builder(names, good, tuple(scale or ()))
   items = builders.open_or_build(data_set)
   found = data_set.info.metadata
   _check_readable(found['left_out'], root, skip_unreadable)
   if found['left_out']:
     note(f'{len(found["left_out"])} unreadable files are left out; summary.md will list them')
   labels, parts = (np.asarray(found[n], t) for n, t in (('labels', np.int32), ('parts', np.int8)))
-  pixels = Stored(items, found['names'], image_size, resize)
-  return Source(pixels, labels, written, parts, found['names'], tuple(found['left_out']), resident)
-
-
-def scan(folder: Path, classes: Sequence[str], field: str = 'data.dir') -> dict[str, list[Path]]:
-  """Lists the files of each class, sorted, hidden ones left out.
-
-  Args:
-    folder: holds one sub-folder a class, named by it.
-    classes: the classes to keep, in the order of their labels; all if empty.
-    field: the config's, that names the folder.
-
-  Returns:
-    class -> its files, those of deeper sub-folders included, and all else that is no folder.
-
-  Raises:
-    StudyError: if the folder is missing or holds no classes, or a class is missing.
-  """
-  if not folder.is_dir():
-    raise StudyError(f'{field}: {folder} is not a folder; name one with a sub-folder a class')
-  try:
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
-  except OSError as error:
-    raise StudyError(f'{field}: cannot read {error.filename}: {error.strerror}') from error
-  if not found:
-    raise StudyError(f'{field}: {folder} has no sub-folders; make one for each class of images')
-  missing = [name for name in classes if name not in found]
-  if missing:
-    what = 'data.classes' if field == 'data.dir' else field
-    raise StudyError(f'{what}: {folder} has no class {missing[0]!r}; it has {", ".join(found)}')
-  # A linked folder is kept as it is, and `read` refuses it: its files would lie elsewhere.
-  return {
-    path.name: [path] if path.is_symlink() else _files(path)
-    for path in (folder / name for name in classes or found)
-  }
+  scale = images.Scale(*found['scale']) if found['scale'] else None
+  if scale:
+    note(f'Images of floats, or of 32 bits: {scale.low:g} is black and {scale.high:g} white in all')
+  pixels = Stored(items, found['names'], image_size, resize, scale)
+  left_out = tuple(found['left_out'])
+  return Source(pixels, labels, written, parts, found['names'], left_out, resident, scale)
 
 
 def fingerprint(files: Sequence[File]) -> str:
@@ -166,17 +143,24 @@ def fingerprint(files: Sequence[File]) -> str:
   return digest.hexdigest()[:16]
 
 
-def unreadable(files: Sequence[Path], roots: Sequence[Path] = ()) -> dict[Path, str]:
-  """Tries to decode every file: the ones that are no whole image, and why."""
+def look(
+  files: Sequence[Path], roots: Sequence[Path] = ()
+) -> tuple[dict[Path, str], images.Scale | None]:
+  """Decodes every file.
 
-  def reason(file):
+  Returns:
+    The ones that are no whole image, and why; the one scale of those whose values need one.
+  """
+
+  def tried(file):
     try:
-      images.decode(read(file, roots))
+      return images.needed_scale(read(file, roots))
     except ValueError as error:
       return printable(str(error))
 
-  reasons = images.in_threads(reason, files)
-  return {file: why for file, why in zip(files, reasons, strict=True) if why is not None}
+  found = images.in_threads(tried, files)
+  reasons = {file: why for file, why in zip(files, found, strict=True) if isinstance(why, str)}
+  return reasons, images.widest(scale for scale in found if not isinstance(scale, str))
 
 
 def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
@@ -197,9 +181,8 @@ def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
       raise ValueError('a link out of the folder')
     found = file.stat()
     if stat.S_ISDIR(found.st_mode):
-      raise ValueError(
-        'a link to a folder' if file.is_symlink() else 'a folder that cannot be listed'
-      )
+      listed = 'a folder that cannot be listed' if roots else 'a folder'
+      raise ValueError('a link to a folder' if file.is_symlink() else listed)
     if not stat.S_ISREG(found.st_mode):  # a pipe would wait for a writer, a device never ends
       raise ValueError('not a regular file')
     if found.st_size > _LARGEST_FILE:
@@ -210,30 +193,6 @@ def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
     raise ValueError(error.strerror or str(error)) from error
   except RuntimeError as error:  # so Python 3.11 and 3.12 tell of a link to itself
     raise ValueError('a link to itself') from error
-
-
-def printable(name: Path | str, root: Path | None = None) -> str:
-  """A name fit for a terminal and for JSON: any bytes may be in it, even a terminal's commands."""
-  if root and isinstance(name, Path) and name.is_relative_to(root):
-    name = name.relative_to(root)
-  return formats.printable(os.fsencode(name).decode('utf-8', 'backslashreplace'))
-
-
-def _files(folder: Path) -> list[Path]:
-  # Not os.walk: it recurses, and a folder may be deeper than Python's stack.
-  found, folders = [], [str(folder)]
-  while folders:
-    parent = folders.pop()
-    try:
-      with os.scandir(parent) as listing:
-        entries = [entry for entry in listing if not entry.name.startswith('.')]
-    except OSError:
-      found.append(Path(parent))  # reading it will say why
-      continue
-    for entry in entries:
-      inner = entry.is_dir(follow_symlinks=False)
-      (folders.append if inner else found.append)(entry.path if inner else Path(entry.path))
-  return sorted(found)
 
 
 def _check_apart(train: Path, validation: Path) -> None:

@@ -5,18 +5,42 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 RESIZE_MODES = ('squash', 'crop', 'fill', 'half_crop')
 
 # Pillow reads some fifty formats; with one of them (EPS) it starts another program.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+# Pillow may have been built without these.
+_FORMATS += tuple(
+  name for name, codec in (('AVIF', 'avif'), ('JPEG2000', 'jpg_2000')) if features.check(codec)
+)
+# What else lies among images: the bytes at some place of its file, and what people call it.
+_OTHERS = (
+  (4, (b'ftypheic', b'ftypheix', b'ftyphevc', b'ftypheim', b'ftypheis'), 'a HEIC image'),
+  (4, (b'ftypmif1', b'ftypmsf1'), 'a HEIF image'),
+  (4, (b'ftypavif', b'ftypavis'), 'an AVIF image'),
+  (0, (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51'), 'a JPEG 2000 image'),
+  (0, (b'\xff\x0a', b'\0\0\0\x0cJXL '), 'a JPEG XL image'),
+  (0, (b'8BPS',), 'a Photoshop image'),
+  (0, (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'), 'a TIFF image of a kind that is not read'),
+  (0, (b'<svg',), 'an SVG drawing'),
+  (0, (b'%PDF',), 'a PDF document'),
+  (128, (b'DICM',), 'a DICOM image'),
+  (0, (b'v/1\x01',), 'an OpenEXR image'),
+)
+_NO_IMAGES = (
+  (0, (b'version https://git-lfs',), "Git LFS's note of an image, without it; run git lfs pull"),
+  (0, (b'<!DOCTYPE', b'<!doctype', b'<html', b'<HTML'), 'a web page; download the image again'),
+  (0, (b'\x93NUMPY',), 'an array of NumPy; data.name=npz:FILE, or a function, brings those'),
+  (4, (b'ftyp',), 'a video'),
+)
 # A progressive JPEG has about ten scans. Each costs a pass over all pixels but only a few bytes,
 # so thousands of them would keep the decoder busy for hours.
 _SCANS = 100
@@ -58,16 +82,68 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
   return found
 
 
-def decode(encoded: bytes) -> Image.Image:
+class Scale(NamedTuple):
+  """Which value is black, and which white, where a file does not say: in floats, and in 32 bits."""
+
+  low: float
+  high: float
+
+
+def decode(encoded: bytes, scale: Scale | None = None) -> Image.Image:
   """Decodes an image file's bytes to an upright RGB image.
 
   The first frame of an animation; turned as its EXIF orientation says; transparent pixels
   over white; 16 bits scaled to 8.
 
+  Args:
+    encoded: the file's bytes.
+    scale: of values that need one.
+
   Raises:
-    ValueError: if the bytes are no JPEG, PNG, WebP, BMP, GIF, TIFF or PPM, are cut off, or hold
-      more pixels than Pillow thinks safe.
+    ValueError: if the bytes are no image in one of `_FORMATS`, are cut off, or hold more pixels
+      than Pillow thinks safe; if the values need a scale and there is none.
   """
+
+  def convert(image):
+    if not _needs_scale(image):
+      return _to_rgb(image, Scale(0, 65535))
+    if scale is None:
+      raise ValueError(
+        'its values are floats or of 32 bits, and no image of the study says which is white'
+      )
+    return _to_rgb(image, scale)
+
+  return _read(encoded, convert)
+
+
+def needed_scale(encoded: bytes) -> Scale | None:
+  """The least and the largest value of an image that needs a scale; None if it needs none.
+
+  Raises:
+    ValueError: as in `decode`, and if there is no finite value.
+  """
+
+  def find(image):
+    if not _needs_scale(image):
+      _to_rgb(image, Scale(0, 65535))  # so that whatever cannot be read is found now
+      return None
+    values = np.asarray(image)
+    values = values[np.isfinite(values)]
+    if not values.size:
+      raise ValueError('it holds no finite number')
+    return Scale(float(values.min()), float(values.max()))
+
+  return _read(encoded, find)
+
+
+def widest(scales: Iterable[Scale | None]) -> Scale | None:
+  """The one scale of several images: from the least value of all to the largest."""
+  found = [scale for scale in scales if scale]
+  return Scale(min(s.low for s in found), max(s.high for s in found)) if found else None
+
+
+def _read(encoded: bytes, function: Callable[[Image.Image], Any]) -> Any:
+  """The function of the opened image."""
   if not encoded:
     raise ValueError('empty')
   try:
@@ -80,11 +156,25 @@ def decode(encoded: bytes) -> Image.Image:
       with _one_large if pixels > _LARGE else contextlib.nullcontext():
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        return function(image)
   except UnidentifiedImageError as error:  # its message holds an address in memory
-    raise ValueError('not an image') from error
+    raise ValueError(_what(encoded)) from error
   except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
     raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _what(encoded: bytes) -> str:
+  """What a file is that cannot be read, and what to do."""
+
+  def first(kinds):
+    return next((name for at, heads, name in kinds if encoded.startswith(heads, at)), None)
+
+  if encoded.startswith(b'<?xml'):
+    encoded = encoded[encoded.find(b'<svg') :]  # an SVG drawing may begin so, and so may anything
+  image = first(_OTHERS)
+  if image:
+    return f'{image}; convert it to PNG or JPEG, as with: magick FILE FILE.png'
+  return first(_NO_IMAGES) or 'not an image'
 
 
 def size(encoded: bytes) -> tuple[int, int]:
@@ -125,14 +215,19 @@ def resize(image: Image.Image, size: int, mode: str) -> np.ndarray:
   return np.asarray(square)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _needs_scale(image: Image.Image) -> bool:
+  # Pillow opens files of 16 bits as I;16, and scales those of PPM to 16 bits in 32.
+  return image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM'))
+
+
+def _to_rgb(image: Image.Image, scale: Scale) -> Image.Image:
+  """An image of any mode; of one channel of many values, with black and white as `scale` says."""
   if image.mode.startswith('I') or image.mode == 'F':
-    values = np.asarray(image)
-    # Pillow opens 16-bit files in these modes; a float image holds 0 to 1 or 0 to 255.
-    tops = (1, 255, 65535) if image.mode == 'F' else (255, 65535) if image.mode == 'I' else (65535,)
-    top = next((top for top in tops if values.max() <= top), tops[-1])
-    shares = np.nan_to_num(values.astype(np.float32))
-    shares *= 1 / top  # in place: such an image may have 89 million pixels
+    shares = np.asarray(image).astype(np.float32)
+    # In place: such an image may have 89 million pixels.
+    np.nan_to_num(shares, copy=False, nan=scale.low)
+    shares -= scale.low
+    shares *= 1 / ((scale.high - scale.low) or 1)
     np.clip(shares, 0, 1, out=shares)
     shares *= 255
     shares += 0.5

@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from lr_study.data import builders, images
-from lr_study.data.source import PATH, TEST, TRAIN, VALIDATION, Source
+from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
 from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
+from lr_study.paths import PATH
 from lr_study.plugs import limits, nearest, one_of
 
 _PARTS = {'train': TRAIN, 'validation': VALIDATION, 'test': TEST}

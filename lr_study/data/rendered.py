@@ -6,9 +6,10 @@ import numpy as np
 
 from lr_study.data import builders
 from lr_study.data.letters import render
-from lr_study.data.source import PATH, TRAIN, VALIDATION, Source
+from lr_study.data.source import TRAIN, VALIDATION, Source
 from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
+from lr_study.paths import PATH
 from lr_study.plugs import limits
 from lr_study.progress import note
 

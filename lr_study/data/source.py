@@ -1,33 +1,17 @@
 """What every kind of data set is opened as, before it is split, and the fields of all of them."""
 
-import errno
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from lr_study.data.images import Scale
 from lr_study.plugs import BELOW_1, COUNT_OR_0, limits, one_of
 
 # Of an item: where it belongs. The study splits the training items of a source that has no
 # validation items, and keeps test items out of both.
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ('random', 'unseen')
-
-
-def _can_be_path(text: str) -> bool:
-  """False for ~ of no user, too long a name, a null byte or half a character."""
-  try:
-    os.stat(Path(text).expanduser().absolute())
-  except OSError as error:
-    return error.errno != errno.ENAMETOOLONG  # whether it is there, its reader says
-  except (RuntimeError, ValueError):
-    return False
-  return True
-
-
-PATH = (_can_be_path, 'a path that this system can have')
 
 
 class Pixels(Protocol):
@@ -52,6 +36,7 @@ class Source(NamedTuple):
   names: Sequence[str]  # of each item, for people
   left_out: tuple[str, ...] = ()  # files that could not be read, and why
   resident: bool = True  # in memory, if there is room
+  scale: Scale | None = None  # of image files whose values need one
 
 
 class Common(NamedTuple):

@@ -25,6 +25,7 @@ class Stored:
     names: Sequence[str],
     image_size: int,
     mode: str = 'squash',
+    scale: images.Scale | None = None,
     indices: np.ndarray | None = None,
   ):
     """Resizes to squares of `image_size` pixels in `mode`.
@@ -34,12 +35,13 @@ class Stored:
       names: of each item, for people.
       image_size: height and width in pixels.
       mode: one of RESIZE_MODES.
+      scale: of images whose values need one.
       indices: int (images,), which items these are; all by default.
     """
     self._indices = np.arange(len(items)) if indices is None else indices
     self.shape = (len(self._indices), image_size, image_size, 3)
     self.nbytes = math.prod(self.shape)
-    self._items, self._names, self._mode = items, names, mode
+    self._items, self._names, self._mode, self._scale = items, names, mode, scale
 
   def __len__(self) -> int:
     return len(self._indices)
@@ -51,7 +53,8 @@ class Stored:
 
   def at(self, indices: np.ndarray) -> 'Stored':
     """Those at `indices`, int (some,), in their files."""
-    return Stored(self._items, self._names, self.shape[1], self._mode, self._indices[indices])
+    kept = (self._items, self._names, self.shape[1], self._mode, self._scale)
+    return Stored(*kept, self._indices[indices])
 
   def load(self) -> np.ndarray:
     """All of them in memory."""
@@ -72,7 +75,7 @@ class Stored:
   def _read(self, k: int) -> np.ndarray:
     item = int(self._indices[k])
     try:
-      decoded = images.decode(self._items[item]['image'])
+      decoded = images.decode(self._items[item]['image'], self._scale)
     except ValueError as error:  # of a set by its name: files of folders were tried before
       raise StudyError(f'{self._names[item]} cannot be read: {error}') from error
     return images.resize(decoded, self.shape[1], self._mode)

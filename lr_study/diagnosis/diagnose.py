@@ -16,6 +16,7 @@ from lr_study.accelerate.threads import copy
 from lr_study.diagnosis import curvature, restart
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
+from lr_study.paths import Moved
 from lr_study.search import rounds
 from lr_study.trial import Batch, State, Task
 from lr_study.trials import Running, Sweep
@@ -53,7 +54,7 @@ class Diagnosis(NamedTuple):
   saved: Path | None
 
 
-def diagnose(folder: Path, learning_rate: float, seed: int) -> Diagnosis:
+def diagnose(folder: Path, learning_rate: float, seed: int, moved: Moved = ()) -> Diagnosis:
   """Replays a diverged trial of the study in `folder` from the newest checkpoint before its end.
 
   Where the study trained all trials in one call, the trial rounds differently alone, so that it may
@@ -63,7 +64,7 @@ def diagnose(folder: Path, learning_rate: float, seed: int) -> Diagnosis:
   Raises:
     StudyError: if there is no such trial, or if it did not diverge.
   """
-  config, data = restart.read(folder)
+  config, data = restart.read(folder, moved)
   with config.unlocked():
     if config.parallel in ('pmap', 'shard_map'):
       config.parallel = 'vmap'  # it is one trial

@@ -10,18 +10,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, formats, loop
 from lr_study import data as datasets
+from lr_study import formats, loop, paths
 from lr_study.answer import verdict
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files.checkpoint import Checkpoints
+from lr_study.paths import Moved
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.trials import Sweep, state_like
+from lr_study.use import again
 
 
-def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
+def read(folder: Path, moved: Moved = ()) -> tuple[ConfigDict, datasets.Dataset]:
   """The config and the images of a study, finished or not.
 
   Raises:
@@ -32,14 +34,12 @@ def read(folder: Path) -> tuple[ConfigDict, datasets.Dataset]:
     raise StudyError(f'--workdir {folder} holds no study: it has no config.json')
   try:
     study = json.loads(file.read_text())
-    config, fingerprint = from_json(study['config']), study['data']['fingerprint']
+    config, record = from_json(paths.moved(study['config'], moved)), study['data']
+  except StudyError as error:  # a file of the user's own has gone, say
+    raise StudyError(f'the study in {folder} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
-  room = accelerate.room_for_images(config.parallel)
-  data = datasets.load(config.data, config.image_size, room)
-  if data.fingerprint != fingerprint:
-    raise StudyError(f'the images that {folder} was trained on have changed; run the study again')
-  return config, data
+  return config, again.load(config, record, folder)
 
 
 def find(

@@ -42,7 +42,8 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
 def describe_data(data: Dataset) -> dict[str, Any]:
   """What is under "data" there: of what the images are, and how many.
 
-  shape, dtype: of one image as it is stored. counts: training images of each class.
+  shape, dtype: of one image as it is stored. counts: training images of each class. scale: the
+  values that are black and white, of files whose values need a scale; null where none do.
   """
   return {
     'name': data.name,
@@ -55,6 +56,7 @@ def describe_data(data: Dataset) -> dict[str, Any]:
     'validation': len(data.validation.labels),
     'test': data.test,
     'left_out': list(data.left_out),
+    'scale': data.scale and list(data.scale),
     'checks': {name: finding._asdict() for name, finding in data.checks.items()},
   }
 

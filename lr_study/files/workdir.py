@@ -17,11 +17,13 @@ except ImportError:  # Windows has no such lock
   fcntl = None
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from lr_study import errors
-from lr_study.config import adds, flatten
+from lr_study.config import adds, differences, flatten
 from lr_study.errors import StudyError
 from lr_study.processes import ALONE, Process
+from lr_study.progress import note
 
 _PLANNED = 'planned'  # what process 0 adds to its lock
 
@@ -151,9 +153,10 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
   """
   file = workdir / 'config.json'
   with _written(workdir):
-    begun = any((workdir / name).exists() for name in CONTENT if name != file.name)
+    begun = _is_begun(workdir)
     if begun and file.exists() and not overwrite:
       _check_same(workdir, file, study)
+      _keep_config(workdir, study['config'])
       return
     workdir.mkdir(parents=True, exist_ok=True)
     others = (
@@ -173,6 +176,47 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
       else:
         path.unlink(missing_ok=True)
     write_text(file, json.dumps(study, indent=1) + '\n')
+
+
+def as_begun(workdir: Path, config: ConfigDict) -> ConfigDict:
+  """A checked config as the study in the folder can go on with it.
+
+  Its steps come in chunks of `log_every_steps`: after one of them trials that diverged leave, and
+  a checkpoint holds the others. So that stays what it was, whatever it is now.
+  """
+  name = 'log_every_steps'
+  try:
+    before = json.loads((workdir / 'config.json').read_text())['config']
+    now = _as_json(config.to_dict())
+    same = _is_begun(workdir) and (adds(before, now) or not differences(before, now))
+    kept = before[name]
+  except (OSError, AttributeError, KeyError, TypeError, ValueError):
+    return config  # `claim` says what is wrong
+  if same and kept != config[name]:
+    note(f'{name} stays {kept}, with which the study in {workdir} began')
+    config = config.copy_and_resolve_references()
+    config[name] = kept
+  return config
+
+
+def _is_begun(workdir: Path) -> bool:
+  return any((workdir / name).exists() for name in CONTENT if name != 'config.json')
+
+
+def _as_json(content: Any) -> Any:
+  return json.loads(json.dumps(content))  # tuples become lists, as in a file
+
+
+def _keep_config(workdir: Path, config: dict[str, Any]) -> None:
+  """Puts the config on record with which the study goes on: its images may have been moved."""
+  for name, of_study in (('config.json', lambda c: c), ('results.json', lambda c: c['study'])):
+    file = workdir / name
+    # A damaged one is for its reader to name.
+    with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+      content = json.loads(file.read_text())
+      if of_study(content)['config'] != _as_json(config):
+        of_study(content)['config'] = config
+        write_text(file, json.dumps(content, indent=1) + '\n')
 
 
 def write_text(file: Path, text: str) -> None:
@@ -201,33 +245,32 @@ def holds_another(workdir: Path, study: dict[str, Any]) -> bool:
   """True if the folder holds a study whose config can be read and is another."""
   try:
     old = json.loads((workdir / 'config.json').read_text())['config']
-    return flatten(old) != flatten(json.loads(json.dumps(study['config'])))
+    return bool(differences(old, _as_json(study['config'])))
   except (AttributeError, KeyError, OSError, TypeError, ValueError):
     return False
 
 
 def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
-  new = json.loads(json.dumps(study))  # tuples become lists, as in the file
+  new = _as_json(study)
   try:
     old = json.loads(file.read_text())
-    before, was = flatten(old['config']), old['data']['fingerprint']
+    changed = differences(old['config'], new['config'])
+    was, fingerprint = old['data']['fingerprint'], new['data']['fingerprint']
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); choose another --workdir, or --overwrite'
     ) from error
-  now, fingerprint = flatten(new['config']), new['data']['fingerprint']
-  changed = [
-    f'{name} {before.get(name)!r} -> {now.get(name)!r}'
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name)
-  ]
   way_out = 'choose another --workdir, or start again with --overwrite'
-  if changed and adds(before, now):
+  if changed and adds(old['config'], new['config']):
     way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
   if was != fingerprint:
+    before, now = flatten(old['config']['data']), flatten(new['config']['data'])
+    fields = [
+      f'data.{n} {before.get(n)!r} -> {x!r}' for n, x in sorted(now.items()) if before.get(n) != x
+    ]
     raise StudyError(
       f'{workdir} holds a study of other images: their fingerprint was {was} and is '
-      f'{fingerprint}; {way_out}'
+      f'{", ".join([fingerprint, *fields])}; {way_out}'
     )

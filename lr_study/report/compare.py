@@ -12,6 +12,7 @@ from lr_study import formats
 from lr_study.answer.measure import ACCURACY, Measure, value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import flatten
+from lr_study.paths import Moved
 from lr_study.report import figures, html, report, svg
 from lr_study.search import rounds
 from lr_study.use import evaluate
@@ -19,13 +20,18 @@ from lr_study.use import evaluate
 _MARKERS = 'os^Dv*Px'
 
 
-def write(workdirs: Sequence[Path], out: Path) -> None:
+def write(workdirs: Sequence[Path], out: Path, moved: Moved = ()) -> None:
   """Writes the comparison of finished studies, in the order in which they are given.
+
+  Args:
+    workdirs: the studies'.
+    out: the file.
+    moved: as of `evaluate.read_study`.
 
   Raises:
     StudyError: if one is not finished, or the file cannot be written.
   """
-  found = [evaluate.read_study(workdir) for workdir in workdirs]
+  found = [evaluate.read_study(workdir, moved) for workdir in workdirs]
   names = _names(workdirs)
   series, measure = _series(names, workdirs, found), _common([verdict for *_, verdict in found])
   when = figures.when([result for _, _, results, _ in found for result in results])

@@ -17,6 +17,7 @@ from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import flatten
 from lr_study.diagnosis import curvature
 from lr_study.errors import StudyError
+from lr_study.paths import Moved
 from lr_study.report import describe, figures, html, matrices, pictures, report, svg, tables
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
@@ -52,17 +53,18 @@ _LAST = (
 _SETTING = ('batch_size', 'schedule')
 
 
-def write(workdir: Path, out: Path | None = None) -> None:
+def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
   """Writes the page of a finished study from what its folder holds.
 
   Args:
     workdir: the study's.
     out: the file; by default report.html in the folder.
+    moved: as of `evaluate.read_study`.
 
   Raises:
     StudyError: if the study is not finished, or has lost what the page shows.
   """
-  config, study, results, verdict = evaluate.read_study(workdir)
+  config, study, results, verdict = evaluate.read_study(workdir, moved)
   content = report.read_content(workdir)
   try:
     examined, guessing_loss = content['best_trial'], study['guessing_loss']

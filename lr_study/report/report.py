@@ -13,7 +13,7 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.report import summary
-from lr_study.search.rounds import Setting, frozen
+from lr_study.search.rounds import Setting, frozen, placeless
 
 _OF_NAMES = ('metrics', 'axes')  # fields of a result that hold values by names
 
@@ -88,5 +88,6 @@ def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
 
 
 def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
-  """A trial or a verdict of results.json, with tuples for lists among its values on axes."""
-  return fields | {'axes': {name: frozen(value) for name, value in fields['axes'].items()}}
+  """A trial or a verdict of results.json, with values on axes as its `Setting` has them."""
+  axes = {name: placeless(name, frozen(value)) for name, value in fields['axes'].items()}
+  return fields | {'axes': axes, 'schedule': placeless('schedule.name', fields['schedule'])}

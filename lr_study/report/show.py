@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate
+from lr_study import accelerate, inputs
 from lr_study import data as datasets
 from lr_study.data import samples
 from lr_study.errors import StudyError, is_full
@@ -23,9 +23,11 @@ def show(config: ConfigDict, folder: Path) -> None:
   Raises:
     StudyError: for what the user can mend in the config, in the files or in the folder's name.
   """
+  datasets.check_apart(config.data, folder, '--out')
   room = accelerate.room_for_images(config.parallel)
-  data = datasets.load(config.data, config.image_size, room)
-  counts, sizes = datasets.files(config.data, config.image_size)
+  opened = datasets.opened(config.data, config.image_size)
+  data, (counts, sizes) = opened.load(room), opened.files()
+  data = inputs.check_range(config.input, data)
   _tell(data, counts, sizes)
   pictures = data_figures.draw(data, counts, sizes)
   try:

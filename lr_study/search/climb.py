@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, formats, schedules, trials
-from lr_study import data as datasets
+from lr_study import formats, schedules, trials
 from lr_study.answer.measure import value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import check
+from lr_study.data import Dataset
 from lr_study.files.history import window_means
 from lr_study.report import figures
 from lr_study.search.range_test import suggestions
@@ -34,11 +34,12 @@ class Climb(NamedTuple):
   suggested: dict[str, float | None]
 
 
-def climb(config: ConfigDict) -> Climb:
+def climb(config: ConfigDict, data: Dataset) -> Climb:
   """Trains one trial of a study for an epoch, from its smallest rate to its largest.
 
   Args:
     config: the study's; its first seed is taken.
+    data: the study's.
   """
   config = config.copy_and_resolve_references().unlock()
   smallest, largest = min(config.learning_rates), max(config.learning_rates)
@@ -46,7 +47,6 @@ def climb(config: ConfigDict) -> Climb:
   config.axes = {}
   config.schedule = {'name': 'exponential', 'start_height': smallest / largest}
   config = check(config)
-  data = datasets.load(config.data, config.image_size, accelerate.room_for_images(config.parallel))
   sweep = trials.prepare(config, data)
   now = trials.running(sweep, np.arange(1))
   state_T = sweep.spread.init(now.hyper_T, now.seeds)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lr_study import formats, plugs
+from lr_study import formats, paths, plugs
 from lr_study.config import check, flatten, own_section
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
@@ -98,8 +98,8 @@ def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
   same for all batch sizes; or, with `equal='steps'`, that of steps.
 
   Raises:
-    StudyError: if values do not go together; or if a batch size would need a part of an epoch for
-      so many steps.
+    StudyError: if values do not go together, or files of the user's own are called the same; or if
+      a batch size would need a part of an epoch for so many steps.
   """
   axes = flatten(config.get('axes', {}))
   traced, found, programs = traced_axes(config), {}, {}
@@ -110,8 +110,12 @@ def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
     if fixed not in programs:
       programs[fixed] = _config_with(config, dict(fixed), {n: axes[n] for n in traced})
     own = programs[fixed]
-    further = tuple((n, x) for n, x in chosen.items() if n not in _OF_ALL)
-    found[Setting(own.batch_size, own.schedule.name, further)] = own
+    further = tuple((n, placeless(n, x)) for n, x in chosen.items() if n not in _OF_ALL)
+    setting = Setting(own.batch_size, paths.short(own.schedule.name), further)
+    if setting in found:
+      names = [paths.short(x) for n, x in chosen.items() if n.endswith('.name')]
+      raise StudyError(f'axes holds two files of the same names, {", ".join(names)}; rename one')
+    found[setting] = own
   return found
 
 
@@ -142,7 +146,7 @@ def at_once(config: ConfigDict) -> tuple[Planned, ...]:
   Args:
     config: of a setting: its axes are numbers that one program takes.
   """
-  setting, axes = (config.batch_size, config.schedule.name), axes_of(config)
+  setting, axes = (config.batch_size, paths.short(config.schedule.name)), axes_of(config)
   return tuple(
     Planned(rate, seed, *setting, config.epochs, 0, 0, tuple(zip(axes, values, strict=True)))
     for values in itertools.product(*axes.values())
@@ -195,6 +199,11 @@ def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
 def frozen(value: Any) -> Any:
   """A value that JSON held, with tuples for lists."""
   return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def placeless(name: str, value: Any) -> Any:
+  """The value of an axis; a name of the user's own without folders: its file may be moved."""
+  return paths.short(value) if name.endswith('.name') and isinstance(value, str) else value
 
 
 def value_text(value: Any) -> str:
@@ -268,8 +277,8 @@ def _lines(name: str, trials: Iterable[Planned]) -> str:
 
 
 def _planned(fields: dict[str, Any]) -> Planned:
-  axes = frozen(fields.get('axes', ()))
-  return Planned(**{**fields, 'axes': axes})
+  axes = tuple((name, placeless(name, value)) for name, value in frozen(fields.get('axes', ())))
+  return Planned(**{**fields, 'axes': axes, 'schedule': paths.short(fields['schedule'])})
 
 
 def _config_with(

@@ -32,7 +32,7 @@ print(json.loads(Path('labels.json').read_text())[probabilities.argmax()], proba
 _READ_FILE = """\
 import images  # beside this file: needs numpy and Pillow
 
-image = images.decode(Path('photo.jpg').read_bytes())
+image = images.decode(Path('photo.jpg').read_bytes(){scale})
 samples = images.resize(image, {size}, {resize!r})[None]"""
 
 _READ_ARRAY = """
@@ -64,7 +64,11 @@ def write(study: Study, trained: Trained) -> str:
     '## How to run it',
     f'In this folder, with `pip install jax flatbuffers numpy{" pillow" if files else ""}`:',
     _SNIPPET.format(
-      read=_READ_FILE.format(size=config.image_size, resize=classify.resize_mode(config))
+      read=_READ_FILE.format(
+        size=config.image_size,
+        resize=classify.resize_mode(config),
+        scale=f', images.{trained.scale}' if trained.scale else '',
+      )
       if files
       else _READ_ARRAY
     ),

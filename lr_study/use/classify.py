@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from lr_study import formats, progress
-from lr_study.data import folder, images
+from lr_study.data import folder, images, scanning
+from lr_study.data.scanning import printable
 from lr_study.errors import StudyError
 from lr_study.search import rounds
 from lr_study.use import evaluate
@@ -105,10 +106,10 @@ def read(file: File, trained: Trained) -> np.ndarray | str:
   """A file's pixels, uint8 (size, size, 3), or why it is none."""
   config = trained.config
   try:
-    image = images.decode(folder.read(*file))
+    image = images.decode(folder.read(*file), trained.scale)
     return images.resize(image, config.image_size, resize_mode(config))
   except ValueError as error:
-    return folder.printable(str(error))
+    return printable(str(error))
 
 
 def resize_mode(config: ConfigDict) -> str:
@@ -133,7 +134,7 @@ def answer(trained: Trained, paths: Sequence[str]) -> Answer:
       f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; mend or remove them'
     )
   score = evaluate.count(trained.classes, labels, seen.logits.argmax(1))
-  return scored(trained, score, {'dir': folder.printable(paths[0])})
+  return scored(trained, score, {'dir': printable(paths[0])})
 
 
 def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:
@@ -178,10 +179,9 @@ def describe(trained: Trained) -> str:
 
 
 def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray]:
-  files_of = {
-    folder.printable(name): of for name, of in folder.scan(root, (), 'the images').items()
-  }
-  unknown = [name for name in files_of if name not in classes]
+  files_of = scanning.scan(root, (), 'the images')
+  known = list(map(scanning.class_name, classes))
+  unknown = [name for name in files_of if name not in known]
   if unknown:
     raise StudyError(
       f'{root} has the class {unknown[0]!r}, which the study does not know; it knows '
@@ -191,13 +191,13 @@ def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.nd
   files = [File(file, roots) for of in files_of.values() for file in of]
   if not files:
     raise StudyError(f'{root} has no files in its sub-folders')
-  labels = [classes.index(name) for name, of in files_of.items() for _ in of]
+  labels = [known.index(name) for name, of in files_of.items() for _ in of]
   return files, np.asarray(labels, np.int32)
 
 
 def _listing(path: Path) -> list[Path]:
   try:
-    return sorted(inner for inner in path.iterdir() if not inner.name.startswith('.'))
+    return sorted(inner for inner in path.iterdir() if not scanning.is_litter(inner.name))
   except OSError as error:
     raise StudyError(f'cannot read {path}: {error.strerror}') from error
 
@@ -218,26 +218,26 @@ def _top_text(trained: Trained, seen: Seen) -> str:
       for name, share in top(trained.classes, logits)
       for cell in (name, formats.percent(share))
     ]
-    rows.append([folder.printable(file), *cells])
-  lines = [f'{folder.printable(file)} is skipped: {why}' for file, why in seen.skipped]
+    rows.append([printable(file), *cells])
+  lines = [f'{printable(file)} is skipped: {why}' for file, why in seen.skipped]
   return '\n'.join([_aligned(rows, left=range(0, len(rows[0]))), *lines])
 
 
 def _top_content(trained: Trained, seen: Seen) -> dict[str, Any]:
   found = [
     {
-      'file': folder.printable(file),
+      'file': printable(file),
       'top': [{'class': name, 'probability': share} for name, share in top(trained.classes, of)],
     }
     for file, of in zip(seen.readable, seen.logits, strict=True)
   ]
-  skipped = [{'file': folder.printable(file), 'reason': why} for file, why in seen.skipped]
+  skipped = [{'file': printable(file), 'reason': why} for file, why in seen.skipped]
   return {'files': found, 'skipped': skipped}
 
 
 def _named(skipped: Sequence[tuple[Path, str]]) -> str:
   """The first three."""
-  names = '; '.join(f'{folder.printable(file)} ({why})' for file, why in skipped[:3])
+  names = '; '.join(f'{printable(file)} ({why})' for file, why in skipped[:3])
   return names + (f' and {len(skipped) - 3} more' if len(skipped) > 3 else '')
 
 

@@ -11,19 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, formats, inputs, loop, models, trial, trials
 from lr_study import data as datasets
+from lr_study import formats, inputs, loop, models, paths, trial, trials
 from lr_study.answer.measure import value_of
 from lr_study.answer.verdict import DIVERGED, Result, Verdict
 from lr_study.config import from_json
+from lr_study.data.images import Scale
 from lr_study.engine import Engine
 from lr_study.errors import StudyError
 from lr_study.files.workdir import MEAN
+from lr_study.paths import Moved
 from lr_study.report import report
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned
 from lr_study.task import make_task
 from lr_study.trial import Batch, Task
+from lr_study.use import again
 
 PARTS = ('validation', 'test')
 
@@ -42,7 +45,7 @@ class Trained(NamedTuple):
 
   variables: all collections of the network as evaluations use them, float32: 'params', and
   'batch_stats' and others where there are any. mean: broadcasts against one image. stored: the form
-  of one image as it is stored.
+  of one image as it is stored. scale: of image files whose values need one, as the study had it.
   """
 
   config: ConfigDict
@@ -51,6 +54,7 @@ class Trained(NamedTuple):
   variables: dict[str, Any]
   mean: np.ndarray
   stored: jax.ShapeDtypeStruct
+  scale: Scale | None = None
 
 
 class Score(NamedTuple):
@@ -76,29 +80,40 @@ class Score(NamedTuple):
     return float(np.nanmean(self.recall))
 
 
-def load(workdir: Path, learning_rate: float | None = None, seed: int | None = None) -> Trained:
+def load(
+  workdir: Path,
+  learning_rate: float | None = None,
+  seed: int | None = None,
+  moved: Moved = (),
+) -> Trained:
   """Reads a trial of a finished study from its newest checkpoint.
 
   Args:
     workdir: the study's.
     learning_rate: of the trial; by default the one that the study recommends.
     seed: of the trial; by default the best one, by the figure that the study goes by.
+    moved: as of `read_study`.
 
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
-  config, record, results, verdict = read_study(workdir)
+  config, record, results, verdict = read_study(workdir, moved)
   result, place = choose(results, verdict, learning_rate, seed, workdir)
   data = record['data']
   variables = restore(workdir, config, data, place)
   stored = _stored(data)
   mean = _mean(config, workdir, stored.shape)
   own = rounds.settings(config)[result.setting]
-  return Trained(own, tuple(data['classes']), result, variables, mean, stored)
+  scale = Scale(*data['scale']) if data.get('scale') else None
+  return Trained(own, tuple(data['classes']), result, variables, mean, stored, scale)
 
 
-def read_study(workdir: Path) -> Study:
+def read_study(workdir: Path, moved: Moved = ()) -> Study:
   """Reads a finished study's results.
+
+  Args:
+    workdir: the study's.
+    moved: where files of the user's own and images lie now, by where they lay.
 
   Raises:
     StudyError: if there are none, or they are damaged.
@@ -114,38 +129,33 @@ def read_study(workdir: Path) -> Study:
   results, verdict = finished
   try:
     record = report.read_content(workdir)['study']
-    config = from_json(record['config'])
+    config = from_json(paths.moved(record['config'], moved))
   except StudyError as error:  # a file of the user's own has gone, say
-    raise StudyError(f'the study in {workdir} cannot be read: {error}') from error
+    raise StudyError(f'the study in {workdir} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
   return Study(config, record, results, verdict)
 
 
-def read_part(workdir: Path, part: str) -> datasets.Part:
+def read_part(workdir: Path, part: str, moved: Moved = ()) -> datasets.Part:
   """The images of the study that its trials were judged by, or that none of them ever saw.
 
   Args:
     workdir: the study's.
     part: one of `PARTS`.
+    moved: as of `read_study`.
 
   Raises:
     StudyError: if the study kept no images for a test, or if they are not the same any more.
   """
-  config, record, *_ = read_study(workdir)
+  config, record, *_ = read_study(workdir, moved)
   if part == 'test' and not record['data'].get('test'):
     raise StudyError(
       f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
     )
-  found = datasets.load(config.data, config.image_size, accelerate.room_for_images(config.parallel))
-  if found.fingerprint != record['data']['fingerprint']:
-    raise StudyError(
-      f'the images that {workdir} was trained on have changed, so nobody knows which of them it '
-      'has seen; run the study again'
-    )
-  return (
-    found.validation if part == 'validation' else datasets.load_test(config.data, config.image_size)
-  )
+  if part == 'test':
+    return again.load_test(config, record['data'], workdir)
+  return again.load(config, record['data'], workdir).validation
 
 
 Logits = Callable[[Any, Any, Any], jax.Array]

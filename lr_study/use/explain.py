@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lr_study import formats, models
 from lr_study import inputs as of_networks
-from lr_study.data import folder as image_folder
+from lr_study.data import scanning
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.use import classify, evaluate
@@ -83,12 +83,12 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
     raise StudyError(f'--explain takes one image, not {len(files)}')
   pixels = classify.read(files[0], trained)
   if isinstance(pixels, str):
-    raise StudyError(f'{image_folder.printable(files[0].path)}: {pixels}')
+    raise StudyError(f'{scanning.printable(files[0].path)}: {pixels}')
   shown, layers, logits = look_inside(trained, pixels)
   folder.mkdir(parents=True, exist_ok=True)
   with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Glyph')  # a sign that no font has becomes a box
-    name = image_folder.printable(files[0].path.name)
+    name = scanning.printable(files[0].path.name)
     picture(trained, name, pixels, shown, layers, logits).savefig(folder / 'layers.png')
   figures = [layer.figures for layer in (Layer('input', shown), *layers)]
   write_text(folder / 'layers.json', json.dumps(figures, indent=1, allow_nan=False) + '\n')

@@ -112,6 +112,7 @@ def _input(trained: Trained) -> dict[str, Any]:
     return {
       'size': trained.config.image_size,
       'resize': classify.resize_mode(trained.config),
+      'scale': trained.scale and list(trained.scale),
     }
   return {'shape': list(trained.stored.shape), 'dtype': trained.stored.dtype.name}
 

@@ -37,7 +37,9 @@ def read(file: Path, folder: Path = FOLDER) -> np.ndarray:
   if 'size' in given:
     import images  # noqa: PLC0415 - beside this file: decodes and resizes as in training
 
-    return images.resize(images.decode(file.read_bytes()), given['size'], given['resize'])[None]
+    scale = images.Scale(*given['scale']) if given.get('scale') else None
+    image = images.decode(file.read_bytes(), scale)
+    return images.resize(image, given['size'], given['resize'])[None]
   samples, shape = np.load(file, allow_pickle=False), tuple(given['shape'])
   if samples.shape == shape:
     samples = samples[None]
