@@ -179,10 +179,19 @@ def test_a_study_goes_on_with_moved_images(home, monkeypatch, without_figures, c
   run(make_config(home, dir='again'), other / 'study')
   assert curves(other / 'study') == before
   assert evaluate.read_part(other / 'study', 'test').labels.size
+  # So does one that is extended: its trials are kept.
+  larger = make_config(home, dir='again')
+  larger.learning_rates, larger.log_every_steps = (*larger.learning_rates, 1e-3), 9
+  capsys.readouterr()
+  run(larger, other / 'study', extend=True)
+  said = capsys.readouterr().out
+  assert 'Kept: 2 trials' in said
+  assert 'anew' not in said
+  assert content(other / 'study')['trials'][0] == broken
   file = other / 'again' / 'ant' / '0.png'
   Image.open(file).rotate(90).save(file)
   with pytest.raises(StudyError, match='holds a study of other images'):
-    run(make_config(home, dir='again'), other / 'study')
+    run(larger, other / 'study')
 
 
 def test_a_study_is_read_from_anywhere(home, monkeypatch, without_figures, command):
