@@ -16,7 +16,7 @@ def result(rate, accuracy, size=1, schedule='constant', seed=0, **axes):
     figures = (10, 0, *[None] * 5)
     return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, *figures, axes=of)
   figures = (10, 2, 1.0, accuracy, 1 - accuracy, accuracy, accuracy)
-  return Result(rate, seed, size, schedule, 'converged', '', None, None, *figures, axes=of)
+  return Result(rate, seed, size, schedule, 'plateaued', '', None, None, *figures, axes=of)
 
 
 def grid(peak, size, schedule='constant', height=0.9, seed=0, **axes):
@@ -121,7 +121,7 @@ def test_a_setting_where_all_diverged():
 def test_short_runs_tell_of_the_edge_alone():
   results = [result(1e-2, None), result(2.05e-3, None), result(1.78e-3, 0.2), result(1e-4, 0.3)]
   sentence = axes.answer(results, np.arange(10), ACCURACY, True).verdict.sentence
-  assert sentence.startswith('Training is stable up to 1.78e-03 and diverges from 2.05e-03 on, a ')
+  assert sentence.startswith('Training is stable up to 1.78e-03 and diverges at 2.05e-03, a ')
   assert 'factor of 1.15' in sentence
   stable = axes.answer(results[2:], np.arange(10), ACCURACY, True)
   assert stable.verdict.sentence == 'Training is stable up to 1.78e-03 at least, in 2 epochs.'

@@ -51,7 +51,7 @@ def history(tmp_path):
 
 @pytest.fixture
 def finished(history):
-  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
+  results = verdict.results(history, TRIALS, np.arange(200) % 10, [60] * 3)
   return results, verdict.judge(results, np.arange(200) % 10)
 
 
@@ -279,7 +279,9 @@ def test_axes_and_metrics_are_columns(finished, tmp_path):
   assert sum(line.startswith('In bold') for line in lines) == 1
   assert any(line.startswith('| **1e-03** | 75.0 % |') for line in lines)
   assert any('| optimizer.momentum | rate |' in line for line in lines)
-  assert any('| 0.9 | 1e-03 | 0 |' in line and '| 75.0 % | converged |' in line for line in lines)
+  assert any(
+    '| 0.9 | 1e-03 | 0 |' in line and '| 75.0 % | still improving |' in line for line in lines
+  )
   assert '![Validation top5 against the rate (momentum 0.9)](figures/momentum_0.9/' in ''.join(
     lines
   )
@@ -326,7 +328,7 @@ def test_figures_by_the_loss(two_seeds):
   (axes,) = drawn['accuracy_by_rate'].axes
   assert axes.get_ylabel() == 'validation loss at the end'
   labels = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert labels[:2] == ['training loss', 'validation loss, 90 % interval']
+  assert labels[:2] == ['training loss, mean of the epoch', 'validation loss, 90 % interval']
   assert 'diverged' in labels
   (crosses,) = (c for c in axes.collections if c.get_label() == 'diverged')
   assert crosses.get_offsets()[0, 1] == axes.get_ylim()[1]  # where the worst losses are
@@ -349,7 +351,7 @@ def test_a_figure_goes_into_a_page(history, finished):
 
 def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
-  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
+  results = verdict.results(history, TRIALS, np.arange(9), [60] * 3)
   answer = verdict.judge(results, np.arange(9))
   figures.draw(tmp_path / 'f', figures.build(history, results, answer, heights, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
@@ -366,7 +368,7 @@ def two_seeds(tmp_path):
     ends = [0.5, np.nan, 0.6, 0.7, 0.3, 0.2]
     history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
   rates = np.repeat(RATES, 2).tolist()
-  results = verdict.results(history, planned(rates, [0, 1] * 3, 2), GUESS, [60] * 6)
+  results = verdict.results(history, planned(rates, [0, 1] * 3, 2), np.arange(2000) % 10, [60] * 6)
   return history, results, verdict.judge(results, np.arange(2000) % 10)
 
 
@@ -426,8 +428,8 @@ def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):
   assert lines[4].startswith('| rate | validation accuracy | 90 % interval | probability')
   low, high = (f'{100 * end:.1f}' for end in answer.intervals['1e-03'])
   sure = formats.percent(answer.probability_best['1e-03'])
-  assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | converged |' in lines
-  assert '| 1e-02 | – | – | 0.0 % | 1 converged, 1 diverged |' in lines
+  assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | still improving |' in lines
+  assert '| 1e-02 | – | – | 0.0 % | 1 still improving, 1 diverged |' in lines
   assert report.read(tmp_path)[1].probability_best == answer.probability_best
 
 
@@ -437,6 +439,7 @@ def test_progress_as_plain_lines(history, capsys):
     for first in range(0, 60, 30):
       loss = history.steps['loss'][first : first + 30]
       curves = {'loss': loss, 'accuracy': np.zeros((30, 3))}
+      view.diverged(history.first_bad_steps(first, first + 30))
       view.steps(first + 30, first // 30 + 1, np.arange(3), curves)
       view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
   lines = capsys.readouterr().out.splitlines()
@@ -451,6 +454,7 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
     view.start(0)
     curves = {'loss': history.steps['loss'][:30, :2], 'accuracy': np.full((30, 2), 0.25)}
+    view.diverged(history.first_bad_steps(0, 30))
     view.steps(30, 1, np.arange(2), curves)
     view.epoch(1, history.epochs['validation_accuracy'][0])
   shown = capsys.readouterr().out

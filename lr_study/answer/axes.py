@@ -10,7 +10,8 @@ import scipy  # its parts, which take long to import, only where they are asked 
 
 from lr_study import formats
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict, judge
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict, judge
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
@@ -214,8 +215,8 @@ def _edge_sentence(verdict: Verdict, results: Sequence[Result]) -> str:
   if broken is None:
     return f'Training is stable up to {formats.rate(stable)} at least, {length}.'
   return (
-    f'Training is stable up to {formats.rate(stable)} and diverges from {formats.rate(broken)} '
-    f'on, a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
+    f'Training is stable up to {formats.rate(stable)} and diverges at {formats.rate(broken)}, '
+    f'a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
     'runs cannot tell.'
   )
 

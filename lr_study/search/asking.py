@@ -6,7 +6,8 @@ import numpy as np
 
 from lr_study import plan
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import CONVERGED, DIVERGED, Result, judge
+from lr_study.answer.status import DIVERGED, LEARNED
+from lr_study.answer.verdict import Result, judge
 from lr_study.search import rounds
 from lr_study.search import strategies as search
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -74,7 +75,7 @@ def tell(
     statuses = {result.status for result in found}
     values = np.asarray([value_of(result, measure) for result in found], np.float64)
     diverged, known = DIVERGED in statuses, np.isfinite(values).all()
-    learned = statuses == {CONVERGED} and bool(known)
+    learned = statuses <= set(LEARNED) and bool(known)
     score = measure.score(float(np.mean(values))) if known else -np.inf
     told.append(
       search.Told(rate, epochs, diverged, learned, np.nan if diverged else score, rate in alike)
