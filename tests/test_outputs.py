@@ -249,6 +249,25 @@ def test_report(finished, tmp_path):
   assert not list(tmp_path.glob('*.part'))
 
 
+def test_a_study_whose_statuses_were_tested_otherwise_is_refused(finished, tmp_path):
+  results, answer = finished
+  old = [dataclasses.replace(results[0]), dataclasses.replace(results[1], status='converged')]
+  report.write(tmp_path, STUDY, old, of_one_setting(answer), None)
+  with pytest.raises(StudyError, match='called trials converged by other tests; delete it, and'):
+    report.read(tmp_path)
+
+
+def test_one_seed_claims_nothing_of_the_best(finished, two_seeds, tmp_path):
+  """Nobody knows which rates may be the best; which may be just as good, the images say."""
+  for name, (*_, results, answer), said in (
+    ('one', finished, 'In bold: the rate to use, and those that may be just as good.'),
+    ('two', two_seeds, 'In bold: the rates that may be the best.'),
+  ):
+    (tmp_path / name).mkdir()
+    report.write(tmp_path / name, STUDY, results, of_one_setting(answer), None)
+    assert said in (tmp_path / name / 'summary.md').read_text().splitlines()
+
+
 def test_axes_and_metrics_are_columns(finished, tmp_path):
   results = [
     dataclasses.replace(
@@ -462,6 +481,23 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   assert '50.0 %' in shown
   assert '30/60' in shown
   assert 'waiting' in shown  # the third trial, of a later wave
+
+
+def test_the_live_table_and_the_answer_name_the_same_bad_step(history, capsys):
+  """Whether the loss broke, the gradient, or the evaluation after the last step."""
+  history.steps['gradient_norm'][35, 1] = np.inf
+  history.epochs['validation_loss'][-1, 2] = np.nan
+  results = verdict.results(history, TRIALS, np.arange(200) % 10, [60] * 3)
+  assert [r.first_bad_step for r in results] == [11, 36, 60]
+  live = progress.TrainingView(RATES, SEEDS, 60, 2)
+  for first in range(0, 60, 15):
+    live.diverged(history.first_bad_steps(first, first + 15))
+  assert live._bad_step.tolist() == [11, 36, 0]
+  live.diverged(history.first_bad_steps(45, 60, evaluated=True))
+  assert live._bad_step.tolist() == [11, 36, 60]
+  gone_on = progress.TrainingView(RATES, SEEDS, 60, 2)  # of a study that was stopped at step 40
+  gone_on.diverged(history.first_bad_steps(0, 40))
+  assert gone_on._bad_step.tolist() == [11, 36, 0]
 
 
 def test_progress_by_the_loss_and_over_settings(history, capsys, monkeypatch):

@@ -341,6 +341,17 @@ def test_further_axes_and_metrics(sketched, tmp_path):
   assert sum('class="best"' in row for row in rows) == 1
 
 
+@pytest.mark.parametrize('seeds', [(0,), (0, 1, 2)])
+def test_the_page_says_no_more_than_the_seeds_can_tell(sketched, tmp_path, seeds):
+  make_study(tmp_path, seeds=seeds)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  assert ('One seed cannot tell' in text) == (len(seeds) == 1)
+  assert ('probability of being the best' in text) == (len(seeds) > 1)
+  assert 'just as good' not in text  # no other rate learned
+  assert 'Not told apart' not in text
+
+
 def test_a_study_by_the_loss(sketched, tmp_path):
   make_study(tmp_path, (1e-2, 1e-3, 1e-4), measure=LOSS)
   page.write(tmp_path)

@@ -296,7 +296,7 @@ def hold_clauses(truth, text, expected):
     if verb.startswith('had no finite'):
       verb = 'had no finite'
     rates = parse(found['names'], truth.ladder)
-    assert (' were ' in found[0]) == (' was ' not in found[0] and len(rates) > 1 and 'was' in verb)
+    assert (' were ' in found[0]) == (len(rates) > 1 and ' was ' in f' {verb}')
     for rate, count in rates.items():
       trials = truth.of_rate[rate]
       holds = [VERBS[verb](truth, trial) for trial in trials]

@@ -84,11 +84,15 @@ def answer(
     return Answer(*verdicts.values(), verdicts, (), ())
   values = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
   best = max(verdicts, key=lambda s: _mean_score(values[s], measure))
+  if edge_only:  # which rate learns best, and with which setting, such short runs cannot tell
+    told = (f'With {_names(s, verdicts)}: {found.sentence}' for s, found in verdicts.items())
+    verdict = dataclasses.replace(verdicts[best], sentence=' '.join(told))
+    return Answer(verdict, verdicts, (), ())
   growth = _growth(of_setting, verdicts, measure)
   gains = _gains(values, len(labels) if measure.is_share else math.inf)
   names, count = _names(best, verdicts), len(verdicts)
-  opening = f'Best with {names}, of {count} settings.'
-  if not edge_only and verdicts[best].learning_rate is None:
+  opening = f'Of {count} settings, the best {measure.name} at a rate to use is with {names}.'
+  if verdicts[best].learning_rate is None:
     opening = f'None of {count} settings has a rate to use. With {names}:'
   sentences = (
     opening,
