@@ -136,6 +136,18 @@ class Truth:
     self.scores = {r: self._scores(r) for r in self.ladder}
     self.eligible = [r for r, scores in self.scores.items() if scores is not None]
 
+  def rate_learned(self, rate):
+    """With the seeds taken together, and no seed that is plainly worse than they are."""
+    trials = self.of_rate[rate]
+    if any(self.bad_step(t) for t in trials) or any(map(self.ended_early, trials)):
+      return False
+    guessing = [t for t in trials if self.guesses(t)]
+    values = np.asarray([self.figure(t, self.tells) for t in trials])
+    if any(self.interval(t)[1] < values.mean() for t in guessing):
+      return False
+    together = confidence.interval(values, self.counted(self.tells))
+    return not guessing or together[0] > self.guess
+
   def bad_step(self, trial):
     curves = self.study.curves[trial]
     for step, pair in enumerate(zip(curves['loss'], curves['gradient_norm'], strict=True), 1):
@@ -201,7 +213,7 @@ class Truth:
   def _scores(self, rate):
     """Of every seed, larger is better; None if the rate cannot be recommended."""
     trials = self.of_rate[rate]
-    if not all(self.learned(t) and not self.ended_early(t) for t in trials):
+    if not self.rate_learned(rate):
       return None
     scores = self.study.measure.score(
       np.asarray([self.figure(t, self.study.measure) for t in trials])
@@ -212,19 +224,21 @@ class Truth:
 # What a clause about rates says of one trial, or of the rate if it speaks of no single seed.
 VERBS = {
   'diverged': lambda truth, trial: truth.bad_step(trial) is not None,
-  'ended no better than guessing': lambda truth, trial: (
+  'cannot be told from guessing': lambda truth, trial: (
     truth.bad_step(trial) is None and truth.guesses(trial)
   ),
   'was ended early by the search': lambda truth, trial: truth.ended_early(trial),
-  'did worse but was still improving': lambda truth, trial: truth.falls(trial),
-  'did worse': lambda truth, trial: truth.learned(trial),
-  'had no finite': lambda truth, trial: truth.learned(trial),
+  'did worse but was still improving': lambda truth, trial: (
+    truth.learned(trial) and truth.falls(trial)
+  ),
+  'did worse': lambda truth, trial: truth.bad_step(trial) is None,
+  'had no finite': lambda truth, trial: truth.bad_step(trial) is None,
 }
 RATE = r'\d(?:\.\d+)?e[+-]\d+'
 ITEM = rf'(?:{RATE}(?: \(\d of \d seeds\))?|[Rr]ates from {RATE} (?:up|down))'
 NAMES = rf'(?P<names>{ITEM}(?:(?:, | and ){ITEM})*)'
 ABOUT_RATES = re.compile(
-  rf'{NAMES} (?P<verb>diverged|ended no better than guessing|(?:was|were) ended early by the '
+  rf'{NAMES} (?P<verb>diverged|cannot be told from guessing|(?:was|were) ended early by the '
   r'search|did worse but (?:was|were) still improving|did worse|had no finite validation own)\.'
 )
 ALIKE = re.compile(rf'{NAMES} may be just as good: these (?P<by>[a-z ]+) cannot separate them\.')
@@ -245,12 +259,12 @@ GUESSES = re.compile(
 OPENINGS = (
   rf'No rate works: all diverged\. Add smaller ones, such as {RATE}\.',
   r'No rate that learned has a finite validation own\.',
-  r'No rate that trained to the last epoch learned(?: with every seed)?\.',
-  r'No rate learned(?: with every seed)?\.',
+  r'No rate that trained to the last epoch can be told from guessing(?: with every seed)?\.',
+  r'No rate can be told from guessing(?: with every seed)?\.',
 )
 ADVICE = re.compile(
-  rf'Train for more epochs, or add (?:larger rates, such as {RATE}|rates between those that '
-  r'diverged and those that did not)\.'
+  rf'Train for more epochs, validate on more images, or add (?:larger rates, such as {RATE}|rates '
+  r'between those that diverged and those that did not)\.'
 )
 
 
@@ -305,11 +319,15 @@ def hold_clauses(truth, text, expected):
       if verb.startswith('did worse'):
         assert rate in truth.eligible
         assert rate not in truth.study.answer.indistinguishable
-        assert all(map(truth.falls, trials)) == ('still improving' in verb)
+        improving = all(truth.learned(t) and truth.falls(t) for t in trials)
+        assert improving == ('still improving' in verb)
         best = truth.scores[truth.study.answer.learning_rate].mean()
         assert truth.scores[rate].mean() < best
       if verb == 'had no finite':
         assert rate not in truth.eligible
+        assert truth.rate_learned(rate)
+      if verb == 'cannot be told from guessing':
+        assert not truth.rate_learned(rate)
     seen += rates
     verbs.append(verb)
   assert len(verbs) == len(set(verbs))
@@ -396,7 +414,7 @@ def hold_none(truth, text):
       assert all(broken)
       expected = []
     elif number == 1:
-      unmeasured = [r for r in whole if every[r]]
+      unmeasured = [r for r in whole if truth.rate_learned(r)]
       assert unmeasured
       expected = [r for r in truth.ladder if r not in unmeasured]
     elif number == 2:

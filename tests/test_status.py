@@ -123,8 +123,16 @@ def test_what_guessing_reaches():
 
 def test_the_word_for_a_rate():
   improving, plateaued, chance = status.STILL_IMPROVING, status.PLATEAUED, status.AT_CHANCE
-  assert status.of_rate([improving, improving]) == improving
-  assert status.of_rate([improving, plateaued]) == plateaued
-  assert status.of_rate([improving, chance]) == chance
-  assert status.of_rate([chance, status.ENDED_EARLY]) == status.ENDED_EARLY
-  assert status.of_rate([status.DIVERGED, status.ENDED_EARLY]) == status.DIVERGED
+  guess = status.chance_of(np.arange(400) % 10, ACCURACY)
+
+  def word(*found, accuracies=(0.5, 0.5)):
+    return status.of_rate(found, accuracies, guess)
+
+  assert word(improving, improving) == improving
+  assert word(improving, plateaued) == plateaued
+  assert word(improving, chance, accuracies=(0.5, 0.12)) == chance
+  assert word(chance, chance, accuracies=(0.1, None)) == chance
+  assert word(plateaued, chance, accuracies=(0.16, 0.12)) == chance  # nor both of them together
+  assert word(*[plateaued] * 3, chance, accuracies=(0.14, 0.14, 0.14, 0.12)) == plateaued
+  assert word(chance, status.ENDED_EARLY) == status.ENDED_EARLY
+  assert word(status.DIVERGED, status.ENDED_EARLY) == status.DIVERGED

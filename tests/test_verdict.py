@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import planned
 
-from lr_study.answer import confidence, verdict
+from lr_study.answer import confidence, status, verdict
 from lr_study.answer.measure import ACCURACY, BALANCED, LOSS, Measure, curve_of, further, value_of
 from lr_study.files.history import History
 from lr_study.trial import Metric
@@ -136,7 +136,7 @@ LADDER = [
   result(1e-4, 0.91),
   result(1e-5, 0.90),
   result(1e-6, 0.50, 'still_improving'),
-  result(1e-7, 0.12, 'at_chance'),
+  result(1e-7, 0.1, 'at_chance'),
 ]
 
 
@@ -152,7 +152,7 @@ def test_the_sentence_of_a_ladder(order):
     'Use 1e-04: validation accuracy 91.0 % (90 % interval 89.5 to 92.5 %, from counting 1000 '
     'images). One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three. 1e-05 may '
     'be just as good: these images cannot separate them. Rates from 1e-02 up diverged. 1e-06 did '
-    'worse but was still improving. 1e-03 and 1e-07 ended no better than guessing.'
+    'worse but was still improving. 1e-03 and 1e-07 cannot be told from guessing.'
   )
 
 
@@ -180,8 +180,8 @@ def test_nothing_works():
   assert answer.learning_rate is None
   assert answer.sentence.startswith(
     'No rate can be told from guessing (10.0 %) on these 1000 images: the highest validation '
-    'accuracy, 11.0 %, was at 1e-03. 1e-01 diverged. Train for more epochs, or add rates between '
-    'those that diverged'
+    'accuracy, 11.0 %, was at 1e-03. 1e-01 diverged. Train for more epochs, validate on more '
+    'images, or add rates between those that diverged'
   )
   answer = verdict.judge(LADDER[2:3], images(1000))
   assert 'add larger rates, such as 1e-02' in answer.sentence
@@ -231,8 +231,8 @@ def test_what_lies_on_either_side_is_named_for_what_it_did():
     result(1e-7, 0.4),
   ]
   assert verdict.judge(odd, images(1000)).sentence.endswith(
-    'trains three. 1e-02 and 1e-04 diverged. 1e-01, 1e-05 and 1e-07 did worse. 1e-06 ended no '
-    'better than guessing.'
+    'trains three. 1e-02 and 1e-04 diverged. 1e-01, 1e-05 and 1e-07 did worse. 1e-06 cannot be '
+    'told from guessing.'
   )
 
 
@@ -285,7 +285,36 @@ def test_a_rate_that_failed_with_one_seed_is_no_answer_and_the_share_is_said():
   assert answer.probability_best == {'1e-03': 1.0, '1e-02': 0.0}
   assert answer.intervals['1e-02'] is None
   assert 'probability' not in answer.sentence  # that of one rate among one
-  assert 'No rate learned with every seed' in verdict.judge(trials[:2], images(100)).sentence
+  assert (
+    'No rate can be told from guessing with every seed.'
+    in verdict.judge(trials[:2], images(100)).sentence
+  )
+
+
+def test_few_images_do_not_turn_the_seeds_of_a_rate_against_it():
+  """A seed that 18 images cannot tell from guessing is no failure, unless the others are better."""
+  labels = np.arange(18) % 3
+
+  def trials(*accuracies):
+    chance = status.chance_of(labels, ACCURACY)
+    ends = [confidence.interval(np.asarray([a]), 18) for a in accuracies]
+    words = ['at_chance' if status.is_at_chance(e, chance) else 'plateaued' for e in ends]
+    pairs = enumerate(zip(accuracies, words, strict=True))
+    return [result(1e-3, a, word, seed) for seed, (a, word) in pairs], words
+
+  found, words = trials(11 / 18, 9 / 18, 11 / 18)
+  assert words == ['plateaued', 'at_chance', 'plateaued']
+  assert verdict.judge(found, labels).learning_rate == 1e-3
+  found, words = trials(17 / 18, 6 / 18, 17 / 18)  # one failed
+  assert words == ['plateaued', 'at_chance', 'plateaued']
+  answer = verdict.judge(found, labels)
+  assert answer.learning_rate is None
+  assert '1e-03 (1 of 3 seeds) cannot be told from guessing.' in answer.sentence
+  found, words = trials(9 / 18, 9 / 18, 9 / 18)  # seeds are no more images
+  assert words == ['at_chance'] * 3
+  assert verdict.judge(found, labels).learning_rate is None
+  found, words = trials(*[17 / 18] * 7, 6 / 18)  # their mean is far above, but who trains once?
+  assert verdict.judge(found, labels).learning_rate is None
 
 
 def test_a_trial_that_was_ended_early_is_not_the_best():

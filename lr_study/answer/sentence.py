@@ -12,16 +12,16 @@ from lr_study.answer.status import AT_CHANCE, DIVERGED, ENDED_EARLY, PLATEAUED, 
 if TYPE_CHECKING:
   from lr_study.answer.verdict import Result
 
-_UNMEASURED = 'unmeasured'
+UNMEASURED = 'unmeasured'  # of a rate that learned, but has no figure to be compared by
 
 # What is said of one rate, and of several.
 _CLAUSES = {
   DIVERGED: ('diverged', 'diverged'),
   PLATEAUED: ('did worse', 'did worse'),
   STILL_IMPROVING: ('did worse but was still improving', 'did worse but were still improving'),
-  AT_CHANCE: ('ended no better than guessing', 'ended no better than guessing'),
+  AT_CHANCE: ('cannot be told from guessing', 'cannot be told from guessing'),
   ENDED_EARLY: ('was ended early by the search', 'were ended early by the search'),
-  _UNMEASURED: ('had no finite {}', 'had no finite {}'),
+  UNMEASURED: ('had no finite {}', 'had no finite {}'),
 }
 _ONE_SEED = 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
 
@@ -34,7 +34,7 @@ def use(
   probability: float | None,
   alike: Sequence[float],
   did: Mapping[float, Sequence[str]],
-  measured: Sequence[float],
+  words: Mapping[float, str],
 ) -> str:
   """Which rate to use, how sure that is, and what became of every other rate.
 
@@ -46,17 +46,15 @@ def use(
     probability: that the rate is the best; None if there is but one seed, or no other rate.
     alike: the rates that cannot be told from it, and it.
     did: of every rate, smallest first, what became of each seed.
-    measured: the rates that could be compared.
+    words: likewise, the word for it.
   """
   rate = best[0].learning_rate
-  rest = {r: found for r, found in did.items() if r not in alike}
-  words = {r: status.of_rate(found) for r, found in rest.items()}
-  words |= {r: _UNMEASURED for r in rest if words[r] in status.LEARNED and r not in measured}
+  others = {r: word for r, word in words.items() if r not in alike}
   parts = [
     _reached(best, measure, interval, images),
     _how_sure(len(best), probability),
     _alike([r for r in alike if r != rate], _by(measure, len(best))),
-    *_clauses(words, did, measure),
+    *_clauses(others, did, measure),
     _edge(rate, list(did)),
   ]
   return ' '.join(part for part in parts if part)
@@ -65,6 +63,7 @@ def use(
 def none_to_use(
   by_rate: Mapping[float, Sequence['Result']],
   did: Mapping[float, Sequence[str]],
+  words: Mapping[float, str],
   measure: Measure,
   chance: status.Chance,
   images: int,
@@ -74,22 +73,21 @@ def none_to_use(
   Args:
     by_rate: the trials of every rate, smallest first.
     did: likewise, what became of each seed.
+    words: likewise, the word for it.
     measure: that leads.
     chance: what guessing reaches.
     images: of the validation part.
   """
   trials = [trial for found in by_rate.values() for trial in found]
-  words = {rate: status.of_rate(found) for rate, found in did.items()}
   left = [trial for trial in trials if trial.status != DIVERGED]
   smaller, larger = formats.rate(min(did) / 10), formats.rate(max(did) * 10)
   if not left:
     return f'No rate works: all diverged. Add smaller ones, such as {smaller}.'
   every = ' with every seed' if len(trials) > len(did) else ''
-  advice = f'Train for more epochs, or add larger rates, such as {larger}.'
+  advice = f'add larger rates, such as {larger}'
   if len(left) < len(trials):
-    advice = (
-      'Train for more epochs, or add rates between those that diverged and those that did not.'
-    )
+    advice = 'add rates between those that diverged and those that did not'
+  advice = f'Train for more epochs, validate on more images, or {advice}.'
   if any(word in status.LEARNED for word in words.values()):  # but has no figure to go by
     opening, advice = f'No rate that learned has a finite {measure.name}.', ''
     words = {rate: word for rate, word in words.items() if word not in status.LEARNED}
@@ -97,9 +95,9 @@ def none_to_use(
     opening = _guesses(left, chance, images)
     words = {rate: word for rate, word in words.items() if word != AT_CHANCE}
   elif any(all(t.status in status.LEARNED for t in found) for found in by_rate.values()):
-    opening = f'No rate that trained to the last epoch learned{every}.'
+    opening = f'No rate that trained to the last epoch can be told from guessing{every}.'
   else:
-    opening = f'No rate learned{every}.'
+    opening = f'No rate can be told from guessing{every}.'
   return ' '.join(part for part in (opening, *_clauses(words, did, measure), advice) if part)
 
 
@@ -179,7 +177,7 @@ def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]
 
 def _every(found: Sequence[str], word: str) -> bool:
   """True if the word holds for every seed; that a rate did worse is said of their mean."""
-  return found.count(word) == len(found) or word in (PLATEAUED, _UNMEASURED)
+  return found.count(word) == len(found) or word in (PLATEAUED, UNMEASURED)
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -164,13 +164,30 @@ def of(interval: tuple[float, float], chance: Chance, trend: Trend) -> str:
   return STILL_IMPROVING if trend.falls else PLATEAUED
 
 
-def of_rate(found: Sequence[str]) -> str:
-  """The word for a rate, from those of its seeds: the worst; improving if all of them were.
+def of_rate(found: Sequence[str], accuracies: Sequence[float | None], chance: Chance) -> str:
+  """The word for a rate, from what became of its seeds.
+
+  Diverged, or ended early, if any seed was. At chance if any seed was, and either all of them
+  together cannot be told from guessing, or that seed is plainly worse than they are: its whole
+  interval is below their mean. Few images hide that a network has learned, the sooner the more
+  seeds are asked; but who follows the advice trains once, so no seed may fail. Still improving if
+  all seeds were.
 
   Args:
     found: the status of each seed, or `ENDED_EARLY`.
+    accuracies: of each seed, by the measure of `chance`.
+    chance: what guessing reaches.
   """
-  for word in (DIVERGED, ENDED_EARLY, AT_CHANCE, PLATEAUED):
+  for word in (DIVERGED, ENDED_EARLY):
     if word in found:
       return word
-  return STILL_IMPROVING
+  if AT_CHANCE in found:
+    values = np.asarray([value or 0.0 for value in accuracies])
+    lost = [
+      confidence.interval(values[i : i + 1], chance.images)[1] < values.mean()
+      for i, word in enumerate(found)
+      if word == AT_CHANCE
+    ]
+    if any(lost) or is_at_chance(confidence.interval(values, chance.images), chance):
+      return AT_CHANCE
+  return STILL_IMPROVING if set(found) == {STILL_IMPROVING} else PLATEAUED

@@ -9,6 +9,7 @@ import numpy as np
 from lr_study import formats
 from lr_study.answer import confidence, sentence, status
 from lr_study.answer.measure import ACCURACY, Measure, value_of
+from lr_study.answer.sentence import UNMEASURED
 from lr_study.answer.status import DIVERGED, ENDED_EARLY, LEARNED, Chance, Trend
 from lr_study.files.history import EPOCH_CURVES, History
 from lr_study.search.rounds import Planned, Setting
@@ -252,8 +253,8 @@ def judge(
 ) -> Verdict:
   """Names the best rate: best mean of the measure over its seeds, then lowest validation loss.
 
-  A rate that diverged, ended at chance or was ended early with any seed cannot be the best: who
-  follows the advice trains once. What makes the others differ is judged in confidence.py.
+  Of those that learned, by `status.of_rate`. What makes the others differ is judged in
+  confidence.py.
 
   Args:
     trials: of one setting; the same seeds at each rate.
@@ -265,6 +266,11 @@ def judge(
   for trial in sorted(trials, key=lambda t: (t.learning_rate, t.seed)):
     by_rate.setdefault(trial.learning_rate, []).append(trial)
   rates, did = list(by_rate), _did(by_rate)
+  chance = status.chance_of(validation_labels, measure)
+  words = {
+    rate: status.of_rate(did[rate], [value_of(t, chance.measure) for t in found], chance)
+    for rate, found in by_rate.items()
+  }
   diverged = [rate for rate in rates if DIVERGED in did[rate]]
   stable = [rate for rate in rates if not diverged or rate < diverged[0]]
   values = {
@@ -273,7 +279,7 @@ def judge(
     if rate not in diverged
   }
   intervals = {formats.rate(rate): _interval(values.get(rate), images) for rate in rates}
-  learned = [rate for rate in rates if set(did[rate]) <= set(LEARNED)]
+  learned = [rate for rate in rates if words[rate] in LEARNED]
   measured = [rate for rate in learned if np.isfinite(values[rate]).all()]
   setting = trials[0].setting
 
@@ -284,8 +290,7 @@ def judge(
     return Verdict(best, *of_setting, said, measure.field, *found)
 
   if not measured:
-    chance = status.chance_of(validation_labels, measure)
-    said = sentence.none_to_use(by_rate, did, measure, chance, len(validation_labels))
+    said = sentence.none_to_use(by_rate, did, words, measure, chance, len(validation_labels))
     return answer(None, said, (), None, True)
 
   loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in measured}
@@ -308,7 +313,7 @@ def judge(
     float(found[0]) if sure and len(measured) > 1 else None,
     alike,
     did,
-    measured,
+    {r: words[r] if r in measured or words[r] not in LEARNED else UNMEASURED for r in rates},
   )
   return answer(best, said, alike, sure, edge)
 
