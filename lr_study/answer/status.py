@@ -146,7 +146,7 @@ def _layout(steps: int, per_epoch: int) -> tuple[int, int, int]:
   """How the last stretch is cut: rows of so many steps each, and the places that a row has."""
   stretch = max(1, int(min(max(STRETCH * steps, FEWEST), steps / 2)))
   epochs = -(-stretch // per_epoch)
-  if epochs > 1 and 2 * epochs * per_epoch <= steps:  # one alone has none to be compared with
+  if epochs > 1 and 2 * epochs * per_epoch < steps:  # one alone has none to be compared with
     if epochs >= BLOCKS / 2:
       together = max(1, epochs // BLOCKS)
       return epochs // together, together * per_epoch, 1
