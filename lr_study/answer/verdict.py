@@ -222,16 +222,15 @@ def _trend(trend: Trend) -> str:
 
 def _broke(history: History, column: int, bad: int, last_loss: float | None) -> str:
   """What was not finite at a trial's first bad step."""
-  finite = {
-    f'the {name} of step {bad}': np.isfinite(history.steps[curve][bad - 1, column])
+  broken = [
+    f'the {name}'
     for name, curve in (('loss', 'loss'), ('gradient', 'gradient_norm'))
-  }
-  broken = [name for name, good in finite.items() if not good]
-  what = ' and '.join(broken) or f'the evaluation after step {bad}, the last,'
-  return (
-    f'{what} {"were" if len(broken) > 1 else "was"} not finite; the last finite loss was '
-    f'{formats.loss(last_loss)}'
-  )
+    if not np.isfinite(history.steps[curve][bad - 1, column])
+  ]
+  what = f'{" and ".join(broken)} of step {bad} {"were" if len(broken) > 1 else "was"}'
+  if not broken:
+    what = f'the evaluation after step {bad}, the last, was'
+  return f'{what} not finite; the last finite loss was {formats.loss(last_loss)}'
 
 
 def _best_epoch(curve: np.ndarray, measure: Measure) -> int:
