@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from lr_study import plan, progress, trials
-from lr_study.answer import verdict
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.files.events import Events
@@ -107,8 +106,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
       )
       with Interrupt() as interrupt, view:
         _train_steps(sweep, files, view, interrupt, now, state_T, done)
-  bad = [verdict.first_bad_step(history, column, total) for column in range(len(sweep.trials))]
-  events.close([step is not None for step in bad])
+  events.close(history.first_bad_steps(0, total, evaluated=True) > 0)
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
 
 
@@ -171,6 +169,7 @@ def _train_steps(
   history, events, checkpoints = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(done)
+  view.diverged(history.first_bad_steps(0, done))
   while done < total:
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
@@ -184,6 +183,7 @@ def _train_steps(
     if done == stop:
       with clock('curves'):
         events.write_steps(history, chunk, done, now.columns)
+        view.diverged(history.first_bad_steps(chunk, done))
         view.steps(done, epoch + 1, now.columns, metrics)
       good = history.unbroken(chunk, done)[now.columns]
       if not good.any():
@@ -199,6 +199,8 @@ def _train_steps(
         means |= history.epoch_means(start, done, now.columns)
         history.write_epoch(epoch, means, now.columns)
         events.write_epoch(history, epoch, done, now.columns)
+        if done == total:
+          view.diverged(history.first_bad_steps(chunk, done, evaluated=True))
         view.epoch(epoch + 1, history.epochs[sweep.measure.field][epoch])
     stops = interrupt.signum and done < total
     late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes

@@ -89,13 +89,13 @@ class TrainingView:
     self._epoch[columns] = epoch
     self._loss[columns] = curves['loss'].mean(0)
     self._accuracy[columns] = curves['accuracy'].mean(0)
-    bad = ~np.isfinite(curves['loss'])
-    broken = bad.any(0)
-    first = steps_done - len(bad) + 1 + bad.argmax(0)
-    self._bad_step[columns[broken]] = first[broken]
     left = formats.duration(self.seconds_left(steps_done))
     self._progress.update(self._task, completed=steps_done, left=left)
     self._show(steps_done, left, epoch)
+
+  def diverged(self, bad_steps: np.ndarray) -> None:
+    """Takes in the first bad step of each trial, (trials,), 0 where there is none."""
+    self._bad_step = np.where(self._bad_step, self._bad_step, bad_steps)
 
   def epoch(self, epoch: int, measured: np.ndarray) -> None:
     """Shows the measure, (trials,) and NaN where there is none, after `epoch` (from 1)."""
@@ -167,7 +167,7 @@ def print_answer(
     measure: that it goes by.
     labels: of each trial's setting; none if there is one.
   """
-  heads = ('rate', 'seed', 'training loss', 'training', _head(measure), 'status')
+  heads = ('rate', 'seed', 'training loss at the end', 'training', _head(measure), 'status')
   table = _table(('setting', *heads) if any(labels) else heads)
   for i, result in enumerate(results):
     status = result.status
@@ -177,7 +177,7 @@ def print_answer(
       *([labels[i]] if any(labels) else ()),
       formats.rate(result.learning_rate),
       str(result.seed),
-      formats.loss(result.train_loss),
+      formats.loss(result.train_loss_at_end),
       formats.percent(result.train_accuracy),
       measure.show(value_of(result, measure)),
       status,
@@ -195,7 +195,7 @@ def _table(heads: Sequence[str]) -> Table:
   table = Table()
   for name in heads:
     left = name in ('setting', 'status')
-    longest = len('not_learning') if name == 'status' else None  # words stay whole
+    longest = len('still_improving') if name == 'status' else None  # words stay whole
     justify = 'left' if left else 'right'
     table.add_column(name, justify=justify, overflow='fold', min_width=longest)
   return table

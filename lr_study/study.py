@@ -127,7 +127,7 @@ def _train(
   guessing_loss = losses.guessing(shared.task.loss, counts)
 
   def judged(planned: Plan) -> dict[Planned, verdict.Result]:
-    return _judged(sweeps, planned, folder, guessing_loss)
+    return _judged(sweeps, planned, folder, labels)
 
   labels, measure = data.validation.labels, shared.measure
   planned = _run_rounds(sweeps, folder, process, judged, labels, measure)
@@ -209,18 +209,18 @@ def _title(planned: Plan, number: int, name: str) -> str:
 
 
 def _judged(
-  sweeps: dict[Setting, Sweep], planned: Plan, folder: Path, guessing_loss: float
+  sweeps: dict[Setting, Sweep], planned: Plan, folder: Path, labels: np.ndarray
 ) -> dict[Planned, verdict.Result]:
   """The result of every trial of every round, from the curves of its wave."""
   found = {}
   for number in sorted({trial.wave for trial in planned.trials}):
     sweep = _of_wave(sweeps, planned, number)
-    at_best = sweep.measure if sweep.config.verdict.epoch == 'best' else None
+    at_best = sweep.config.verdict.epoch == 'best'
     history = loop.curves(folder, planned, number, sweep)
-    total, columns = len(history.steps['loss']), range(len(sweep.trials))
-    bad = [verdict.first_bad_step(history, column, total) for column in columns]
-    steps = [total if step is None else loop.chunk_end(step, sweep) for step in bad]
-    results = verdict.results(history, sweep.trials, guessing_loss, steps, at_best)
+    total = len(history.steps['loss'])
+    bad = history.first_bad_steps(0, total, evaluated=True)
+    steps = [loop.chunk_end(int(step), sweep) if step else total for step in bad]
+    results = verdict.results(history, sweep.trials, labels, steps, sweep.measure, at_best)
     found |= zip(sweep.trials, results, strict=True)
   return found
 

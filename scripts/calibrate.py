@@ -15,16 +15,18 @@ from lr_study.files.workdir import write_text
 from lr_study.progress import note
 from lr_study.vectorize import keep_compiled_programs
 
-_TRUTH = flags.DEFINE_integer('truth_seeds', 64, 'Of the study that is the truth.', lower_bound=2)
+_TRUTH = flags.DEFINE_integer('truth_seeds', 48, 'Of the study that is the truth.', lower_bound=2)
 _STUDIES = flags.DEFINE_integer('studies', 40, 'How many are judged.', lower_bound=2)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Of each of them.', lower_bound=2)
+_LONGER = flags.DEFINE_integer('longer_seeds', 8, 'Of trials that train on.', lower_bound=1)
 _JSON = cli.path_flag('json', None, 'A file for every figure.')
 
 
 def main() -> None:
   config, _ = cli.study_config()
   keep_compiled_programs()
-  found = calibration.calibrate(config, _TRUTH.value, _STUDIES.value, _SEEDS.value, note)
+  counts = (flag.value for flag in (_TRUTH, _STUDIES, _SEEDS, _LONGER))
+  found = calibration.calibrate(config, *counts, note)
   print(calibration.table(found))
   if _JSON.value:
     try:

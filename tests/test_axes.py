@@ -1,5 +1,7 @@
 """What a study of several settings says, from results made for the purpose."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def result(rate, accuracy, size=1, schedule='constant', seed=0, **axes):
     figures = (10, 0, *[None] * 5)
     return Result(rate, seed, size, schedule, 'diverged', '', 3, 1.0, *figures, axes=of)
   figures = (10, 2, 1.0, accuracy, 1 - accuracy, accuracy, accuracy)
-  return Result(rate, seed, size, schedule, 'converged', '', None, None, *figures, axes=of)
+  return Result(rate, seed, size, schedule, 'plateaued', '', None, None, *figures, axes=of)
 
 
 def grid(peak, size, schedule='constant', height=0.9, seed=0, **axes):
@@ -48,7 +50,10 @@ def test_the_best_rate_grows_with_the_batch_size():
   np.testing.assert_allclose(growth.best_rates, 2e-4 * np.sqrt([1, 4, 16, 64]), rtol=1e-6)
   assert growth.exponent == pytest.approx(0.5)
   assert growth.error == pytest.approx(0, abs=1e-6)
-  assert answer.verdict.sentence.startswith('Best with batch size 64 and the schedule constant')
+  assert answer.verdict.sentence.startswith(
+    'Of 4 settings, the best validation accuracy at a rate to use is with batch size 64 and the '
+    'schedule constant. Use '
+  )
   assert 'to the power 0.50 ± 0.00' in answer.verdict.sentence
 
 
@@ -121,12 +126,19 @@ def test_a_setting_where_all_diverged():
 def test_short_runs_tell_of_the_edge_alone():
   results = [result(1e-2, None), result(2.05e-3, None), result(1.78e-3, 0.2), result(1e-4, 0.3)]
   sentence = axes.answer(results, np.arange(10), ACCURACY, True).verdict.sentence
-  assert sentence.startswith('Training is stable up to 1.78e-03 and diverges from 2.05e-03 on, a ')
+  assert sentence.startswith('Training is stable up to 1.78e-03 and diverges at 2.05e-03, a ')
   assert 'factor of 1.15' in sentence
   stable = axes.answer(results[2:], np.arange(10), ACCURACY, True)
   assert stable.verdict.sentence == 'Training is stable up to 1.78e-03 at least, in 2 epochs.'
   broken = axes.answer(results[:2], np.arange(10), ACCURACY, True)
   assert broken.verdict.sentence.startswith('No rate is stable: 2.05e-03 diverges')
+  more = [dataclasses.replace(r, batch_size=4) for r in results[2:]]
+  both = axes.answer(results + more, np.arange(10), ACCURACY, True)
+  assert both.verdict.sentence == (
+    f'With batch size 1 and the schedule constant: {sentence} With batch size 4 and the schedule '
+    f'constant: {stable.verdict.sentence}'
+  )
+  assert both.growth == both.gains == ()
 
 
 def test_a_further_axis_is_named_with_the_best_setting():
@@ -137,7 +149,8 @@ def test_a_further_axis_is_named_with_the_best_setting():
   assert answer.verdict.axes == {'optimizer.momentum': 0.9}
   assert answer.verdict.learning_rate == pytest.approx(1e-2)
   assert answer.verdict.sentence.startswith(
-    'Best with optimizer.momentum 0.9, of 2 settings. Use 1'
+    'Of 2 settings, the best validation accuracy at a rate to use is with optimizer.momentum 0.9. '
+    'Use 1'
   )
   assert answer.growth == answer.gains == ()
 
@@ -153,7 +166,8 @@ def test_batch_sizes_and_schedules_are_compared_all_else_equal():
   answer = answer_of(results)
   assert len(answer.of_setting) == 8
   assert answer.verdict.sentence.startswith(
-    'Best with batch size 4, the schedule step_decay and optimizer.weight_decay 0, of 8 settings.'
+    'Of 8 settings, the best validation accuracy at a rate to use is with batch size 4, the '
+    'schedule step_decay and optimizer.weight_decay 0.'
   )
   assert [(g.schedule, g.axes['optimizer.weight_decay']) for g in answer.growth] == [
     ('constant', 0.0), ('step_decay', 0.0), ('constant', 1e-4), ('step_decay', 1e-4),

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import calibration as calibration_config
 from lr_study import data
-from lr_study.answer import calibration, verdict
+from lr_study.answer import calibration, status, statuses, verdict
+from lr_study.answer.measure import ACCURACY
 from lr_study.errors import StudyError
 
 
@@ -28,8 +29,8 @@ def config(cache_dir):
 
 def test_every_study_has_seeds_and_images_of_its_own(config):
   told = []
-  found = calibration.calibrate(config, truth_seeds=3, studies=2, seeds=3, tell=told.append)
-  assert told == ['8 of 9 seeds', '9 of 9 seeds']
+  found = calibration.calibrate(config, 3, studies=2, seeds=3, longer_seeds=2, tell=told.append)
+  assert told == ['8 of 9 seeds', '9 of 9 seeds', '2 of 2 seeds that train on']
   truth, own = (np.asarray(found[f'accuracy_of_{name}'], float) for name in ('truth', 'studies'))
   assert truth.shape == (3, 3)
   assert own.shape == (2, 3, 3)
@@ -41,12 +42,51 @@ def test_every_study_has_seeds_and_images_of_its_own(config):
   assert (own[0, 1:] != own[1, 1:]).any()
   assert [v['intervals']['1e+30'] for v in found['verdicts']] == [None, None]
   assert json.loads(json.dumps(found, allow_nan=False))['studies'] == 2
+  of_statuses = found['statuses']
+  assert of_statuses['at_chance']['called'] + of_statuses['learned']['called'] == 6
+  assert of_statuses['trained_on'] == 2 * 2 * 3  # rates that did not diverge, seeds, lengths
   assert '| 1e+30 | 10.0 % | 0.0 % | 0 | 0 | – of 0 |' in calibration.table(found)
+
+
+def test_fresh_images_judge_what_few_images_call():
+  """Three runs of 100 images: each trial is called by one run and judged by the two others."""
+  labels = np.arange(300) % 10
+  of_trials = np.full((3, 1, 6), 0.1)
+  of_trials[:, 0, 1] = 0.9, 0.9, 0.9
+  of_trials[:, 0, 2] = 0.9, 0.9, 0.1  # the third trial is called by the third run
+  of_trials[:, 0, 3] = 0.3, 0.1, 0.1
+  of_trials[2, 0, 4] = np.nan
+  found = statuses.by_fresh_images(of_trials, labels, 100)
+  chance, learned = found['at_chance'], found['learned']
+  assert (chance['called'], chance['were'], chance['images']) == (3, 2, 200)
+  assert chance['accuracy'] == pytest.approx((0.1 + 0.1 + 0.9) / 3)
+  assert (learned['called'], learned['were']) == (2, 1)
+  # Clopper and Pearson's for one of two.
+  assert learned['interval'] == pytest.approx([0.0126, 0.9874], abs=1e-4)
+
+
+def test_trials_that_go_on_show_what_they_were():
+  draw = np.random.default_rng(0)
+  chance = status.chance_of(np.arange(200) % 10, ACCURACY)
+
+  def went(end, later, accuracy=0.5):
+    """100 steps an epoch for three, from 2 to `end` in the last 100, then 100 steps of `later`."""
+    curve = np.concatenate([np.full(200, 2.0), np.linspace(2, end, 100), np.full(100, later)])
+    return statuses.went_on(curve + draw.normal(0, 0.05, 400), 3, 100, accuracy, chance)
+
+  assert went(2, 2).status == went(2, 1).status == 'plateaued'
+  assert went(1, 1).status == 'still_improving'
+  assert went(1, 1, accuracy=0.12).status == 'at_chance'
+  assert went(1, 0.5).fell
+  assert went(1, 0.5).change == pytest.approx(-2 / 3, abs=0.02)
+  assert not went(1, 1.6).fell
+  assert not went(2, 2).fell
+  assert went(2, np.nan) == ('plateaued', np.inf, False)
 
 
 def test_too_few_images_are_one_line(config):
   with pytest.raises(StudyError, match='3 studies of 20 validation images need 60; there are 40'):
-    calibration.calibrate(config, 2, 3, 2, print)
+    calibration.calibrate(config, 2, 3, 2, 1, print)
 
 
 def test_any_run_of_images_has_as_many_of_each_class():

@@ -12,7 +12,7 @@ from lr_study.search import climb
 
 
 def result(rate, accuracy):
-  status = 'diverged' if accuracy is None else 'converged'
+  status = 'diverged' if accuracy is None else 'plateaued'
   figures = (None if accuracy is None else 1.0, accuracy) * 2
   return Result(rate, 0, 1, 'constant', status, '', None, None, 10, 2, *figures)
 

@@ -51,7 +51,7 @@ def history(tmp_path):
 
 @pytest.fixture
 def finished(history):
-  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
+  results = verdict.results(history, TRIALS, np.arange(200) % 10, [60] * 3)
   return results, verdict.judge(results, np.arange(200) % 10)
 
 
@@ -249,6 +249,25 @@ def test_report(finished, tmp_path):
   assert not list(tmp_path.glob('*.part'))
 
 
+def test_a_study_whose_statuses_were_tested_otherwise_is_refused(finished, tmp_path):
+  results, answer = finished
+  old = [dataclasses.replace(results[0]), dataclasses.replace(results[1], status='converged')]
+  report.write(tmp_path, STUDY, old, of_one_setting(answer), None)
+  with pytest.raises(StudyError, match='called trials converged by other tests; delete it, and'):
+    report.read(tmp_path)
+
+
+def test_one_seed_claims_nothing_of_the_best(finished, two_seeds, tmp_path):
+  """Nobody knows which rates may be the best; which may be just as good, the images say."""
+  for name, (*_, results, answer), said in (
+    ('one', finished, 'In bold: the rate to use, and those that may be just as good.'),
+    ('two', two_seeds, 'In bold: the rates that may be the best.'),
+  ):
+    (tmp_path / name).mkdir()
+    report.write(tmp_path / name, STUDY, results, of_one_setting(answer), None)
+    assert said in (tmp_path / name / 'summary.md').read_text().splitlines()
+
+
 def test_axes_and_metrics_are_columns(finished, tmp_path):
   results = [
     dataclasses.replace(
@@ -279,7 +298,9 @@ def test_axes_and_metrics_are_columns(finished, tmp_path):
   assert sum(line.startswith('In bold') for line in lines) == 1
   assert any(line.startswith('| **1e-03** | 75.0 % |') for line in lines)
   assert any('| optimizer.momentum | rate |' in line for line in lines)
-  assert any('| 0.9 | 1e-03 | 0 |' in line and '| 75.0 % | converged |' in line for line in lines)
+  assert any(
+    '| 0.9 | 1e-03 | 0 |' in line and '| 75.0 % | still improving |' in line for line in lines
+  )
   assert '![Validation top5 against the rate (momentum 0.9)](figures/momentum_0.9/' in ''.join(
     lines
   )
@@ -326,7 +347,7 @@ def test_figures_by_the_loss(two_seeds):
   (axes,) = drawn['accuracy_by_rate'].axes
   assert axes.get_ylabel() == 'validation loss at the end'
   labels = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert labels[:2] == ['training loss', 'validation loss, 90 % interval']
+  assert labels[:2] == ['training loss, mean of the epoch', 'validation loss, 90 % interval']
   assert 'diverged' in labels
   (crosses,) = (c for c in axes.collections if c.get_label() == 'diverged')
   assert crosses.get_offsets()[0, 1] == axes.get_ylim()[1]  # where the worst losses are
@@ -349,7 +370,7 @@ def test_a_figure_goes_into_a_page(history, finished):
 
 def test_figures_of_a_study_where_all_diverged(history, tmp_path):
   history.steps['loss'][:] = np.nan
-  results = verdict.results(history, TRIALS, GUESS, [60] * 3)
+  results = verdict.results(history, TRIALS, np.arange(9), [60] * 3)
   answer = verdict.judge(results, np.arange(9))
   figures.draw(tmp_path / 'f', figures.build(history, results, answer, heights, GUESS))
   assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
@@ -366,7 +387,7 @@ def two_seeds(tmp_path):
     ends = [0.5, np.nan, 0.6, 0.7, 0.3, 0.2]
     history.write_epoch(epoch, dict.fromkeys(EPOCH_CURVES, ends))
   rates = np.repeat(RATES, 2).tolist()
-  results = verdict.results(history, planned(rates, [0, 1] * 3, 2), GUESS, [60] * 6)
+  results = verdict.results(history, planned(rates, [0, 1] * 3, 2), np.arange(2000) % 10, [60] * 6)
   return history, results, verdict.judge(results, np.arange(2000) % 10)
 
 
@@ -426,8 +447,8 @@ def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):
   assert lines[4].startswith('| rate | validation accuracy | 90 % interval | probability')
   low, high = (f'{100 * end:.1f}' for end in answer.intervals['1e-03'])
   sure = formats.percent(answer.probability_best['1e-03'])
-  assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | converged |' in lines
-  assert '| 1e-02 | – | – | 0.0 % | 1 converged, 1 diverged |' in lines
+  assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | still improving |' in lines
+  assert '| 1e-02 | – | – | 0.0 % | 1 still improving, 1 diverged |' in lines
   assert report.read(tmp_path)[1].probability_best == answer.probability_best
 
 
@@ -437,6 +458,7 @@ def test_progress_as_plain_lines(history, capsys):
     for first in range(0, 60, 30):
       loss = history.steps['loss'][first : first + 30]
       curves = {'loss': loss, 'accuracy': np.zeros((30, 3))}
+      view.diverged(history.first_bad_steps(first, first + 30))
       view.steps(first + 30, first // 30 + 1, np.arange(3), curves)
       view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
   lines = capsys.readouterr().out.splitlines()
@@ -451,6 +473,7 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
     view.start(0)
     curves = {'loss': history.steps['loss'][:30, :2], 'accuracy': np.full((30, 2), 0.25)}
+    view.diverged(history.first_bad_steps(0, 30))
     view.steps(30, 1, np.arange(2), curves)
     view.epoch(1, history.epochs['validation_accuracy'][0])
   shown = capsys.readouterr().out
@@ -458,6 +481,23 @@ def test_progress_as_a_live_table(history, capsys, monkeypatch):
   assert '50.0 %' in shown
   assert '30/60' in shown
   assert 'waiting' in shown  # the third trial, of a later wave
+
+
+def test_the_live_table_and_the_answer_name_the_same_bad_step(history, capsys):
+  """Whether the loss broke, the gradient, or the evaluation after the last step."""
+  history.steps['gradient_norm'][35, 1] = np.inf
+  history.epochs['validation_loss'][-1, 2] = np.nan
+  results = verdict.results(history, TRIALS, np.arange(200) % 10, [60] * 3)
+  assert [r.first_bad_step for r in results] == [11, 36, 60]
+  live = progress.TrainingView(RATES, SEEDS, 60, 2)
+  for first in range(0, 60, 15):
+    live.diverged(history.first_bad_steps(first, first + 15))
+  assert live._bad_step.tolist() == [11, 36, 0]
+  live.diverged(history.first_bad_steps(45, 60, evaluated=True))
+  assert live._bad_step.tolist() == [11, 36, 60]
+  gone_on = progress.TrainingView(RATES, SEEDS, 60, 2)  # of a study that was stopped at step 40
+  gone_on.diverged(history.first_bad_steps(0, 40))
+  assert gone_on._bad_step.tolist() == [11, 36, 0]
 
 
 def test_progress_by_the_loss_and_over_settings(history, capsys, monkeypatch):

@@ -109,7 +109,7 @@ def make_study(
     ends[gone] = np.nan
     for epoch in range(own.epochs):
       history.write_epoch(epoch, dict.fromkeys(history.epochs, ends))
-    results += verdict.results(history, trials, GUESS, [steps] * len(trials))
+    results += verdict.results(history, trials, np.arange(40) % 4, [steps] * len(trials), measure)
   whole = axes.answer(results, np.arange(40) % 4, measure)
   answer = whole.verdict
   found = None
@@ -245,7 +245,8 @@ def test_the_table_has_a_row_a_trial(study, text):
     assert f'data-value="{result.seed}"' in row
     assert result.evidence in row
   assert rows[0].count('data-value=""') == 4  # no figures, to be sorted last, of a diverged one
-  assert rows[2].count('data-value="0.5"') == 4  # both losses and accuracies
+  assert rows[2].count('data-value="0.5"') == 3  # the validation loss and both accuracies
+  assert rows[2].count(f'data-value="{results[2].train_loss_at_end}"') == 1
 
 
 def test_names_are_text(study, text):
@@ -341,6 +342,17 @@ def test_further_axes_and_metrics(sketched, tmp_path):
   assert sum('class="best"' in row for row in rows) == 1
 
 
+@pytest.mark.parametrize('seeds', [(0,), (0, 1, 2)])
+def test_the_page_says_no_more_than_the_seeds_can_tell(sketched, tmp_path, seeds):
+  make_study(tmp_path, seeds=seeds)
+  page.write(tmp_path)
+  text = (tmp_path / page.NAME).read_text()
+  assert ('One seed cannot tell' in text) == (len(seeds) == 1)
+  assert ('probability of being the best' in text) == (len(seeds) > 1)
+  assert 'just as good' not in text  # no other rate learned
+  assert 'Not told apart' not in text
+
+
 def test_a_study_by_the_loss(sketched, tmp_path):
   make_study(tmp_path, (1e-2, 1e-3, 1e-4), measure=LOSS)
   page.write(tmp_path)
@@ -356,7 +368,7 @@ def test_a_study_where_all_diverged(sketched, tmp_path):
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
   found = check_structure(text)
-  assert 'No rate learned, so there is no best trial, and no confusion matrix.' in text
+  assert 'There is no rate to use, so there is no best trial, and no confusion matrix.' in text
   assert 'No rate works: all diverged' in found.all('p')[0][2]
   assert 'class="best"' not in text
   assert len(found.all('svg')) == 2 + 3
@@ -475,10 +487,10 @@ def test_batch_sizes():
 
   trials = [
     Trial(1e-2, 1, 'constant', 'diverged', None),
-    Trial(1e-2, 8, 'constant', 'converged', 0.8),
+    Trial(1e-2, 8, 'constant', 'plateaued', 0.8),
     Trial(1e-2, 8, 'constant', 'diverged', None),
-    Trial(1e-3, 1, 'constant', 'converged', 0.75),
-    Trial(1e-3, 8, 'constant', 'not_learning', 0.25),
+    Trial(1e-3, 1, 'constant', 'plateaued', 0.75),
+    Trial(1e-3, 8, 'constant', 'at_chance', 0.25),
   ]
   figure = matrices.build(trials, (), None, ACCURACY)['batch_sizes']
   (axes,) = figure.axes

@@ -147,7 +147,7 @@ def test_optuna_is_asked_and_told():
 def test_trials_go_into_an_optuna_database_once(tmp_path):
   optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
   trials = [
-    {'learning_rate': 1e-3, 'seed': 0, 'status': 'converged', 'validation_accuracy': 0.5},
+    {'learning_rate': 1e-3, 'seed': 0, 'status': 'plateaued', 'validation_accuracy': 0.5},
     {'learning_rate': 1e-1, 'seed': 0, 'status': 'diverged', 'validation_accuracy': None},
   ]
   url = f'sqlite:///{tmp_path}/lr.db'
@@ -201,7 +201,7 @@ def sweeps_of(axes=None, **fields):
   return {setting: Sweep(own) for setting, own in rounds.settings(config).items()}
 
 
-def result_of(trial, accuracy, loss=1.0, status='converged'):
+def result_of(trial, accuracy, loss=1.0, status='plateaued'):
   figures = (loss, accuracy, loss, accuracy)
   of = (trial.learning_rate, trial.seed, trial.batch_size, trial.schedule, status, '')
   return Result(*of, None, None, 10, trial.epochs, *figures, axes=dict(trial.axes))
@@ -237,7 +237,7 @@ def test_a_search_by_the_loss_is_told_that_smaller_is_better():
   trials = [Planned(rate, 0, 1, 'constant', 2, 0, 0) for rate in (1e-1, 1e-2, 1e-3)]
   losses = (0.3, 0.5, None)
   results = {
-    trial: result_of(trial, 0.5, loss, 'converged' if loss else 'diverged')
+    trial: result_of(trial, 0.5, loss, 'plateaued' if loss else 'diverged')
     for trial, loss in zip(trials, losses, strict=True)
   }
   best, worse, broken = asking.tell(results, np.arange(10), LOSS)

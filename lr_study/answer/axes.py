@@ -10,7 +10,8 @@ import scipy  # its parts, which take long to import, only where they are asked 
 
 from lr_study import formats
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict, judge
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict, judge
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
@@ -83,11 +84,15 @@ def answer(
     return Answer(*verdicts.values(), verdicts, (), ())
   values = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
   best = max(verdicts, key=lambda s: _mean_score(values[s], measure))
+  if edge_only:  # which rate learns best, and with which setting, such short runs cannot tell
+    told = (f'With {_names(s, verdicts)}: {found.sentence}' for s, found in verdicts.items())
+    verdict = dataclasses.replace(verdicts[best], sentence=' '.join(told))
+    return Answer(verdict, verdicts, (), ())
   growth = _growth(of_setting, verdicts, measure)
   gains = _gains(values, len(labels) if measure.is_share else math.inf)
   names, count = _names(best, verdicts), len(verdicts)
-  opening = f'Best with {names}, of {count} settings.'
-  if not edge_only and verdicts[best].learning_rate is None:
+  opening = f'Of {count} settings, the best {measure.name} at a rate to use is with {names}.'
+  if verdicts[best].learning_rate is None:
     opening = f'None of {count} settings has a rate to use. With {names}:'
   sentences = (
     opening,
@@ -214,8 +219,8 @@ def _edge_sentence(verdict: Verdict, results: Sequence[Result]) -> str:
   if broken is None:
     return f'Training is stable up to {formats.rate(stable)} at least, {length}.'
   return (
-    f'Training is stable up to {formats.rate(stable)} and diverges from {formats.rate(broken)} '
-    f'on, a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
+    f'Training is stable up to {formats.rate(stable)} and diverges at {formats.rate(broken)}, '
+    f'a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
     'runs cannot tell.'
   )
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from lr_study import data as datasets
-from lr_study import formats, losses, trials
-from lr_study.answer import confidence, verdict
+from lr_study import formats, trials
+from lr_study.answer import confidence, statuses, verdict
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.files import provenance
@@ -35,7 +35,12 @@ class Trained(NamedTuple):
 
 
 def calibrate(
-  config: ConfigDict, truth_seeds: int, studies: int, seeds: int, tell: Callable[[str], None]
+  config: ConfigDict,
+  truth_seeds: int,
+  studies: int,
+  seeds: int,
+  longer_seeds: int,
+  tell: Callable[[str], None],
 ) -> dict[str, Any]:
   """Judges studies of a few fresh seeds and fresh validation images; how often are they right?
 
@@ -44,11 +49,16 @@ def calibrate(
   images. So the studies err as real ones do, by their seeds and by their images. The training
   images are the same throughout: the question is which rate to use on these.
 
+  And are the statuses right? Those of the truth's trials by one study's images are held against all
+  other images, and trials of `longer_seeds` other seeds train on (see statuses.py).
+
   Args:
     config: of a study; its seeds are set here, and it has no further axes.
     truth_seeds: of the study that gives the truth.
     studies: how many.
     seeds: of each.
+    longer_seeds: of the trials that train on; none do where the schedule is not constant, since a
+      study is not the beginning of a longer one then.
     tell: is called with a line now and then.
 
   Returns:
@@ -68,13 +78,19 @@ def calibrate(
       f'{studies} studies of {each} validation images need {studies * each}; there are '
       f'{len(data.validation.labels)}: lower eval_batch_size or --studies'
     )
-  trained = _train(trials.prepare(config, data), truth_seeds, studies, seeds, tell)
+  trained = _train(trials.prepare(config, data), data, truth_seeds, studies, seeds, tell)
   answers = _judge(config, data, trained, truth_seeds)
+  of_statuses = statuses.by_fresh_images(trained.of_truth, data.validation.labels, each)
+  if config.schedule.name == 'constant':
+    first = len(config.seeds)
+    further = range(first, first + longer_seeds)
+    of_statuses |= statuses.by_longer_runs(config, data, further, tell)
   # A run that diverged is worth a guess.
   of_truth = np.nan_to_num(trained.of_truth, nan=1 / len(data.classes))
   return {
     'study': provenance.describe(config, data),
     **_summary(config, of_truth, answers, each),
+    'statuses': of_statuses,
     'accuracy_of_truth': of_truth.mean(0).tolist(),  # (rates, seeds)
     'accuracy_of_studies': [  # (studies, rates, seeds), None where a trial diverged
       [[None if np.isnan(value) else value for value in row] for row in rows]
@@ -109,6 +125,7 @@ def table(found: dict[str, Any]) -> str:
       f'rate named best is it in {formats.percent(found["named_is_best"])}, with a stated '
       f'probability of {formats.percent(found["mean_stated"])}.',
       f'Share of the images in the variance of a difference: {found["share_of_images"]:.3f}.',
+      *statuses.sentences(found['statuses']),
     ]
   )
 
@@ -122,7 +139,12 @@ def _interleaved(data: datasets.Dataset) -> datasets.Dataset:
 
 
 def _train(
-  sweep: Sweep, truth_seeds: int, studies: int, seeds: int, tell: Callable[[str], None]
+  sweep: Sweep,
+  data: datasets.Dataset,
+  truth_seeds: int,
+  studies: int,
+  seeds: int,
+  tell: Callable[[str], None],
 ) -> Trained:
   config, per_epoch = sweep.config, sweep.steps_per_epoch
   rates, count, total = len(config.learning_rates), len(config.seeds), config.epochs * per_epoch
@@ -154,12 +176,16 @@ def _train(
       loss = {'validation_loss': found['validation_loss']}
       history.write_epoch(config.epochs - 1, loss, columns)
       tell(f'{chosen[-1] + 1} of {count} seeds')
-    counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
-    guessing = losses.guessing(sweep.task.loss, counts)
-    results = verdict.results(history, sweep.trials, guessing, [total] * (rates * count))
-  own = accuracy[..., truth_seeds:].reshape(studies, rates, studies, seeds)
-  of_studies = own[np.arange(studies), :, np.arange(studies)]
-  return Trained(results, accuracy[..., :truth_seeds], of_studies)
+    of_truth, own = accuracy[..., :truth_seeds], accuracy[..., truth_seeds:]
+    own = own.reshape(studies, rates, studies, seeds)
+    of_studies = own[np.arange(studies), :, np.arange(studies)]
+    # Each trial by the images of its study; those of the truth, of which no study is made, by all.
+    of_trials = of_studies.transpose(1, 0, 2).reshape(rates, -1)
+    of_trials = np.concatenate([of_truth.mean(0), of_trials], 1).ravel()
+    history.write_epoch(config.epochs - 1, {'validation_accuracy': of_trials})
+    labels = data.validation.labels[: config.eval_batch_size]  # any study has as many of a class
+    results = verdict.results(history, sweep.trials, labels, [total] * (rates * count))
+  return Trained(results, of_truth, of_studies)
 
 
 def _judge(
@@ -171,12 +197,8 @@ def _judge(
   for study, measured in enumerate(trained.of_studies):
     first = truth_seeds + study * measured.shape[1]
     of_study = results[:, first : first + measured.shape[1]]
-    of_study = [
-      r if r.status == verdict.DIVERGED else replace(r, validation_accuracy=float(value))
-      for r, value in zip(of_study.ravel(), measured.ravel(), strict=True)
-    ]
     labels = data.validation.labels[study * each : (study + 1) * each]
-    answers.append(verdict.judge(of_study, labels))
+    answers.append(verdict.judge(of_study.ravel().tolist(), labels))
   return answers
 
 

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import scipy  # its parts, which take long to import, only where they are asked for
 
+from lr_study.answer.measure import BALANCED, Measure
+
 LEVEL = 0.9  # of every interval and of the set of rates that may be the best
 STATED = f'{100 * LEVEL:g} %'
 _DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of its length
@@ -15,6 +17,20 @@ _DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of i
 # difference that independent images would give, this share. It is 0.001 in
 # docs/calibration.json (scripts/calibrate.py); data on which rates disagree more may have more.
 SHARE_OF_IMAGES = 0.05
+
+
+def counted(labels: np.ndarray, measure: Measure) -> float:
+  """The images, (images,), that a share of so much noise was counted on.
+
+  A balanced accuracy is the mean over k classes of shares of n_1, ..., n_k images; at the same
+  share its variance is that of k^2 / (1 / n_1 + ... + 1 / n_k) images. What is no share counts no
+  images: infinitely many.
+  """
+  if measure == BALANCED:
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    return len(counts) ** 2 / float(np.sum(1 / counts))
+  return len(labels) if measure.is_share else np.inf
 
 
 def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from lr_study import data as datasets
 from lr_study import formats, loop, paths
-from lr_study.answer import verdict
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files.checkpoint import Checkpoints
@@ -85,12 +84,10 @@ def _first_bad_step(folder: Path, planned: Plan, trial: Planned, sweep: Sweep) -
   history = loop.curves(folder, planned, trial.wave, sweep)
   column, losses = planned.column(trial), history.steps['loss']
   if loop.is_finished(folder, trial.wave):
-    return verdict.first_bad_step(history, column, len(losses))
+    return int(history.first_bad_steps(0, len(losses), evaluated=True)[column]) or None
   # What is not reached is NaN too: the trials beside it tell how far they are.
   reached = np.max(np.flatnonzero(np.isfinite(losses).any(1)), initial=-1) + 1
-  finite = np.isfinite(losses) & np.isfinite(history.steps['gradient_norm'])
-  bad = np.flatnonzero(~finite[:reached, column])
-  return int(bad[0]) + 1 if len(bad) else None
+  return int(history.first_bad_steps(0, reached)[column]) or None
 
 
 def restore(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lr_study.answer import status
 from lr_study.answer.measure import curve_of
 from lr_study.errors import StudyError
 
@@ -94,10 +95,23 @@ class History:
       for name in ('loss', 'accuracy')
     }
 
+  def first_bad_steps(self, first: int, stop: int, evaluated: bool = False) -> np.ndarray:
+    """The first bad step of each trial, (trials,), as `status.first_bad_step` finds it; or 0.
+
+    Args:
+      first: the row to begin at; steps are counted from row 0 all the same.
+      stop: the row to stop before.
+      evaluated: the last of these steps ends an epoch, and the evaluation after it counts.
+    """
+    loss, gradient_norm = (self.steps[name][first:stop] for name in ('loss', 'gradient_norm'))
+    row = stop // self.steps_per_epoch - 1
+    last = self.epochs['validation_loss'][row] if evaluated else None
+    found = status.first_bad_step(loss, gradient_norm, last)
+    return np.where(found, first + found, 0)
+
   def unbroken(self, first: int, stop: int) -> np.ndarray:
     """True for each trial, (trials,), whose losses and gradients in these rows are all finite."""
-    rows = (self.steps[name][first:stop] for name in ('loss', 'gradient_norm'))
-    return np.logical_and(*(np.isfinite(curve).all(0) for curve in rows))
+    return self.first_bad_steps(first, stop) == 0
 
   def running(self, done: int) -> np.ndarray:
     """The columns of the trials that have not diverged in the first `done` steps."""

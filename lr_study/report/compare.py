@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from lr_study import formats
 from lr_study.answer.measure import ACCURACY, Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import flatten
 from lr_study.paths import Moved
 from lr_study.report import figures, html, report, svg

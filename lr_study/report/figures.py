@@ -16,7 +16,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from lr_study import formats
 from lr_study.answer.confidence import STATED
 from lr_study.answer.measure import LOSS, Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.files.history import History, window_means
 
 _POINTS = 150  # of a training curve: a window's mean each
@@ -201,7 +202,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict, guessing_loss
   several = any(len(found) > 1 for found in ended.values())
   known = measure.is_share or any(verdict.intervals.values())
   for shown, colour, label in (
-    *((training, 'tab:gray', training.field.replace('train', 'training').replace('_', ' '))
+    *((training, 'tab:gray', f'{training.name.replace("train", "training")}, mean of the epoch')
       for training in _of_training(measure)),
     (measure, 'tab:red', measure.name + (f', {STATED} interval' if known else '')),
   ):  # fmt: skip
@@ -217,7 +218,12 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict, guessing_loss
   if len(verdict.indistinguishable) > 1:
     alike = [_mean(ended[rate], measure) for rate in verdict.indistinguishable]
     rings = {'s': 70, 'facecolor': 'none', 'edgecolor': 'black', 'linewidth': 0.8, 'zorder': 3}
-    axes.scatter(verdict.indistinguishable, alike, label='may be the best', **rings)
+    axes.scatter(
+      verdict.indistinguishable,
+      alike,
+      label='may be the best' if several else 'may be just as good',
+      **rings,
+    )
   limit(axes, measure, guessing_loss)
   gone = [result.learning_rate for result in results if result.status == DIVERGED]
   bottom, top = axes.get_ylim()

@@ -12,7 +12,8 @@ from matplotlib.patches import Rectangle
 
 from lr_study import formats
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result
 from lr_study.report import figures
 from lr_study.search import rounds
 

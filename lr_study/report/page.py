@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from lr_study import formats
 from lr_study.answer import confidence
 from lr_study.answer.measure import Measure
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import flatten
 from lr_study.diagnosis import curvature
 from lr_study.errors import StudyError
@@ -40,7 +41,7 @@ _FIRST = (
 )
 _COLUMNS = (
   ('seed', 'seed', str),
-  ('train_loss', 'training loss', formats.loss),
+  ('train_loss_at_end', 'training loss at the end', formats.loss),
   ('train_accuracy', 'training accuracy', formats.percent),
   ('validation_loss', 'validation loss', formats.loss),
   ('validation_accuracy', 'validation accuracy', formats.percent),

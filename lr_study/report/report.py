@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_study.answer.axes import Answer
+from lr_study.answer.status import STATUSES
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
@@ -61,19 +62,29 @@ def as_row(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
-  """Reads a finished study's results; None if it has none. StudyError if it is damaged."""
+  """Reads a finished study's results; None if it has none.
+
+  Raises:
+    StudyError: if it is damaged, or of a version that judged by other tests.
+  """
   file = workdir / 'results.json'
   if not file.exists():
     return None
   try:
     content = read_content(workdir)
-    return [Result(**_frozen(trial)) for trial in content['trials']], Verdict(
-      **_frozen(content['verdict'])
-    )
+    results = [Result(**_frozen(trial)) for trial in content['trials']]
+    verdict = Verdict(**_frozen(content['verdict']))
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
     ) from error
+  old = {result.status for result in results} - set(STATUSES)
+  if old:
+    raise StudyError(
+      f'{file} is of an older version, which called trials {", ".join(sorted(old))} by other '
+      'tests; delete it, and the same command of scripts/sweep.py writes it again, from the curves'
+    )
+  return results, verdict
 
 
 def read_content(workdir: Path) -> dict[str, Any]:

@@ -88,7 +88,10 @@ def _settings(results: Sequence[Result], answer: Answer) -> list[str]:
     name = figures.capital(title(setting, answer.of_setting))
     lines += [f'## {name}', ''] if name else []
     lines += [*_rates([r for r in results if r.setting == setting], verdict), '']
-  return [*lines, 'In bold: the rates that may be the best.', '']
+  bold = 'the rates that may be the best'
+  if answer.verdict.probability_best is None:  # of one seed nobody knows
+    bold = 'the rate to use, and those that may be just as good'
+  return [*lines, f'In bold: {bold}.', '']
 
 
 def _heads(names: Iterable[str]) -> list[str]:
@@ -129,7 +132,7 @@ def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]
   own = () if measure in (ACCURACY, BALANCED) else (measure,)
   heads = (
     *_heads(names),
-    *('rate>', 'seed>', 'training loss>', 'training accuracy>', 'validation accuracy>'),
+    *('rate>', 'seed>', 'training loss at the end>', 'training accuracy>', 'validation accuracy>'),
     *(f'{measure.name}>' for measure in own),
     *('status', 'evidence'),
     *((f'sharpness {figures.when(results)}>', 'of the edge') if sharp else ()),
@@ -139,7 +142,7 @@ def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]
       *(_plain(of(r.setting)) for of in names.values()),
       formats.rate(r.learning_rate),
       str(r.seed),
-      formats.loss(r.train_loss),
+      formats.loss(r.train_loss_at_end),
       formats.percent(r.train_accuracy),
       formats.percent(r.validation_accuracy),
       *(measure.show(value_of(r, measure)) for measure in own),

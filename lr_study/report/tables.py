@@ -7,7 +7,8 @@ import numpy as np
 
 from lr_study import formats
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 

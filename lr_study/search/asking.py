@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from lr_study import plan
+from lr_study.answer import status
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.verdict import CONVERGED, DIVERGED, Result, judge
+from lr_study.answer.verdict import Result, judge
 from lr_study.search import rounds
 from lr_study.search import strategies as search
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -78,15 +79,17 @@ def tell(
   longest = max(trial.epochs for trial in results)
   furthest = [result for trial, result in results.items() if trial.epochs == longest]
   alike = judge(furthest, labels, measure).indistinguishable
+  chance = status.chance_of(labels, measure)
   of_rate = {}
   for trial, result in results.items():
     of_rate.setdefault((trial.learning_rate, trial.epochs), []).append(result)
   told = []
   for (rate, epochs), found in of_rate.items():
-    statuses = {result.status for result in found}
+    statuses = [result.status for result in found]
+    word = status.of_rate(statuses, [value_of(result, chance.measure) for result in found], chance)
     values = np.asarray([value_of(result, measure) for result in found], np.float64)
-    diverged, known = DIVERGED in statuses, np.isfinite(values).all()
-    learned = statuses == {CONVERGED} and bool(known)
+    diverged, known = status.DIVERGED in statuses, np.isfinite(values).all()
+    learned = word in status.LEARNED and bool(known)
     score = measure.score(float(np.mean(values))) if known else -np.inf
     told.append(
       search.Told(rate, epochs, diverged, learned, np.nan if diverged else score, rate in alike)

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from lr_study import formats, schedules, trials
 from lr_study.answer.measure import value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import check
 from lr_study.data import Dataset
 from lr_study.files.history import window_means
@@ -74,7 +75,7 @@ def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
     )
   best = verdict.learning_rate
   lines.append(
-    '| the sweep | – | – | no rate learned |'
+    '| the sweep | – | – | no rate to use |'
     if best is None
     else f'| the sweep | {formats.rate(best)} | {formats.rate(best)} '
     f'| {_outcome([r for r in results if r.learning_rate == best], verdict)} |'

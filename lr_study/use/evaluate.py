@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from lr_study import data as datasets
 from lr_study import formats, inputs, loop, models, paths, trial, trials
 from lr_study.answer.measure import value_of
-from lr_study.answer.verdict import DIVERGED, Result, Verdict
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import from_json
 from lr_study.data.images import Scale
 from lr_study.engine import Engine
@@ -241,7 +242,9 @@ def choose(
     rate = verdict.learning_rate
     of_rate = [i for i in of_rate if results[i].setting == verdict.setting]
   if rate is None:
-    raise StudyError(f'{workdir}: no rate learned, so there is no best trial; give --learning_rate')
+    raise StudyError(
+      f'{workdir}: there is no rate to use, so there is no best trial; give --learning_rate'
+    )
   of_rate = [i for i in of_rate if np.isclose(results[i].learning_rate, rate, rtol=1e-5)]
   if not of_rate:
     rates = ', '.join(formats.rate(r) for r in sorted({r.learning_rate for r in results}))

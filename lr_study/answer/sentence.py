@@ -1,0 +1,207 @@
+"""The verdict in words. Each clause states one test of status.py or confidence.py, and no more."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lr_study import formats
+from lr_study.answer import status
+from lr_study.answer.confidence import STATED
+from lr_study.answer.measure import Measure, value_of
+from lr_study.answer.status import AT_CHANCE, DIVERGED, ENDED_EARLY, PLATEAUED, STILL_IMPROVING
+
+if TYPE_CHECKING:
+  from lr_study.answer.verdict import Result
+
+UNMEASURED = 'unmeasured'  # of a rate that learned, but has no figure to be compared by
+
+# What is said of one rate, and of several.
+_CLAUSES = {
+  DIVERGED: ('diverged', 'diverged'),
+  PLATEAUED: ('did worse', 'did worse'),
+  STILL_IMPROVING: ('did worse but was still improving', 'did worse but were still improving'),
+  AT_CHANCE: ('cannot be told from guessing', 'cannot be told from guessing'),
+  ENDED_EARLY: ('was ended early by the search', 'were ended early by the search'),
+  UNMEASURED: ('had no finite {}', 'had no finite {}'),
+}
+_ONE_SEED = 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
+
+
+def use(
+  best: Sequence['Result'],
+  measure: Measure,
+  interval: tuple[float, float] | None,
+  images: int,
+  probability: float | None,
+  alike: Sequence[float],
+  did: Mapping[float, Sequence[str]],
+  words: Mapping[float, str],
+) -> str:
+  """Which rate to use, how sure that is, and what became of every other rate.
+
+  Args:
+    best: the trials of the rate to use.
+    measure: that leads.
+    interval: of the rate's measure, if there is one.
+    images: of the validation part.
+    probability: that the rate is the best; None if there is but one seed, or no other rate.
+    alike: the rates that cannot be told from it, and it.
+    did: of every rate, smallest first, what became of each seed.
+    words: likewise, the word for it.
+  """
+  rate = best[0].learning_rate
+  others = {r: word for r, word in words.items() if r not in alike}
+  parts = [
+    _reached(best, measure, interval, images),
+    _how_sure(len(best), probability),
+    _alike([r for r in alike if r != rate], _by(measure, len(best))),
+    *_clauses(others, did, measure),
+    _edge(rate, list(did)),
+  ]
+  return ' '.join(part for part in parts if part)
+
+
+def none_to_use(
+  by_rate: Mapping[float, Sequence['Result']],
+  did: Mapping[float, Sequence[str]],
+  words: Mapping[float, str],
+  measure: Measure,
+  chance: status.Chance,
+  images: int,
+) -> str:
+  """Why there is no rate to use, and what to do.
+
+  Args:
+    by_rate: the trials of every rate, smallest first.
+    did: likewise, what became of each seed.
+    words: likewise, the word for it.
+    measure: that leads.
+    chance: what guessing reaches.
+    images: of the validation part.
+  """
+  trials = [trial for found in by_rate.values() for trial in found]
+  left = [trial for trial in trials if trial.status != DIVERGED]
+  smaller, larger = formats.rate(min(did) / 10), formats.rate(max(did) * 10)
+  if not left:
+    return f'No rate works: all diverged. Add smaller ones, such as {smaller}.'
+  every = ' with every seed' if len(trials) > len(did) else ''
+  advice = f'add larger rates, such as {larger}'
+  if len(left) < len(trials):
+    advice = 'add rates between those that diverged and those that did not'
+  advice = f'Train for more epochs, validate on more images, or {advice}.'
+  if any(word in status.LEARNED for word in words.values()):  # but has no figure to go by
+    opening, advice = f'No rate that learned has a finite {measure.name}.', ''
+    words = {rate: word for rate, word in words.items() if word not in status.LEARNED}
+  elif not any(trial.status in status.LEARNED for trial in trials):
+    opening = _guesses(left, chance, images)
+    words = {rate: word for rate, word in words.items() if word != AT_CHANCE}
+  elif any(all(t.status in status.LEARNED for t in found) for found in by_rate.values()):
+    opening = f'No rate that trained to the last epoch can be told from guessing{every}.'
+  else:
+    opening = f'No rate can be told from guessing{every}.'
+  return ' '.join(part for part in (opening, *_clauses(words, did, measure), advice) if part)
+
+
+def _reached(
+  trials: Sequence['Result'], measure: Measure, interval: tuple[float, float] | None, images: int
+) -> str:
+  """The rate of these trials, and what they reached."""
+  values = [value_of(trial, measure) for trial in trials]
+  when = ' at its best epoch' if trials[0].best_epoch else ''
+  value = measure.show(sum(values) / len(values))
+  said = f'Use {formats.rate(trials[0].learning_rate)}: {measure.name} {value}{when}'
+  if interval is None:
+    return f'{said}.'
+  seeds = [f'{len(trials)} seeds'] if len(trials) > 1 else []
+  counted = [f'{images} images'] if measure.is_share else []
+  by = ' and '.join(seeds + counted) if seeds else f'counting {counted[0]}'
+  return f'{said} ({STATED} interval {measure.between(interval)}, from {by}).'
+
+
+def _how_sure(seeds: int, probability: float | None) -> str:
+  if seeds == 1:
+    return _ONE_SEED
+  if probability is None:
+    return ''  # the best of one
+  return f'It is the best with a probability of {formats.percent(probability, 0)}.'
+
+
+def _by(measure: Measure, seeds: int) -> str:
+  """What rates are told apart by."""
+  parts = ['seeds'] if seeds > 1 else []
+  parts += ['images'] if measure.is_share else []
+  return ' and '.join(parts) or 'figures'
+
+
+def _alike(others: Sequence[float], by: str) -> str:
+  names = [formats.rate(rate) for rate in sorted(others, reverse=True)]
+  return f'{_joined(names)} may be just as good: these {by} cannot separate them.' if names else ''
+
+
+def _clauses(
+  words: Mapping[float, str], did: Mapping[float, Sequence[str]], measure: Measure
+) -> list[str]:
+  """A clause for each word, which names every rate that it is said of, the largest first."""
+  clauses = []
+  for word, verbs in _CLAUSES.items():
+    rates = [rate for rate in did if words.get(rate) == word]
+    if rates:
+      verb = verbs[len(rates) > 1].format(measure.name)
+      clauses.append(f'{_names(rates, word, did)} {verb}.')
+  return clauses
+
+
+def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]) -> str:
+  """The rates, smallest first, in words: 'Rates from 1e-02 up, 1e-04 and rates from 1e-06 down'.
+
+  From a rate up, or down, are two rates at least, and all that were tried from there on, with
+  every seed.
+  """
+  ladder = list(did)
+  whole = [rate in rates and _every(did[rate], word) for rate in ladder]
+  up = next((i for i, good in enumerate(whole[::-1]) if not good), len(whole))
+  down = next((i for i, good in enumerate(whole) if not good), len(whole)) if up < len(whole) else 0
+  top = ladder[len(ladder) - up :] if up > 1 else []
+  bottom = ladder[:down] if down > 1 else []
+  names = [f'rates from {formats.rate(top[0])} up'] if top else []
+  for rate in reversed(rates):
+    if rate not in top and rate not in bottom:
+      count = did[rate].count(word)
+      whole_rate = _every(did[rate], word)
+      names.append(
+        formats.rate(rate) + ('' if whole_rate else f' ({count} of {len(did[rate])} seeds)')
+      )
+  names += [f'rates from {formats.rate(bottom[-1])} down'] if bottom else []
+  said = _joined(names)
+  return said[0].upper() + said[1:]
+
+
+def _every(found: Sequence[str], word: str) -> bool:
+  """True if the word holds for every seed; that a rate did worse is said of their mean."""
+  return found.count(word) == len(found) or word in (PLATEAUED, UNMEASURED)
+
+
+def _joined(names: Sequence[str]) -> str:
+  *first, last = names
+  return f'{", ".join(first)} and {last}' if first else last
+
+
+def _edge(best: float, rates: Sequence[float]) -> str:
+  if len(rates) == 1:
+    return ''
+  if best == rates[-1]:
+    return f'It is the largest rate tried: add larger ones, such as {formats.rate(best * 10)}.'
+  if best == rates[0]:
+    return f'It is the smallest rate tried: add smaller ones, such as {formats.rate(best / 10)}.'
+  return ''
+
+
+def _guesses(left: Sequence['Result'], chance: status.Chance, images: int) -> str:
+  """That no trial that did not diverge can be told from guessing."""
+  best = max(left, key=lambda trial: value_of(trial, chance.measure) or 0.0)
+  value = formats.percent(value_of(best, chance.measure))
+  when = ' at its best epoch' if best.best_epoch else ''
+  return (
+    f'No rate can be told from guessing ({formats.percent(chance.share)}) on these {images} '
+    f'images: the highest {chance.measure.name}, {value}{when}, was at '
+    f'{formats.rate(best.learning_rate)}.'
+  )
