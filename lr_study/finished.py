@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # In a message: --config.NAME, but not the files config.json and config.py.
 _FLAG = re.compile(r'(?:--)?\bconfig\.(?!json\b|py\b)(?=\w)')
-_OPTIONS = {'--overwrite': 'overwrite=True', '--workdir': 'workdir', '--learning_rate': 'the rate'}
+_OPTIONS = {'; give --learning_rate': '', '--overwrite': 'overwrite=True', '--workdir': 'workdir'}
 
 
 def without_flags(text: str) -> str:
@@ -243,6 +243,8 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
     for setting in verdicts
   }
 
+  held = {**held, **objects.no_arrays()}  # or the data would stay as long as the study
+
   def find_best() -> Best:
     with objects.holding(held):
       return Best(evaluate.load(workdir), held)
@@ -274,9 +276,12 @@ def _in_python(verdict: Verdict) -> Verdict:
 
 
 def _copied(history: History) -> _Curves:
-  return _Curves(*(
-    {name: np.array(curve) for name, curve in of.items()} for of in (history.steps, history.epochs)
-  ))
+  return _Curves(
+    *(
+      {name: np.array(curve) for name, curve in of.items()}
+      for of in (history.steps, history.epochs)
+    )
+  )
 
 
 def _by_trial(

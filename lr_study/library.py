@@ -6,24 +6,20 @@ Ctrl-C and SIGTERM are handled; see `sweep`. On CPUs, glibc is told to keep memo
 """
 
 import contextlib
-import re
 import signal
 import tempfile
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
-import jax
-import numpy as np
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from lr_study import config as configs
-from lr_study import finished, objects, plugs, progress, study
 from lr_study import data as datasets
+from lr_study import finished, objects, plugs, progress, study
 from lr_study.errors import StudyError
 from lr_study.files import workdir as folders
 from lr_study.finished import Study
@@ -146,9 +142,7 @@ def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
     return finished.load(Path(workdir), held)
 
 
-def _run(
-  config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool
-) -> Study:
+def _run(config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool) -> Study:
   """Runs a study in its folder, or in a temporary one."""
   try:
     if workdir is not None:
@@ -171,7 +165,7 @@ def _for_python() -> Iterator[None]:
   try:
     yield
   except StudyError as error:
-    raise StudyError(finished.without_flags(str(error))) from error
+    raise StudyError(finished.without_flags(str(error))) from error.__cause__
 
 
 @contextlib.contextmanager
@@ -263,10 +257,10 @@ def _known(section: str, value: Callable[..., Any]) -> str | None:
 
 def _plain(value: Any) -> Any:
   """Numbers, tuples and dicts of a value that may hold arrays, ranges and the like."""
-  if isinstance(value, np.ndarray | np.generic | jax.Array):
-    return _plain(np.asarray(value).tolist())
+  if hasattr(value, 'tolist'):
+    return _plain(value.tolist())
   if isinstance(value, Mapping | ConfigDict):
     return {name: _plain(of) for name, of in value.items()}
-  if isinstance(value, list | tuple | range | types.GeneratorType):
+  if isinstance(value, list | tuple | range | Iterator):
     return tuple(map(_plain, value))
   return value

@@ -35,7 +35,8 @@ class Held(NamedTuple):
   file: str = ''
 
 
-HELD: contextvars.ContextVar[Mapping[str, Held]] = contextvars.ContextVar('held', default={})
+_NONE: Mapping[str, Held] = types.MappingProxyType({})
+HELD: contextvars.ContextVar[Mapping[str, Held]] = contextvars.ContextVar('held', default=_NONE)
 # id of a function or class -> what it is the source of: that itself, most often; its name; the file
 # as messages have it, and its whole path
 OWN: dict[int, tuple[Any, str, str, Path]] = {}
@@ -78,6 +79,11 @@ def instance(source: Any) -> tuple[str, Held]:
 def arrays(source: Any) -> tuple[str, Held]:
   """The name of a data set in memory, whose numbers have a fingerprint of their own on record."""
   return f'{OBJECT}arrays', Held(lambda: source, source, 'data')
+
+
+def no_arrays() -> dict[str, Held]:
+  """In place of a data set in memory, where its numbers are not needed."""
+  return dict([arrays(None)])
 
 
 def _name(source: Any, title: str) -> str:
@@ -145,9 +151,8 @@ def _of_function(of: types.FunctionType, code: types.CodeType, seen: set[int]) -
   yield f'{code.co_name} {code.co_code.hex()} {plain} {code.co_names} {code.co_varnames}'
   for name in sorted(code.co_names):
     value = of.__globals__.get(name)
-    if isinstance(value, int | float | str | tuple):
-      yield from _texts(value, seen)
-    elif isinstance(value, types.FunctionType | type) and value.__module__ == of.__module__:
+    is_code = isinstance(value, types.FunctionType | type) and value.__module__ == of.__module__
+    if is_code or isinstance(value, int | float | str | tuple):
       yield from _texts(value, seen)
   if code is of.__code__:
     cells = [cell.cell_contents for cell in of.__closure__ or () if _is_filled(cell)]
@@ -168,11 +173,10 @@ def _codes(value: Any) -> Iterator[tuple[types.FunctionType, types.CodeType]]:
       if base is not value and base.__module__ != value.__module__:
         continue
       for name, of in sorted(vars(base).items(), key=lambda item: item[0]):
-        of = getattr(of, '__func__', getattr(of, 'fget', of))
-        if isinstance(of, types.FunctionType) and (
-          not name.startswith('__') or name in ('__call__', '__init__')
-        ):
-          inner = inspect.unwrap(of)
+        method = getattr(of, '__func__', getattr(of, 'fget', of))
+        says = not name.startswith('__') or name in ('__call__', '__init__')
+        if says and isinstance(method, types.FunctionType):
+          inner = inspect.unwrap(method)
           yield inner, inner.__code__
 
 

@@ -1,6 +1,6 @@
 """Plugs: functions that a config names, `'resnet18'` or `'my_models.py:MyNet'`, and their fields.
 
-A program may pass the function itself: its name is then 'object:...', and objects.py says what it is.
+A program may pass the function itself, which a config names 'object:...'; see objects.py.
 
 Each section of a config belongs to a module with `KNOWN`, from names to factories, and `SUPPLIED`,
 the arguments that the study passes. All other arguments of a factory are fields of its section. A

@@ -258,7 +258,9 @@ def note(text: str) -> None:
   """Prints one line about what is going on."""
   # Paths come in: no signs for `:bomb:`, and no half of a character.
   line = formats.printable(text)
-  Console(emoji=False, quiet=_QUIET.get()).print(line, soft_wrap=True, highlight=False, markup=False)
+  Console(emoji=False, quiet=_QUIET.get()).print(
+    line, soft_wrap=True, highlight=False, markup=False
+  )
 
 
 def width(text: str) -> int:
