@@ -20,6 +20,7 @@ import scipy
 from matplotlib.figure import Figure
 
 from lr_study import formats, objects, progress
+from lr_study.answer import confidence
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.data import arrays
 from lr_study.errors import StudyError
@@ -211,7 +212,8 @@ class Study:
     """The answer, and a row per rate and setting."""
     measure, settings = self.verdict.leads, [of.setting for of in self.verdicts]
     names = tables.dimensions(settings)
-    heads = [*names, 'rate', measure.name, 'interval', 'probability of being the best', 'status']
+    heads = [*names, 'rate', measure.name, f'{confidence.STATED} interval']
+    heads += ['probability of being the best', 'status']
     lines = [f'<p><b>{html.escape(self.verdict.sentence)}</b></p><table><thead><tr>']
     lines += [f'<th>{html.escape(head)}</th>' for head in heads] + ['</tr></thead><tbody>']
     for verdict in self.verdicts:
@@ -316,5 +318,6 @@ def _row(rate: float, results: Sequence[Result], verdict: Verdict) -> list[str]:
 
 def _png(figure: Figure) -> bytes:
   stream = io.BytesIO()
-  figures.save(figure, stream)
+  with matplotlib.rc_context({'savefig.dpi': 90}):  # of a screen; a file has more
+    figures.save(figure, stream)
   return stream.getvalue()

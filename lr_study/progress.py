@@ -43,7 +43,7 @@ class _Cell:
 
     self._handle, self._drawn = display({'text/plain': ''}, raw=True, display_id=True), -np.inf
 
-  def update(self, shown: Group, last: bool = False) -> None:
+  def update(self, shown: Group | Progress, last: bool = False) -> None:
     if not last and time.monotonic() - self._drawn < _NOTEBOOK_SECONDS:
       return
     console = Console(
@@ -115,7 +115,7 @@ class TrainingView:
 
   def __exit__(self, *exception) -> None:
     if isinstance(self._live, _Cell):
-      self._live.update(self._render(), last=True)
+      self._live.update(self._progress, last=True)  # what came of the trials, the answer tells
     elif self._live:
       self._live.update(self._render())
       self._live.__exit__(*exception)
@@ -258,7 +258,7 @@ def note(text: str) -> None:
   """Prints one line about what is going on."""
   # Paths come in: no signs for `:bomb:`, and no half of a character.
   line = formats.printable(text)
-  Console(emoji=False, quiet=_QUIET.get()).print(
+  Console(emoji=False, quiet=_QUIET.get(), force_jupyter=False).print(
     line, soft_wrap=True, highlight=False, markup=False
   )
 
