@@ -248,15 +248,18 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
   held = {**held, **objects.no_arrays()}  # or the data would stay as long as the study
 
   def find_best() -> Best:
-    with objects.holding(held):
-      return Best(evaluate.load(workdir), held)
+    try:
+      with objects.holding(held):
+        return Best(evaluate.load(workdir), held)
+    except StudyError as error:
+      raise StudyError(without_flags(str(error))) from None
 
   found = functools.cache(find_best)
   if keep:
     try:
       found()
     except StudyError as error:
-      found = functools.partial(_fail, without_flags(str(error).replace(f'{workdir}: ', '')))
+      found = functools.partial(_fail, str(error).replace(f'{workdir}: ', ''))
   return Study(
     verdict=_in_python(answer),
     verdicts=tuple(map(_in_python, verdicts.values())),

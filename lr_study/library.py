@@ -16,6 +16,7 @@ import flax.linen as nn
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from lr_study import config as configs
 from lr_study import data as datasets
@@ -37,6 +38,9 @@ Part = str | Mapping[str, Any] | Callable[..., Any]
 _DEFAULTS = {
   'optimizer': 'adamw', 'schedule': 'constant', 'batch_size': 32, 'epochs': 10, 'seeds': (0, 1, 2)
 }  # fmt: skip
+
+
+_OF_EACH = {'metrics': 'metrics', 'schedules': 'schedule'}  # the section of their entries
 
 
 def sweep(
@@ -62,65 +66,48 @@ def sweep(
 ) -> Study:
   """Trains a network at many learning rates, and says which one to use.
 
-  Each part is a name that a config could hold, a dict of the name and arguments, or an object of
-  your own, in place of the name or as the `name` of such a dict.
+  A part is a name that a config could hold, a function or class of your own, or a dict of such a
+  `name` and arguments. README.md says what a function of each kind takes and returns.
 
   Args:
-    model: a Linen module, which is checked against the number of classes; or the class of a Linen
-      or NNX module, or a function that returns a Linen module, which takes `classes`.
-    data: (x, y), of which the study validates on a quarter of each class; ((x, y), (x, y)) to train
-      and to validate; or a dict of arrays, as `lr_study.data.arrays.to_source` says. x: uint8 or
-      numbers (samples, ...); y: labels (samples,). Or a folder with a sub-folder of images per
-      class; the name of a data set; a function that returns arrays; or a dict with a `name` that
-      is any of these and further fields, such as {'name': (x, y), 'train_fraction': 0.9}.
+    model: a part, or a Linen module, which has to have as many logits as there are classes.
+    data: (x, y), a quarter of which validates; ((x, y), (x, y)) to train and to validate; or a dict
+      as of `data.arrays.to_source`. x: uint8 or numbers (samples, ...); y: labels (samples,). Or a
+      folder with a sub-folder of images per class; or a part. The `name` of a dict may be any of
+      these: {'name': (x, y), 'train_fraction': 0.9}.
     learning_rates: to try.
-    optimizer: 'adamw' by default. A function takes `learning_rate` and returns an optax transform,
-      as those of optax do.
-    schedule: 'constant' by default. A function of steps_per_epoch and epochs returns another one,
-      step -> height, which the learning rate is multiplied by.
-    loss: a function of logits (batch, classes) and labels (batch,): a number per sample, (batch,).
-    input: a function of a batch and a key; by default the mean of x is subtracted.
-    metrics: functions of logits, labels and weight, (batch,), or of classes, which return a
-      `Metric`; or names.
+    optimizer: 'adamw' by default; optax.adamw, say, is the same.
+    schedule: 'constant' by default.
+    loss: cross-entropy by default.
+    input: by default the mean of x is subtracted.
+    metrics: names and functions.
     search: in which order rates are tried; all at once by default.
     axes: numbers to try each rate with, such as {'optimizer.weight_decay': [0, 1e-2]}.
     seeds: how many, 3 by default, or which.
     epochs: 10 by default.
     batch_size: samples per step, 32 by default.
-    config: further fields as a dict; or a whole config, as the functions of configs/ return it,
-      whose defaults are those of the command. The other arguments go before it.
-    workdir: where the study is kept, with its report: a call that was stopped goes on there when it
-      is made again, and one that has finished is read. Parts of your own are known by their name
-      and a fingerprint of their code, so after a change of the code, or of Python's version, it is
-      another study. Without it nothing is kept: what is written on the way goes into a temporary
-      folder.
+    config: further fields; or a whole ConfigDict, as configs/ have it, with the command's defaults.
+      The other arguments go before it.
+    workdir: keep the study there, with its report: the same call goes on after it was stopped, and
+      reads it once it has finished. A part of your own is known by its name and a fingerprint of
+      its code, so after a change of that, or of Python's version, it is another study. Without it
+      all is kept in memory, and the temporary folder for what is written on the way is deleted.
     overwrite: delete the study that `workdir` holds first.
     progress: show what is going on.
-    **fields: further fields of the config, such as dtype='bfloat16'.
-
-  Returns:
-    The finished study.
+    **fields: further fields, such as dtype='bfloat16'.
 
   Raises:
-    StudyError: what the call asks for does not fit; the message is one line.
-    KeyboardInterrupt: after Ctrl-C. With `workdir` the study has been saved then; so it has when
-      SIGTERM comes, after which that is raised again for the program's own handler.
+    StudyError: something does not fit; one line says what.
+    KeyboardInterrupt: after Ctrl-C; with `workdir`, the study is saved first. So it is on SIGTERM,
+      which is then raised again, for the program's own handler.
   """
-  parts = {'model': model, 'data': data, 'optimizer': optimizer, 'schedule': schedule}
-  parts |= {'loss': loss, 'input': input, 'search': search}
-  values = {'learning_rates': learning_rates, 'seeds': seeds, 'epochs': epochs, 'axes': axes}
-  values |= {'batch_size': batch_size, 'metrics': metrics, **fields}
+  own = {'model': model, 'data': data, 'learning_rates': learning_rates, 'optimizer': optimizer}
+  own |= {'schedule': schedule, 'loss': loss, 'input': input, 'metrics': metrics, 'axes': axes}
+  own |= {'search': search, 'seeds': seeds, 'epochs': epochs, 'batch_size': batch_size} | fields
+  held = {}
   with _for_python():
-    given = {n: value for n, value in (parts | values).items() if value is not None}
-    if not isinstance(config, ConfigDict):
-      given = _DEFAULTS | dict(config or {}) | given
-      for name in ('model', 'data'):
-        if name not in given:
-          raise StudyError(f'{name} is missing: pass one to lr_study.sweep')
-    else:
-      given = config.copy_and_resolve_references().to_dict() | given
-    held = {}
-    plain = _named(given, held)
+    whole = _whole({name: value for name, value in own.items() if value is not None}, config)
+    plain = _named(whole, held)
     with objects.holding(held), _shown(progress):
       return _run(configs.from_json(plain), held, workdir, overwrite)
 
@@ -137,9 +124,28 @@ def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
     StudyError: there is no finished study, or it is damaged.
   """
   with _for_python():
+    for name in parts:
+      if name not in (*configs.SECTIONS, *_OF_EACH):
+        raise StudyError(f'{name}: no part of a study{configs.nearest(name)}')
     held = {}
     _named(parts, held)
     return finished.load(Path(workdir), held)
+
+
+def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -> dict[str, Any]:
+  """The fields of a study: a call's own, those of its config, and defaults."""
+  if isinstance(config, ConfigDict):
+    try:
+      return config.copy_and_resolve_references().to_dict() | own
+    except RequiredValueError as error:  # a placeholder that nothing was put into
+      raise StudyError(f'config: {error}') from error
+  if not isinstance(config, Mapping | None):
+    raise StudyError(f'config is {plugs.shown(config)}; pass a dict of fields, or a ConfigDict')
+  whole = _DEFAULTS | dict(config or {}) | own
+  for name in ('model', 'data'):
+    if name not in whole:
+      raise StudyError(f'{name} is missing: pass one to lr_study.sweep')
+  return whole
 
 
 def _run(config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool) -> Study:
@@ -182,9 +188,9 @@ def _named(given: Mapping[str, Any], held: dict[str, Held]) -> dict[str, Any]:
       fields[field] = _section(field, value, held)
     elif field == 'seeds' and isinstance(value, int) and not isinstance(value, bool):
       fields[field] = tuple(range(value))
-    elif field in ('metrics', 'schedules') and isinstance(value, list | tuple):
-      section = 'schedule' if field == 'schedules' else field
-      fields[field] = tuple(_name(section, entry, held) for entry in value)
+    elif field in ('metrics', 'schedules'):
+      several = value if isinstance(value, list | tuple) else (value,)
+      fields[field] = tuple(_name(_OF_EACH[field], entry, held) for entry in several)
     else:
       fields[field] = _plain(value)
   return fields
@@ -197,6 +203,8 @@ def _section(section: str, value: Any, held: dict[str, Held]) -> Any:
   if isinstance(value, Mapping) and (section != 'data' or 'name' in value):
     own = {name: _plain(of) for name, of in value.items() if name != 'name'}
     if 'name' not in value:
+      if section in ('model', *_DEFAULTS):  # the command's own name would be a surprise
+        raise StudyError(f"{section} has no name; pass {{'name': ...}} with its arguments")
       return own
     inner = _section(section, value['name'], held)
     return (inner if isinstance(inner, dict) else {'name': inner}) | own
@@ -216,7 +224,7 @@ def _data_set(text: str) -> Any:
 
 
 def _name(section: str, value: Any, held: dict[str, Held]) -> Any:
-  """The name of one object; what is none stays as it is, and the config's check tells why not."""
+  """The name of one object, which is added to `held`."""
   if isinstance(value, str):
     return value
   if section == 'data' and not callable(value):
@@ -237,11 +245,25 @@ def _name(section: str, value: Any, held: dict[str, Held]) -> Any:
     known = _known(section, value)
     if known:
       return known
+    if section == 'schedule':
+      _check_schedule(value)
     name, of = objects.function(value)
   else:
-    return value
+    raise StudyError(
+      f'{section} is {plugs.shown(value)}; pass a name, a function or a class, or a dict of such a '
+      'name and arguments'
+    )
   held[name] = of
   return name
+
+
+def _check_schedule(value: Callable[..., Any]) -> None:
+  takes = plugs.signature(value).parameters
+  if not {'steps_per_epoch', 'epochs'} & {*takes} and list(takes)[:1] in (['count'], ['step']):
+    raise StudyError(
+      'schedule is a function of the step, as those of optax; pass a function of steps_per_epoch '
+      'and epochs that returns it, with a height of 1 where the rate is the one of the study'
+    )
 
 
 def _known(section: str, value: Callable[..., Any]) -> str | None:

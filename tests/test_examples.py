@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from ml_collections import ConfigDict
 from own.my_data import digits
 from PIL import Image
@@ -174,5 +173,5 @@ def test_the_notebook(monkeypatch):
   monkeypatch.setattr(lr_study, 'sweep', lambda **of: few(**{**of, **few.keywords}))
   names = {}
   for cell in cells:
-    exec(''.join(cell['source']), names)  # noqa: S102
+    exec(''.join(cell['source']), names)
   assert names['study'].curves['validation_accuracy'].shape[0] == 2

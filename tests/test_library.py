@@ -326,6 +326,10 @@ WRONG = [
   ({'data': './nowhere'}, 'nowhere'),
   ({'loss': lambda logits, labels: logits.mean()}, r'lambda \(test_library.py:\d+\) gave float32'),
   ({'loss': lambda logits, labels: labels.nothing}, r'library.py:\d+: in lambda, a loss: Attr'),
+  ({'schedule': optax.cosine_decay_schedule(1.0, 10)}, 'a function of the step'),
+  ({'optimizer': {'momentum': 0.9}}, 'optimizer has no name'),
+  ({'model': 3}, 'model is 3; pass a name'),
+  ({'config': 3}, 'config is 3; pass a dict'),
   ({'learning_rates': 1e-3}, 'learning_rates is 0.001'),
   ({'batch_size': 500}, 'batch_size is 500, but there are 90'),
 ]  # fmt: skip
