@@ -9,6 +9,7 @@ import html
 import importlib
 import io
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,9 +35,16 @@ from lr_study.use.evaluate import Trained
 if TYPE_CHECKING:
   import pandas as pd
 
+# Orbax counts its saves for the whole process: those of two threads at once wait for each other, and
+# for ever. And one study has all cores busy.
+ONE_AT_A_TIME = threading.RLock()
+
 # In a message: --config.NAME, but not the files config.json and config.py.
 _FLAG = re.compile(r'(?:--)?\bconfig\.(?!json\b|py\b)(?=\w)')
-_OPTIONS = {'; give --learning_rate': '', '--overwrite': 'overwrite=True', '--workdir': 'workdir'}
+_OPTIONS = {
+  '; give --learning_rate': '', '--overwrite': 'overwrite=True', '--extend': 'extend=True',
+  '--workdir': 'workdir',
+}  # fmt: skip
 
 
 def without_flags(text: str) -> str:
@@ -249,7 +257,7 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
 
   def find_best() -> Best:
     try:
-      with objects.holding(held):
+      with ONE_AT_A_TIME, objects.holding(held):
         return Best(evaluate.load(workdir), held)
     except StudyError as error:
       raise StudyError(without_flags(str(error))) from None

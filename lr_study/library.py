@@ -2,7 +2,8 @@
 
 What a call passes becomes the config that a command would have loaded, and the same code runs it.
 JAX's config and the process's environment stay as they are. While trials train in the main thread,
-Ctrl-C and SIGTERM are handled; see `sweep`. On CPUs, glibc is told to keep memory that is freed.
+Ctrl-C and SIGTERM are handled; see `sweep`. Of several threads that call it, one runs at a time. On
+CPUs, glibc is told to keep memory that is freed.
 """
 
 import contextlib
@@ -40,9 +41,6 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
-_OF_EACH = {'metrics': 'metrics', 'schedules': 'schedule'}  # the section of their entries
-
-
 def sweep(
   model: 'Part | nn.Module | None' = None,
   data: Any = None,
@@ -54,13 +52,14 @@ def sweep(
   input: Part | None = None,
   metrics: Sequence[str | Callable[..., Any]] | None = None,
   search: Part | None = None,
-  axes: Mapping[str, Iterable[float]] | None = None,
+  axes: Mapping[str, Iterable[Any]] | None = None,
   seeds: int | Iterable[int] | None = None,
   epochs: int | None = None,
   batch_size: int | None = None,
   config: Mapping[str, Any] | ConfigDict | None = None,
   workdir: 'str | PathLike[str] | None' = None,
   overwrite: bool = False,
+  extend: bool = False,
   progress: bool = True,
   **fields: Any,
 ) -> Study:
@@ -82,7 +81,8 @@ def sweep(
     input: by default the mean of x is subtracted.
     metrics: names and functions.
     search: in which order rates are tried; all at once by default.
-    axes: numbers to try each rate with, such as {'optimizer.weight_decay': [0, 1e-2]}.
+    axes: what to try each rate with: {'optimizer.weight_decay': [0, 1e-2], 'batch_size': [8, 32]},
+      or {'model.name': [Net, OtherNet]}.
     seeds: how many, 3 by default, or which.
     epochs: 10 by default.
     batch_size: samples per step, 32 by default.
@@ -93,6 +93,7 @@ def sweep(
       its code, so after a change of that, or of Python's version, it is another study. Without it
       all is kept in memory, and the temporary folder for what is written on the way is deleted.
     overwrite: delete the study that `workdir` holds first.
+    extend: keep what that study has, and train what this one has besides.
     progress: show what is going on.
     **fields: further fields, such as dtype='bfloat16'.
 
@@ -108,8 +109,8 @@ def sweep(
   with _for_python():
     whole = _whole({name: value for name, value in own.items() if value is not None}, config)
     plain = _named(whole, held)
-    with objects.holding(held), _shown(progress):
-      return _run(configs.from_json(plain), held, workdir, overwrite)
+    with finished.ONE_AT_A_TIME, objects.holding(held), _shown(progress):
+      return _run(configs.from_json(plain), held, workdir, overwrite, extend)
 
 
 def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
@@ -125,7 +126,7 @@ def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
   """
   with _for_python():
     for name in parts:
-      if name not in (*configs.SECTIONS, *_OF_EACH):
+      if name not in (*configs.SECTIONS, 'metrics', 'axes'):
         raise StudyError(f'{name}: no part of a study{configs.nearest(name)}')
     held = {}
     _named(parts, held)
@@ -148,13 +149,15 @@ def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -
   return whole
 
 
-def _run(config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool) -> Study:
+def _run(
+  config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool, extend: bool
+) -> Study:
   """Runs a study in its folder, or in a temporary one."""
   try:
     if workdir is not None:
       folder = Path(workdir).expanduser()
       with folders.held(folder):
-        study.carry_out(config, folder, overwrite)
+        study.carry_out(config, folder, overwrite, extend=extend)
       return finished.load(folder, held)
     with tempfile.TemporaryDirectory(prefix='lr_study_', ignore_cleanup_errors=True) as temporary:
       study.carry_out(config, Path(temporary), reports=False)
@@ -188,12 +191,22 @@ def _named(given: Mapping[str, Any], held: dict[str, Held]) -> dict[str, Any]:
       fields[field] = _section(field, value, held)
     elif field == 'seeds' and isinstance(value, int) and not isinstance(value, bool):
       fields[field] = tuple(range(value))
-    elif field in ('metrics', 'schedules'):
+    elif field == 'metrics':
       several = value if isinstance(value, list | tuple) else (value,)
-      fields[field] = tuple(_name(_OF_EACH[field], entry, held) for entry in several)
+      fields[field] = tuple(_name(field, entry, held) for entry in several)
+    elif field == 'axes' and isinstance(value, Mapping):
+      fields[field] = {name: _axis(name, of, held) for name, of in value.items()}
     else:
       fields[field] = _plain(value)
   return fields
+
+
+def _axis(name: str, values: Any, held: dict[str, Held]) -> Any:
+  """The values of an axis, which may be functions of one's own."""
+  section, _, field = name.partition('.')
+  if section in configs.SECTIONS and field == 'name' and isinstance(values, list | tuple):
+    return tuple(_name(section, value, held) for value in values)
+  return _plain(values)
 
 
 def _section(section: str, value: Any, held: dict[str, Held]) -> Any:

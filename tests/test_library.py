@@ -254,7 +254,7 @@ def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_
 
 
 def test_in_a_thread_and_twice_at_once():
-  """A signal handler cannot be set there; two studies do not see each other's objects."""
+  """A signal handler cannot be set there. One runs after the other, with objects of its own."""
   found, errors = {}, []
 
   def run(rows):
@@ -271,6 +271,24 @@ def test_in_a_thread_and_twice_at_once():
   assert not errors
   kernels = {rows: of.best.params['Dense_0']['kernel'].shape for rows, of in found.items()}
   assert kernels == {4: (32, 16), 8: (64, 16)}
+
+
+def test_objects_on_an_axis_and_a_study_that_is_extended(tmp_path, without_figures):
+  """Two optimisers, one by its name; then a rate more, for which the others do not train again."""
+
+  def slow(learning_rate):
+    return optax.sgd(learning_rate / 100)
+
+  fields = {'axes': {'optimizer.name': ['sgd', slow]}, 'workdir': tmp_path, 'optimizer': 'sgd'}
+  found = sweep(learning_rates=[0.1], **fields)
+  assert [label.rpartition(', ')[2] for label in found.labels] == ['sgd', 'slow']
+  assert found.trials[0].train_loss < found.trials[1].train_loss
+  with pytest.raises(lr_study.StudyError, match='add extend=True to keep'):
+    sweep(learning_rates=[0.1, 0.01], **fields)
+  more = sweep(learning_rates=[0.1, 0.01], extend=True, **fields)
+  assert [more.trials[0], more.trials[2]] == list(found.trials)
+  # A hundredth of 0.1 is a tenth of 0.01, and neither is 0.01.
+  assert len({trial.train_loss for trial in more.trials}) == 4
 
 
 CODE = """

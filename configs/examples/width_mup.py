@@ -2,9 +2,9 @@
 
   PYTHONPATH=. python configs/examples/width_mup.py
 
-A network of each width is a program of its own, so this is a program that runs several studies. In
-muP, Adam's rate of a layer whose inputs grow with the width is divided by that growth (Yang et al.
-2022, arXiv 2203.03466, table 8); the head starts at 0.
+In muP, Adam's rate of a layer whose inputs grow with the width is divided by that growth (Yang et
+al. 2022, arXiv 2203.03466, table 8); the head starts at 0. Each width has factors of its own, which
+no product of axes has, so this is a program that runs several studies.
 """
 
 import flax.linen as nn
