@@ -9,6 +9,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class StudyError(Exception):
   """Something the user can mend: config, data or work directory. Ends as one line, status 2."""
 
+  def _render_traceback_(self) -> list[str]:  # in a notebook, which has traces of a screen or two
+    return [f'StudyError: {self}']
+
 
 def is_full(error: BaseException) -> bool:
   """True if this, or what it came from, says that a disk, a quota or a file's size is used up."""

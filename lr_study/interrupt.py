@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a study that is asked to stop saves first."""
 
 import signal
+import threading
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -17,14 +18,17 @@ class Stopped(Exception):
 class Interrupt:
   """While this context manager is entered, the first signal only sets `signum`.
 
-  A second one ends the program at once, as Ctrl-C does without this.
+  A second one ends the program at once, as Ctrl-C does without this. Outside the main thread, where
+  Python handles no signals, it changes nothing.
   """
 
   def __init__(self):
     self.signum: int | None = None
 
   def __enter__(self) -> 'Interrupt':
-    self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+    in_main = threading.current_thread() is threading.main_thread()
+    handled = _SIGNALS if in_main else ()
+    self._before = {number: signal.signal(number, self._ask) for number in handled}
     return self
 
   def __exit__(self, *exception) -> None:

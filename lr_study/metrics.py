@@ -164,7 +164,7 @@ def build(names: Sequence[str], classes: int, loss: Callable[..., jax.Array]) ->
   """
   made = {'loss': loss_metric(loss)}
   for name in (*ALWAYS[1:], *names):
-    short, own = name.rpartition(':')[2], '.py:' in name
+    short, own = name.rpartition(':')[2], plugs.names_own(name)
     if name in made:
       continue
     if short in made or (own and short in (*KNOWN, *names)):

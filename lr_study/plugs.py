@@ -1,5 +1,7 @@
 """Plugs: functions that a config names, `'resnet18'` or `'my_models.py:MyNet'`, and their fields.
 
+A program may pass the function itself, which a config names 'object:...'; see objects.py.
+
 Each section of a config belongs to a module with `KNOWN`, from names to factories, and `SUPPLIED`,
 the arguments that the study passes. All other arguments of a factory are fields of its section. A
 module may also have `find(name)`, which returns a factory, or None, for names that are not in
@@ -24,8 +26,10 @@ from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 
-from lr_study import paths
+from lr_study import objects, paths
 from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study.objects import OBJECT
+from lr_study.objects import OWN as _OWN
 
 MODULES = {
   'model': 'lr_study.models',
@@ -89,6 +93,8 @@ def find(section: str, name: str, field: str = '') -> Callable:
   field = field or ('an entry of metrics' if section == 'metrics' else f'{section}.name')
   if isinstance(name, str) and '.py:' in name:
     return _own(field, name)
+  if isinstance(name, str) and name.startswith(OBJECT):
+    return _held(section, field, name)
   module = importlib.import_module(MODULES[section])
   factory = None
   if isinstance(name, str):
@@ -199,18 +205,32 @@ def call(
 
 
 def is_own(factory: Callable) -> bool:
-  """True if a file of the user's own holds it."""
+  """True if it is the user's own: from a file, or passed by a program."""
   return id(factory) in _OWN
+
+
+def known(section: str) -> Mapping[str, Callable]:
+  """The functions of a section that have a name of their own."""
+  return importlib.import_module(MODULES[section]).KNOWN
+
+
+def names_own(name: str) -> bool:
+  """True if a name in a config stands for something of the user's own."""
+  return '.py:' in name or name.startswith(OBJECT)
+
+
+def short(name: str) -> str:
+  """A name for people: of what a program passed, without its fingerprint."""
+  return name.rpartition(':')[2] if name.startswith(OBJECT) else name
 
 
 def title(section: str, factory: Callable) -> str:
   """What a message calls a factory: its name; of the user's own, `MyNet (my_models.py:12)`."""
   if not is_own(factory):
-    known = importlib.import_module(MODULES[section]).KNOWN
-    names = (name for name, of in known.items() if of is factory)
+    names = (name for name, of in known(section).items() if of is factory)
     return next(names, getattr(factory, '__name__', type(factory).__name__))
-  _, name, shown_file, _ = _OWN[id(factory)]
-  return f'{name} ({shown_file}:{_first_line(factory)})'
+  source, name, shown_file, _ = _OWN[id(factory)]
+  return f'{name} ({shown_file}:{_first_line(source)})' if shown_file else name
 
 
 def blame(section: str, factory: Callable, error: BaseException) -> str:
@@ -224,10 +244,10 @@ def blame(section: str, factory: Callable, error: BaseException) -> str:
   """
   if is_full(error) or is_out_of_memory(error):
     raise error
-  _, name, shown_file, path = _OWN[id(factory)]
-  line = _line(path, error) or _first_line(factory)
-  of_kind = _ONE.get(section, f'a {section}')
-  return f'{shown_file}:{line}: in {name}, {of_kind}: {_words(error)}'
+  source, name, shown_file, path = _OWN[id(factory)]
+  line = _line(path, error) or _first_line(source)
+  where = f'{shown_file}:{line}: ' if shown_file else ''
+  return f'{where}in {name}, {_ONE.get(section, f"a {section}")}: {_words(error)}'
 
 
 def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
@@ -443,8 +463,15 @@ def _unknown(section: str, factory: Callable, name: str, known: Collection[str])
   return f'{field}: no such field of {of}{hint}'
 
 
-# id -> the function or class, its name, its file as messages show it, and the whole path
-_OWN: dict[int, tuple[Callable, str, str, Path]] = {}
+def _held(section: str, field: str, name: str) -> Callable:
+  if name not in objects.HELD.get():
+    raise StudyError(
+      f'{field} is {shown(name)}, which a program passed to lr_study.sweep; pass the same '
+      f'{section} again, to lr_study.sweep or lr_study.read'
+    )
+  return objects.HELD.get()[name].factory
+
+
 _FILES: dict[Path, ModuleType] = {}
 
 

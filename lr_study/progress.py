@@ -1,7 +1,10 @@
-"""What the terminal shows while trials train: a live table, or plain lines where it is none."""
+"""What is shown while trials train: a live table in a terminal or a notebook, else plain lines."""
 
+import contextlib
+import contextvars
+import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from rich.cells import cell_len
@@ -14,6 +17,46 @@ from lr_study import formats
 from lr_study.answer.measure import ACCURACY, Measure, value_of
 
 _PLAIN_SECONDS = 10  # between two plain lines
+_NOTEBOOK_SECONDS = 0.5  # between two pictures in a notebook
+_WIDTH = 110  # characters of a line in a notebook
+_QUIET = contextvars.ContextVar('quiet', default=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Within this, in this thread, nothing is shown."""
+  token = _QUIET.set(True)
+  try:
+    yield
+  finally:
+    _QUIET.reset(token)
+
+
+class _Cell:
+  """A place in a notebook's output that is drawn again and again. As `rich.live.Live` is used.
+
+  That one needs ipywidgets there.
+  """
+
+  def __init__(self):
+    from IPython.display import display  # a notebook has it  # noqa: PLC0415
+
+    self._handle, self._drawn = display({'text/plain': ''}, raw=True, display_id=True), -np.inf
+
+  def update(self, shown: Group | Progress, last: bool = False) -> None:
+    if not last and time.monotonic() - self._drawn < _NOTEBOOK_SECONDS:
+      return
+    console = Console(
+      record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False, force_terminal=True
+    )
+    console.print(shown)
+    text = console.export_text(clear=False)
+    html = console.export_html(inline_styles=True, code_format=_PRE)
+    self._handle.update({'text/plain': text, 'text/html': html}, raw=True)
+    self._drawn = time.monotonic()
+
+
+_PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 
 
 class TrainingView:
@@ -47,7 +90,7 @@ class TrainingView:
     self._validation = np.full(trials, np.nan)
     self._bad_step = np.zeros(trials, int)
     self._epoch = np.zeros(trials, int)
-    self._console = Console()
+    self._console = Console(quiet=_QUIET.get())
     self._progress = Progress(
       TextColumn('{task.description}'),
       BarColumn(),
@@ -61,13 +104,19 @@ class TrainingView:
     self._live = None
 
   def __enter__(self) -> 'TrainingView':
-    if self._console.is_terminal:
+    if _QUIET.get():
+      return self
+    if self._console.is_jupyter:
+      self._live = _Cell()
+    elif self._console.is_terminal:
       self._live = Live(self._render(), console=self._console, transient=True)
       self._live.__enter__()
     return self
 
   def __exit__(self, *exception) -> None:
-    if self._live:
+    if isinstance(self._live, _Cell):
+      self._live.update(self._progress, last=True)  # what came of the trials, the answer tells
+    elif self._live:
       self._live.update(self._render())
       self._live.__exit__(*exception)
 
@@ -209,7 +258,9 @@ def note(text: str) -> None:
   """Prints one line about what is going on."""
   # Paths come in: no signs for `:bomb:`, and no half of a character.
   line = formats.printable(text)
-  Console(emoji=False).print(line, soft_wrap=True, highlight=False, markup=False)
+  Console(emoji=False, quiet=_QUIET.get(), force_jupyter=False).print(
+    line, soft_wrap=True, highlight=False, markup=False
+  )
 
 
 def width(text: str) -> int:

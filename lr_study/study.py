@@ -54,52 +54,84 @@ def run(
     Stopped: if a signal asked for it; all is saved then.
   """
   config = check(config)
-  datasets.check_apart(config.data, folder, '--workdir')
-  if not overwrite:
-    config = workdir.as_begun(folder, config)
-  settings = rounds.settings(config)
+  config = as_begun(config, folder, overwrite)
   with workdir.held(folder, process):
-    opened = None
-    if process.count > 1 and not process.index:  # builds it once; the others wait in `leave`
-      opened = datasets.opened(config.data, config.image_size)
+    if process.count > 1 and not process.index:
+      datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, as the room for images asks it to be
-    room = accelerate.room_for_images(config.parallel)
-    data = (opened or datasets.opened(config.data, config.image_size)).load(room)
-    data = inputs.check_range(config.input, data)
-    for finding in data.checks.values():
-      progress.note(f'Check: {finding.line}')
-    largest = max(setting.batch_size for setting in settings)
-    if largest > len(data.train.labels):
-      raise StudyError(
-        f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
-      )
     keep_compiled_programs()
-    study = provenance.describe(config, data)
-    extends = extend and workdir.holds_another(folder, study)
-    is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
-    # Before the folder is claimed: what does not fit together leaves it as it was.
-    sweeps = {} if is_finished else _sweeps(config, settings, data)
-    if process.index:
-      workdir.wait_until_planned(folder, process)
-    if extends and not process.index:
-      extension.extend(folder, study, sweeps)
-    workdir.claim(folder, study, overwrite and not process.index)
-    finished = report.read(folder) or _train(config, sweeps, data, folder, study, process)
-    if finished and not process.index and not (folder / page.NAME).exists():
-      page.write(folder)  # from what the folder holds: a kill since then costs no training
+    finished = carry_out(config, folder, overwrite, process, extend)
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
   results, answer = finished
-  for finding in data.checks.values():
-    if finding.count:  # beside the answer once more: it goes by these images
-      progress.note(f'Of the data: {finding.line}')
+  for finding in report.read_content(folder)['study']['data']['checks'].values():
+    if finding['count']:  # beside the answer once more: it goes by these images
+      progress.note(f'Of the data: {finding["line"]}')
+  settings = rounds.settings(config)
   labels = [rounds.title(result.setting, settings) for result in results]
   progress.print_answer(results, answer.sentence, answer.leads, labels)
   progress.note(
     f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
   return answer
+
+
+def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> ConfigDict:
+  """The config to run in a folder: a checked one, with what of a study there is kept as it began.
+
+  Raises:
+    StudyError: the folder lies among the images, say.
+  """
+  datasets.check_apart(config.data, folder, '--workdir')
+  return config if overwrite else workdir.as_begun(folder, config)
+
+
+def carry_out(
+  config: ConfigDict,
+  folder: Path,
+  overwrite: bool = False,
+  process: Process = ALONE,
+  extend: bool = False,
+  reports: bool = True,
+) -> tuple[list[verdict.Result], verdict.Verdict] | None:
+  """Trains what the folder does not hold yet, or reads it, and gives the results and the answer.
+
+  Nothing is printed but progress. Arguments and errors are those of `run`, and:
+
+  Args:
+    config: as `as_begun` gives it.
+    folder: held by this process.
+    overwrite: as of `run`.
+    process: as of `run`.
+    extend: as of `run`.
+    reports: False: no figures, no page, and no look at what the best trial gets wrong.
+  """
+  settings = rounds.settings(config)
+  room = accelerate.room_for_images(config.parallel)
+  data = datasets.opened(config.data, config.image_size).load(room)
+  data = inputs.check_range(config.input, data)
+  for finding in data.checks.values():
+    progress.note(f'Check: {finding.line}')
+  largest = max(setting.batch_size for setting in settings)
+  if largest > len(data.train.labels):
+    raise StudyError(
+      f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
+    )
+  study = provenance.describe(config, data)
+  extends = extend and workdir.holds_another(folder, study)
+  is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
+  # Before the folder is claimed: what does not fit together leaves it as it was.
+  sweeps = {} if is_finished else _sweeps(config, settings, data)
+  if process.index:
+    workdir.wait_until_planned(folder, process)
+  if extends and not process.index:
+    extension.extend(folder, study, sweeps)
+  workdir.claim(folder, study, overwrite and not process.index)
+  finished = report.read(folder) or _train(config, sweeps, data, folder, study, process, reports)
+  if finished and reports and not process.index and not (folder / page.NAME).exists():
+    page.write(folder)  # from what the folder holds: a kill since then costs no training
+  return finished
 
 
 def _sweeps(
@@ -119,6 +151,7 @@ def _train(
   folder: Path,
   study: dict[str, Any],
   process: Process,
+  reports: bool,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains this process's trials; process 0 then waits for the others' and writes the results."""
   started = time.monotonic()
@@ -140,12 +173,14 @@ def _train(
   measures = [further._asdict() for further in further_measures(shared.task.metrics)]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('best trial'):
-    best_trial = best.examine(folder, config, data, results, answer.verdict)
+    best_trial = best.examine(folder, config, data, results, answer.verdict) if reports else None
   with shared.clock('figures'):
     for setting, sweep in sweeps.items():
       of_setting = [trial for trial in last if trial.setting == setting]
       _join(sweep, planned, of_setting, folder, sweep.labels[setting])
-    drawn = pictures.build(folder, config, study, results, answer.of_setting, best_trial)
+    drawn = {}
+    if reports:
+      drawn = pictures.build(folder, config, study, results, answer.of_setting, best_trial)
     for label, of_label in drawn.items():
       figures.draw(folder / 'figures' / label, of_label)
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)

@@ -94,6 +94,12 @@ class Verdict:
   larger_is_better: bool = True
   axes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  def __str__(self) -> str:
+    return self.sentence
+
+  def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # in a notebook
+    printer.text(self.sentence)
+
   @property
   def setting(self) -> Setting:
     """What it is the answer for."""

@@ -114,7 +114,7 @@ def to_source(title: str, found: Any, classes: Sequence[str] = ()) -> Source:
     x, y = given.parts[part]
     if y is None:
       raise StudyError(f'{where} has no labels')
-    xs.append(_samples(where, x))
+    xs.append(as_samples(where, x))
     ys.append(_labels(where, y))
     if len(xs[-1]) != len(ys[-1]):
       raise StudyError(f'{where} has {len(xs[-1])} samples, but {len(ys[-1])} labels')
@@ -246,8 +246,12 @@ def _array(where: str, name: str, value: Any) -> np.ndarray:
   return array
 
 
-def _samples(where: str, value: Any) -> np.ndarray:
-  """x as uint8 or finite float32, (n, ...) of at least two axes."""
+def as_samples(where: str, value: Any) -> np.ndarray:
+  """x as uint8 or finite float32, (n, ...) of at least two axes.
+
+  Raises:
+    StudyError: it is anything else; `where` begins the message.
+  """
   x = _array(where, 'x', value)
   kind = x.dtype.name
   is_float = x.dtype.kind == 'f' or kind.startswith(('bfloat', 'float'))  # JAX has its own

@@ -40,10 +40,10 @@ def data(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     record: what is under "data" in results.json.
   """
   name = config['data']['name']
-  arrays = name.startswith('npz:') or '.py:' in name  # they keep the shape that they come in
+  arrays = name.startswith('npz:') or plugs.names_own(name)  # they keep the shape that they come in
   return (
     f'{record["train"]} training and {record["validation"]} validation '
-    f'{noun(record)} of {len(record["classes"])} classes of {record["name"]}'
+    f'{noun(record)} of {len(record["classes"])} classes of {plugs.short(record["name"])}'
     + ('' if arrays else f', {config["image_size"]} px')
   )
 
@@ -75,6 +75,7 @@ def part(config: Mapping[str, Any], section: str) -> str:
       told.append(f'{argument} {"/".join(map(value_text, swept))}')
     elif _says_something(argument, value, defaults):
       told.append(f'{argument} {_text(value)}')
+  name = plugs.short(name)
   text = f'{name} ({", ".join(told)})' if told else name
   return formats.printable(text)
 

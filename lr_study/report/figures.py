@@ -61,7 +61,7 @@ def build(
       for trial, result in enumerate(results)
     }
     figures |= {
-      'all_rates': _all_rates(history, results, verdict.leads, guessing_loss),
+      'all_rates': all_rates(history, results, verdict.leads, guessing_loss),
       'accuracy_by_rate': _accuracy_by_rate(results, verdict, guessing_loss),
       'schedule': _schedule(results, heights, history),
     }
@@ -120,9 +120,10 @@ def _trial(history: History, trial: int, result: Result, guessing_loss: float) -
   return figure
 
 
-def _all_rates(
+def all_rates(
   history: History, results: Sequence[Result], measure: Measure, guessing_loss: float
 ) -> Figure:
+  """Loss of all trials, and the measure that leads; arguments as of `build`."""
   figure = Figure(figsize=(8.4, 3.4), layout='constrained')
   losses, measured = figure.subplots(1, 2)
   epochs, seeds = len(history.epochs['train_loss']), 1

@@ -211,7 +211,7 @@ def value_text(value: Any) -> str:
   if isinstance(value, tuple | list):
     return ' '.join(map(value_text, value))
   if isinstance(value, str):
-    return value.rpartition(':')[2] if '.py:' in value else value
+    return value.rpartition(':')[2] if plugs.names_own(value) else value
   if not isinstance(value, float):
     return str(value)
   text = formats.rate(value) if 0 < abs(value) < 1e-2 else f'{value:g}'

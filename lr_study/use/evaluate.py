@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, inputs, loop, models, paths, trial, trials
+from lr_study import formats, inputs, loop, models, paths, plugs, trial, trials
 from lr_study.answer.measure import value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -119,6 +119,23 @@ def read_study(workdir: Path, moved: Moved = ()) -> Study:
   Raises:
     StudyError: if there are none, or they are damaged.
   """
+  results, verdict, content = read_results(workdir)
+  try:
+    record = content['study']
+    config = from_json(paths.moved(record['config'], moved))
+  except StudyError as error:  # a file of the user's own has gone, say
+    raise StudyError(f'the study in {workdir} cannot be read: {error}; {again.MOVED}') from error
+  except (KeyError, TypeError, ValueError) as error:
+    raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
+  return Study(config, record, results, verdict)
+
+
+def read_results(workdir: Path) -> tuple[Sequence[Result], Verdict, dict[str, Any]]:
+  """The results of a finished study, its verdict, and all that results.json holds.
+
+  Raises:
+    StudyError: if there are none, or they are damaged.
+  """
   if not os.path.isdir(workdir):
     raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
   finished = report.read(workdir)
@@ -127,15 +144,7 @@ def read_study(workdir: Path, moved: Moved = ()) -> Study:
       f'--workdir {workdir} holds no finished study: it has no results.json; run it to its end '
       'with scripts/sweep.py'
     )
-  results, verdict = finished
-  try:
-    record = report.read_content(workdir)['study']
-    config = from_json(paths.moved(record['config'], moved))
-  except StudyError as error:  # a file of the user's own has gone, say
-    raise StudyError(f'the study in {workdir} cannot be read: {error}; {again.MOVED}') from error
-  except (KeyError, TypeError, ValueError) as error:
-    raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
-  return Study(config, record, results, verdict)
+  return *finished, report.read_content(workdir)
 
 
 def read_part(workdir: Path, part: str, moved: Moved = ()) -> datasets.Part:
@@ -185,7 +194,7 @@ def network(trained: Trained) -> nn.Module:
 
 def takes_files(config: ConfigDict) -> bool:
   """True if a study's images came from image files; False for arrays, which keep their shape."""
-  return not (config.data.name.startswith('npz:') or '.py:' in config.data.name)
+  return not (config.data.name.startswith('npz:') or plugs.names_own(config.data.name))
 
 
 def make_predict(trained: Trained, images: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,0 +1,334 @@
+"""A finished study in memory: the answer, the curves, a picture of them, the best trial's weights.
+
+`sweep` and `read` return one.
+"""
+
+import dataclasses
+import functools
+import html
+import importlib
+import io
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+import matplotlib
+import numpy as np
+import scipy
+from matplotlib.figure import Figure
+
+from lr_study import formats, objects, progress
+from lr_study.answer import confidence
+from lr_study.answer.verdict import Result, Verdict
+from lr_study.data import arrays
+from lr_study.errors import StudyError
+from lr_study.files.history import History, open_joined
+from lr_study.objects import Held
+from lr_study.report import figures, report, tables
+from lr_study.search import rounds
+from lr_study.use import evaluate
+from lr_study.use.evaluate import Trained
+
+if TYPE_CHECKING:
+  import pandas as pd
+
+# Orbax counts its saves for the whole process: those of two threads at once wait for each other,
+# and for ever. And one study has all cores busy.
+ONE_AT_A_TIME = threading.RLock()
+
+# In a message: --config.NAME, but not the files config.json and config.py.
+_FLAG = re.compile(r'(?:--)?\bconfig\.(?!json\b|py\b)(?=\w)')
+_OPTIONS = {
+  '; give --learning_rate': '', '--overwrite': 'overwrite=True', '--extend': 'extend=True',
+  '--workdir': 'workdir',
+}  # fmt: skip
+
+
+def without_flags(text: str) -> str:
+  """A message of the command as one of the library: arguments in place of flags."""
+  text = _FLAG.sub('', text)
+  for flag, argument in _OPTIONS.items():
+    text = text.replace(flag, argument)
+  return text
+
+
+class Best:
+  """The trial that the study recommends, with the weights of its end.
+
+  result: its figures. classes: their names, in the order of the logits. variables: all collections
+  of its network as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and
+  others where there are any.
+  """
+
+  def __init__(self, trained: Trained, held: Mapping[str, Held]):
+    self._trained, self._held = trained, held
+    self.result: Result = trained.result
+    self.classes: tuple[str, ...] = trained.classes
+    self.variables: dict[str, Any] = trained.variables
+
+  @property
+  def params(self) -> Any:
+    """The weights."""
+    return self.variables['params']
+
+  @property
+  def learning_rate(self) -> float:
+    """Its rate."""
+    return self.result.learning_rate
+
+  @functools.cached_property
+  def model(self) -> nn.Module:
+    """Its network, a Linen module: `model.apply(variables, inputs)` gives logits."""
+    with objects.holding(self._held):
+      return evaluate.network(self._trained)
+
+  def predict(self, images: Any) -> np.ndarray:
+    """The probability of each class, float32 (images, classes), after the study's preprocessing.
+
+    Args:
+      images: (images, ...), each of the shape and kind that the study was given: uint8, or numbers.
+
+    Raises:
+      StudyError: they are of another shape or kind.
+    """
+    images = self._checked(images)
+    if not len(images):
+      return np.zeros((0, len(self.classes)), np.float32)
+    return scipy.special.softmax(self._logits(images), 1)
+
+  @functools.cached_property
+  def _logits(self) -> Any:
+    with objects.holding(self._held):
+      return evaluate.make_predict(self._trained, self._trained.config.eval_batch_size)
+
+  def _checked(self, images: Any) -> np.ndarray:
+    images, (shape, dtype) = np.asarray(images), (self._trained.stored.shape, self._stored_dtype)
+    if images.shape[1:] != shape or not images.ndim:
+      raise StudyError(
+        f'predict was given an array of shape {images.shape}; the study has samples of {shape}, '
+        f'so it takes (samples, {", ".join(map(str, shape))})'
+      )
+    if not len(images):
+      return images
+    with progress.quiet():
+      images = arrays.as_samples('predict', images)
+    if images.dtype != dtype:
+      raise StudyError(
+        f'predict was given {images.dtype}, but the study was trained on {dtype}; uint8 is taken '
+        'as 0 to 255: make both alike'
+      )
+    return images
+
+  @property
+  def _stored_dtype(self) -> np.dtype:
+    return np.dtype(self._trained.stored.dtype)
+
+  def __repr__(self) -> str:
+    return f'Best(learning_rate={formats.rate(self.learning_rate)}, seed={self.result.seed})'
+
+
+class _Curves(NamedTuple):
+  """Of the trials of a setting, as `History` has them, but in memory."""
+
+  steps: dict[str, np.ndarray]  # (steps, trials)
+  epochs: dict[str, np.ndarray]  # (epochs, trials)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Study:
+  """A finished study. Print it for its answer; a notebook shows its table, too.
+
+  verdict: the answer; it prints as its sentence. `learning_rate` is None if no rate learned.
+  verdicts: that of each setting, a combination of values of the axes, batch sizes and schedules.
+  trials: a result for each trial, in the order of the columns of `curves`.
+  curves: by name, NaN where a trial has no point, such as after it diverged.
+    'loss', 'accuracy' and 'gradient_norm', of each step's batch: float32 (steps, trials).
+    'train_loss', 'validation_loss', 'validation_accuracy' and others: float64 (epochs, trials).
+    Losses are in nats, accuracies fractions. Trials that train fewer steps have NaN at the end.
+  record: the config, versions, the device, the data and times, as results.json has them.
+  workdir: where it is kept; None if nowhere.
+  """
+
+  verdict: Verdict
+  verdicts: tuple[Verdict, ...]
+  trials: tuple[Result, ...]
+  curves: Mapping[str, np.ndarray]
+  record: Mapping[str, Any]
+  workdir: Path | None
+  _of_settings: tuple[_Curves, ...]
+  _find_best: Any  # () -> Best
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """Names of the classes, in the order of their labels."""
+    return tuple(self.record['data']['classes'])
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """What each trial is, in the order of the columns of `curves`: '1e-03, seed 0'."""
+    found = [result.setting for result in self.trials]
+    titles = [rounds.title(setting, found) for setting in found]
+    names = [f'{formats.rate(r.learning_rate)}, seed {r.seed}' for r in self.trials]
+    return tuple(', '.join(filter(None, of)) for of in zip(names, titles, strict=True))
+
+  @property
+  def best(self) -> Best:
+    """The trial that the verdict recommends; of several seeds, the best one.
+
+    Raises:
+      StudyError: no rate learned, or its weights are lost.
+    """
+    return self._find_best()
+
+  def table(self) -> 'pd.DataFrame | list[dict[str, Any]]':
+    """A row per trial, with the columns of results.csv: a DataFrame if pandas is installed."""
+    rows = [report.as_row(dataclasses.asdict(result)) for result in self.trials]
+    try:
+      pandas = importlib.import_module('pandas')
+    except ImportError:
+      return rows
+    return pandas.DataFrame(rows)
+
+  def plot(self, verdict: Verdict | None = None) -> Figure:
+    """Loss and the measure that leads over the epochs, a line per rate: a Matplotlib figure.
+
+    Args:
+      verdict: one of `verdicts`, whose setting is drawn; by default the setting of the answer.
+    """
+    setting = (verdict or self.verdict).setting
+    place = [of.setting for of in self.verdicts].index(setting)
+    with matplotlib.rc_context(figures.STYLE):
+      figure = figures.all_rates(
+        self._of_settings[place],
+        [result for result in self.trials if result.setting == setting],
+        self.verdict.leads,
+        self.record['guessing_loss'],
+      )
+    figure._repr_png_ = functools.partial(_png, figure)  # for notebooks without pyplot
+    return figure
+
+  def __str__(self) -> str:
+    return self.verdict.sentence
+
+  def __repr__(self) -> str:
+    return f'<Study of {formats.count(len(self.trials), "trial")}: {self.verdict.sentence}>'
+
+  def _repr_html_(self) -> str:
+    """The answer, and a row per rate and setting."""
+    measure, settings = self.verdict.leads, [of.setting for of in self.verdicts]
+    names = tables.dimensions(settings)
+    heads = [*names, 'rate', measure.name, f'{confidence.STATED} interval']
+    heads += ['probability of being the best', 'status']
+    lines = [f'<p><b>{html.escape(self.verdict.sentence)}</b></p><table><thead><tr>']
+    lines += [f'<th>{html.escape(head)}</th>' for head in heads] + ['</tr></thead><tbody>']
+    for verdict in self.verdicts:
+      own = [r for r in self.trials if r.setting == verdict.setting]
+      for rate in dict.fromkeys(r.learning_rate for r in own):
+        cells = [of(verdict.setting) for of in names.values()]
+        cells += _row(rate, [r for r in own if r.learning_rate == rate], verdict)
+        tag = 'b' if rate in verdict.indistinguishable else 'span'
+        shown = (f'<td><{tag}>{html.escape(cell)}</{tag}></td>' for cell in cells)
+        lines.append(f'<tr>{"".join(shown)}</tr>')
+    return '\n'.join([*lines, '</tbody></table>', '<p>In bold: may be the best.</p>'])
+
+
+def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
+  """Reads a finished study into memory.
+
+  Args:
+    workdir: its folder.
+    held: the objects that its config names.
+    keep: the folder will go: read the weights of the best trial now.
+
+  Raises:
+    StudyError: it is not finished, or damaged.
+  """
+  results, answer, content = evaluate.read_results(workdir)
+  verdicts = report.of_settings(content)
+  curves = {
+    setting: _copied(open_joined(workdir / 'history' / rounds.label(setting, verdicts)))
+    for setting in verdicts
+  }
+
+  held = {**held, **objects.no_arrays()}  # or the data would stay as long as the study
+
+  def find_best() -> Best:
+    try:
+      with ONE_AT_A_TIME, objects.holding(held):
+        return Best(evaluate.load(workdir), held)
+    except StudyError as error:
+      raise StudyError(without_flags(str(error))) from None
+
+  found = functools.cache(find_best)
+  if keep:
+    try:
+      found()
+    except StudyError as error:
+      found = functools.partial(_fail, str(error).replace(f'{workdir}: ', ''))
+  return Study(
+    verdict=_in_python(answer),
+    verdicts=tuple(map(_in_python, verdicts.values())),
+    trials=tuple(results),
+    curves=_by_trial(results, curves),
+    record=content['study'],
+    workdir=None if keep else workdir,
+    _of_settings=tuple(curves.values()),
+    _find_best=found,
+  )
+
+
+def _fail(message: str) -> Best:
+  raise StudyError(message)
+
+
+def _in_python(verdict: Verdict) -> Verdict:
+  return dataclasses.replace(verdict, sentence=without_flags(verdict.sentence))
+
+
+def _copied(history: History) -> _Curves:
+  return _Curves(
+    *(
+      {name: np.array(curve) for name, curve in of.items()}
+      for of in (history.steps, history.epochs)
+    )
+  )
+
+
+def _by_trial(
+  results: Sequence[Result], curves: Mapping[rounds.Setting, _Curves]
+) -> dict[str, np.ndarray]:
+  """The curves of all settings, a column for each of the results."""
+  found, columns = {}, dict.fromkeys(curves, 0)
+  for i, result in enumerate(results):
+    column, own = columns[result.setting], curves[result.setting]
+    columns[result.setting] += 1
+    for kind in ('steps', 'epochs'):
+      for name, curve in getattr(own, kind).items():
+        if name not in found:
+          rows = max(len(getattr(of, kind)[name]) for of in curves.values())
+          found[name] = np.full((rows, len(results)), np.nan, curve.dtype)
+        found[name][: len(curve), i] = curve[:, column]
+  return found
+
+
+def _row(rate: float, results: Sequence[Result], verdict: Verdict) -> list[str]:
+  """What a table says of a rate."""
+  name, measure = formats.rate(rate), verdict.leads
+  statuses = dict.fromkeys(r.status.replace('_', ' ') for r in results)
+  return [
+    name,
+    measure.show(tables.mean(results, measure)),
+    measure.between(verdict.intervals[name]),
+    formats.percent(verdict.probability_best and verdict.probability_best[name]),
+    ', '.join(statuses),
+  ]
+
+
+def _png(figure: Figure) -> bytes:
+  stream = io.BytesIO()
+  with matplotlib.rc_context({'savefig.dpi': 90}):  # of a screen; a file has more
+    figures.save(figure, stream)
+  return stream.getvalue()

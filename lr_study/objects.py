@@ -1,0 +1,188 @@
+"""What a program passes in place of a name: an object of its own, under a name for the record.
+
+A config holds names alone, so that it can be written, compared and read back. The name of an object
+is `object:FINGERPRINT:NAME`: the same code in another process has the same name, and so a stopped
+study goes on; other code has another name, and the study is refused as one of another config.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import hashlib
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+OBJECT = 'object:'  # how such a name begins
+
+
+class Held(NamedTuple):
+  """One such object.
+
+  factory: the function or class that the name stands for. source: what the program passed, whose
+  line messages give. title: what messages call it. file: where it was written, '' if unknown.
+  """
+
+  factory: Callable[..., Any]
+  source: Any
+  title: str
+  file: str = ''
+
+
+_NONE: Mapping[str, Held] = types.MappingProxyType({})
+HELD: contextvars.ContextVar[Mapping[str, Held]] = contextvars.ContextVar('held', default=_NONE)
+# id of a function or class -> what it is the source of: that itself, most often; its name; the file
+# as messages have it, and its whole path
+OWN: dict[int, tuple[Any, str, str, Path]] = {}
+
+
+@contextlib.contextmanager
+def holding(held: Mapping[str, Held]) -> Iterator[None]:
+  """Within this, in this thread, configs can name these objects."""
+  for factory, source, title, file in held.values():
+    # A notebook's cells are kept in files whose names say nothing.
+    shown = '' if 'ipykernel' in file or not file else Path(file).name
+    OWN[id(factory)] = (source, title, shown, Path(file))
+  token = HELD.set({**HELD.get(), **held})
+  try:
+    yield
+  finally:
+    HELD.reset(token)
+    for of in held.values():
+      if of.factory is not of.source:  # made for this call; it may hold a whole data set
+        OWN.pop(id(of.factory), None)
+
+
+def function(source: Callable[..., Any]) -> tuple[str, Held]:
+  """The name of a function or a class, and what it stands for."""
+  title = _title(source)
+  return _name(source, title), Held(source, source, title, _file(source))
+
+
+def instance(source: Any) -> tuple[str, Held]:
+  """The name of a Linen module that is built already, and a factory that gives it."""
+  title = type(source).__name__
+
+  def factory(classes, dtype):
+    del classes, dtype  # it has its own
+    return source
+
+  return _name(source, title), Held(factory, type(source), title, _file(type(source)))
+
+
+def arrays(source: Any) -> tuple[str, Held]:
+  """The name of a data set in memory, whose numbers have a fingerprint of their own on record."""
+  return f'{OBJECT}arrays', Held(lambda: source, source, 'data')
+
+
+def no_arrays() -> dict[str, Held]:
+  """In place of a data set in memory, where its numbers are not needed."""
+  return dict([arrays(None)])
+
+
+def _name(source: Any, title: str) -> str:
+  digest = hashlib.sha256()
+  for text in _texts(source, set()):
+    digest.update(text.encode('utf-8', 'backslashreplace') + b'\0')
+  return f'{OBJECT}{digest.hexdigest()[:8]}:{title}'
+
+
+def _title(source: Any) -> str:
+  """What a function or a class is called, in letters, digits and underscores."""
+  inner = source.func if isinstance(source, functools.partial) else source
+  name = getattr(inner, '__name__', type(inner).__name__)
+  return re.sub(r'\W+', '_', name).strip('_') or 'function'
+
+
+def _file(source: Any) -> str:
+  codes = (code for _, code in _codes(source))
+  return next((code.co_filename for code in codes if code.co_filename != '<string>'), '')
+
+
+def _texts(value: Any, seen: set[int]) -> Iterator[str]:
+  """What decides what an object does, as texts: no addresses, and nothing that comments change."""
+  if isinstance(value, functools.partial):
+    value = (value.func, value.args, value.keywords)
+  if isinstance(value, np.ndarray) or hasattr(value, '__array__'):
+    array = np.ascontiguousarray(value)
+    yield f'{array.dtype} {array.shape} {hashlib.sha256(array.data).hexdigest()}'
+  elif isinstance(value, Mapping):
+    yield from _texts(sorted(value.items(), key=repr), seen)
+  elif isinstance(value, tuple | list):
+    yield f'{type(value).__name__} {len(value)}'
+    for entry in value:
+      yield from _texts(entry, seen)
+  elif isinstance(value, types.FunctionType | type):
+    yield f'{value.__module__ if value.__module__ != "__main__" else ""} {value.__qualname__}'
+    if id(value) not in seen:
+      seen.add(id(value))
+      yield from _of_code(value, seen)
+  elif dataclasses.is_dataclass(value):  # as Linen modules are
+    yield from _texts(type(value), seen)
+    for field in dataclasses.fields(value):
+      if field.name != 'parent':
+        yield field.name
+        yield from _texts(getattr(value, field.name, None), seen)
+  else:
+    yield re.sub(r' at 0x[0-9a-f]+', '', f'{type(value).__name__} {value!r}')
+
+
+def _of_code(value: Any, seen: set[int]) -> Iterator[str]:
+  """Of a function or a class: its code, its defaults, and what of its own module it names."""
+  if isinstance(value, type) and dataclasses.is_dataclass(value):
+    for field in dataclasses.fields(value):
+      yield f'{field.name} {field.type}'
+      yield from _texts(field.default, seen)
+  for of, code in _codes(value):
+    yield from _of_function(of, code, seen)
+
+
+def _of_function(of: types.FunctionType, code: types.CodeType, seen: set[int]) -> Iterator[str]:
+  nested = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+  plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
+  # The order of a set differs between processes.
+  plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in plain]
+  yield f'{code.co_name} {code.co_code.hex()} {plain} {code.co_names} {code.co_varnames}'
+  for name in sorted(code.co_names):
+    value = of.__globals__.get(name)
+    is_code = isinstance(value, types.FunctionType | type) and value.__module__ == of.__module__
+    if is_code or isinstance(value, int | float | str | tuple):
+      yield from _texts(value, seen)
+  if code is of.__code__:
+    cells = [cell.cell_contents for cell in of.__closure__ or () if _is_filled(cell)]
+    yield from _texts([of.__defaults__, of.__kwdefaults__, cells], seen)
+  for inner in nested:
+    yield from _of_function(of, inner, seen)
+
+
+def _codes(value: Any) -> Iterator[tuple[types.FunctionType, types.CodeType]]:
+  """The functions that an object consists of, with their code."""
+  if isinstance(value, functools.partial):
+    value = value.func
+  if isinstance(value, types.FunctionType):
+    inner = inspect.unwrap(value)
+    yield inner, inner.__code__
+  elif isinstance(value, type):
+    for base in value.__mro__:
+      if base is not value and base.__module__ != value.__module__:
+        continue
+      for name, of in sorted(vars(base).items(), key=lambda item: item[0]):
+        method = getattr(of, '__func__', getattr(of, 'fget', of))
+        says = not name.startswith('__') or name in ('__call__', '__init__')
+        if says and isinstance(method, types.FunctionType):
+          inner = inspect.unwrap(method)
+          yield inner, inner.__code__
+
+
+def _is_filled(cell: types.CellType) -> bool:
+  try:
+    cell.cell_contents  # noqa: B018
+  except ValueError:
+    return False
+  return True
