@@ -6,11 +6,14 @@ import gc
 gc.disable()
 
 import ast
+import difflib
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -121,7 +124,8 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   """Parses the flags and calls `main`, with the other arguments if it takes them.
 
   Ends with status 2 and one line for what the user can mend, with 1 and one line for a full disk
-  or memory, 130 after Ctrl-C, 143 after SIGTERM, and 1 with a traceback for the rest.
+  or memory, 130 after Ctrl-C, 141 where nobody reads what it prints any more, 143 after SIGTERM,
+  and 1 with a traceback for the rest.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -135,9 +139,6 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     except Stopped as stopped:
       print('\nsaved; the same command goes on from here', file=sys.stderr)
       sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:
-      print('\nstopped; the same command goes on from the newest checkpoint', file=sys.stderr)
-      sys.exit(130)
     except Exception as error:
       if is_full(error):
         _fail(
@@ -159,7 +160,22 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   gc.freeze()
   # Flags may stand after other arguments; what follows a -- is none.
   flags.FLAGS.set_gnu_getopt(takes_arguments)
-  app.run(guarded, flags_parser=_parse)
+  try:
+    try:
+      app.run(guarded, flags_parser=_parse)
+    finally:
+      for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()  # here, and not while Python ends, where an error could only be ignored
+  except KeyboardInterrupt:
+    print('\nstopped; a study goes on from its newest checkpoint', file=sys.stderr)
+    sys.exit(130)
+  except BrokenPipeError:
+    unread = [stream for stream in (sys.stdout, sys.stderr) if stream and _is_unread(stream)]
+    if not unread:
+      raise  # it was another pipe
+    for stream in unread:  # what is left to be written goes nowhere
+      os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def path_flag(name: str, default: str | None, help_text: str) -> flags.FlagHolder[Path | None]:
@@ -196,8 +212,20 @@ def process() -> processes.Process:
   return processes.ALONE
 
 
+def _is_unread(stream: IO[str]) -> bool:
+  """True if this is a pipe that nobody reads any more, as after `| head -1`."""
+  look = select.poll()
+  look.register(stream.fileno(), 0)
+  return any(events & select.POLLERR for _, events in look.poll(0))
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
-  _ARGV[:] = _with_names(argv)
+  try:
+    # Flag files are read here: ml_collections looks for overrides of a config among these alone.
+    read = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+    _ARGV[:] = [*argv[:1], *_with_names(read)]
+  except flags.Error as error:
+    _fail(_one_line(error))
   for flag, value in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
     if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
@@ -209,7 +237,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
       _fail(f'--config.{name} is given twice')
   try:
     return flags.FLAGS(list(_ARGV))
+  except flags.UnrecognizedFlagError as error:
+    _fail(f'--{error.flagname}: no such flag{_flag_meant(error.flagname)}')
   except (StudyError, flags.Error) as error:
+    for name in overrides:
+      if isinstance(fields := _field(name), ConfigDict):  # the message would show a syntax tree
+        _fail(f'--config.{name}: {name} is a group of fields; {_set_each(name, fields)}')
     _fail(_one_line(error))
   except Exception as error:  # a config is a program: it can fail in any way
     # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
@@ -218,6 +251,34 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if unknown and 'Traceback' not in str(error):
       _fail(configs.no_such_field(unknown[0], _PARSER.config))
     _fail(f'--config: {_one_line(error)}')
+
+
+def _flag_meant(name: str) -> str:
+  """A hint at the field of the config, or at the flag, that an unknown flag was to be; or nothing."""
+  known = configs.flatten(_PARSER.config) if _PARSER.config else {}
+  wanted = name.replace('-', '_')
+  found = [field for field in known if wanted in (field, field.rpartition('.')[2])]
+  if found:
+    return f'; a field of the config is set by --config.{" or --config.".join(found)}'
+  own = {flag: flag for flag in flags.FLAGS if not flag.startswith('config.')}
+  names = own | {field: f'config.{field}' for field in known}
+  close = difflib.get_close_matches(wanted, names, n=1)
+  return f'; did you mean --{names[close[0]]}?' if close else ''
+
+
+def _field(name: str) -> Any:
+  """What the config has under a dotted name; None if there is nothing."""
+  found = _PARSER.config
+  for part in name.split('.'):
+    found = found.get(part) if isinstance(found, ConfigDict) else None
+  return found
+
+
+def _set_each(name: str, fields: ConfigDict) -> str:
+  """How the fields of a section are set."""
+  if name == 'axes':
+    return 'give --axis NAME=V1,V2,...'
+  return 'set one of them: ' + ', '.join(f'--config.{name}.{field}' for field in fields)
 
 
 def _axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -263,9 +324,8 @@ def _with_names(argv: Sequence[str]) -> list[str]:
 
 def _overrides() -> dict[str, str]:
   """What the command line sets, as text, by dotted names."""
-  argv = flags.FLAGS.read_flags_from_files(_ARGV, force_gnu=False)
   found = {}
-  for flag, after in zip(argv, [*argv[1:], ''], strict=True):
+  for flag, after in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
     name, sign, value = flag.partition('=')
     if name.startswith(('-config.', '--config.')):
       found[name.partition('.')[2]] = value if sign else after

@@ -59,6 +59,13 @@ class _Cell:
 _PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 
 
+class _Console(Console):
+  """Leaves it to the command what happens if nobody reads what is printed, as after `| head`."""
+
+  def on_broken_pipe(self) -> None:
+    raise  # noqa: PLE0704 - Rich calls this while it handles the BrokenPipeError
+
+
 class TrainingView:
   """A row a trial and a bar with the time left. Use it as a context manager."""
 
@@ -90,7 +97,7 @@ class TrainingView:
     self._validation = np.full(trials, np.nan)
     self._bad_step = np.zeros(trials, int)
     self._epoch = np.zeros(trials, int)
-    self._console = Console(quiet=_QUIET.get())
+    self._console = _Console(quiet=_QUIET.get())
     self._progress = Progress(
       TextColumn('{task.description}'),
       BarColumn(),
@@ -231,7 +238,7 @@ def print_answer(
       measure.show(value_of(result, measure)),
       status,
     )
-  console = Console()
+  console = _Console()
   console.print(table)
   console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
@@ -258,7 +265,7 @@ def note(text: str) -> None:
   """Prints one line about what is going on."""
   # Paths come in: no signs for `:bomb:`, and no half of a character.
   line = formats.printable(text)
-  Console(emoji=False, quiet=_QUIET.get(), force_jupyter=False).print(
+  _Console(emoji=False, quiet=_QUIET.get(), force_jupyter=False).print(
     line, soft_wrap=True, highlight=False, markup=False
   )
 
