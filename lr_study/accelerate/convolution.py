@@ -1,8 +1,7 @@
 """Convolutions as matrix products: what stays fast when every trial has kernels of its own.
 
 vmap over kernels turns a product into a batched product, where it would turn a convolution into a
-grouped one, which XLA computes slowly on CPUs. What depends on the images alone, `lay_out`, can be
-done once for all kernels.
+grouped one, which XLA computes slowly on CPUs.
 
 Few outputs are had as one product of the images' windows and the kernel. Many take a fraction of
 the multiplications by the algorithm of Toom and Cook, as Lavin and Gray (2016), "Fast Algorithms
@@ -16,11 +15,11 @@ with small matrices A, G and B, and * element by element; in two, with their Kro
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 _TILE = 3  # outputs of a tile, down and across; with more float32 rounds ever more
 # Where polynomials are looked at, besides infinity. Of points that float32 holds exactly these
@@ -31,19 +30,16 @@ _POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
 _LEAST_OUTPUTS, _LEAST_FEATURES = 512, 24
 
 
-@struct.dataclass
-class Layout:
+class Layout(NamedTuple):
   """The part of a convolution that depends on its images alone.
 
   Attributes:
     groups: of each group of channels either its windows, (images, height', width', size x size x
       channels), or transformed tiles, (points, images, tiles down, tiles across, channels); with
       a stride those of its blocks (see `_blocks`), windows then being one block high.
-    shape: of the images, (images, height, width, channels).
   """
 
   groups: tuple[jax.Array, ...]
-  shape: tuple[int, ...] = struct.field(pytree_node=False)
 
   @property
   def tiled(self) -> bool:
@@ -54,7 +50,7 @@ class Layout:
 def lay_out(
   images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Layout:
-  """Makes images (images, height, width, channels) ready for `convolve`.
+  """Makes images (images, height, width, channels) ready for the products of `convolve`.
 
   Args:
     images: float32.
@@ -78,18 +74,17 @@ def lay_out(
   # Blocks have many channels: laying a whole window of them out takes as long as its product.
   high = 1 if stride > 1 else size
   return Layout(
-    tuple(_tiles(part, size) if tiled else _windows(part, high, size) for part in parts),
-    images.shape,
+    tuple(_tiles(part, size) if tiled else _windows(part, high, size) for part in parts)
   )
 
 
 def convolve(
-  images: jax.Array | Layout, kernel: jax.Array, stride: int, padding: int, groups: int = 1
+  images: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1
 ) -> jax.Array:
   """The convolution of `jax.lax.conv_general_dilated`; arguments as in `lay_out`.
 
   Args:
-    images: as they are, or laid out.
+    images: float32 (images, height, width, channels).
     kernel: (size, size, channels // groups, features).
     stride: pixels.
     padding: pixels.
@@ -98,15 +93,14 @@ def convolve(
   Returns:
     (images, height', width', features).
   """
-  if not isinstance(images, Layout):
-    images = lay_out(images, kernel.shape[-1], len(kernel), stride, padding, groups)
+  laid_out = lay_out(images, kernel.shape[-1], len(kernel), stride, padding, groups)
   height, width = ((n + 2 * padding - len(kernel)) // stride + 1 for n in images.shape[1:3])
   if stride > 1:
     kernel = _blocks(kernel.transpose(3, 0, 1, 2), len(kernel), stride).transpose(1, 2, 3, 0)
-  of_group = _of_tiles if images.tiled else _of_windows
+  of_group = _of_tiles if laid_out.tiled else _of_windows
   outputs = [
     of_group(part, of_part)
-    for part, of_part in zip(images.groups, jnp.split(kernel, groups, -1), strict=True)
+    for part, of_part in zip(laid_out.groups, jnp.split(kernel, groups, -1), strict=True)
   ]
   return jnp.concatenate(outputs, -1)[:, :height, :width]
 
