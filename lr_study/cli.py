@@ -108,7 +108,7 @@ _AXIS = flags.DEFINE_multi_string(
   'axis',
   [],
   'NAME=V1,V2,...: try each rate with each of these, as optimizer.weight_decay=0,1e-4, seed=0..4, '
-  'batch_size=1,4 or model.name=lenet,resnet18.',
+  'batch_size=1,4 or model.name=lenet,resnet18. Of a finished study, NAME=V: the trial with this.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Be one process of several, under Slurm, Open MPI, Kubernetes or on TPUs.'
@@ -205,6 +205,30 @@ def study_config() -> tuple[ConfigDict, str]:
   return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
 
 
+def setting() -> dict[str, Any]:
+  """What --axis NAME=V says of one setting of a finished study, as `rounds.matching` takes it."""
+  found = {}
+  for name, values in _axes(_AXIS.value).items():
+    if len(values) > 1:
+      raise StudyError(f'--axis {name} has {len(values)} values; one of them chooses a trial')
+    found[name] = values[0]
+  return found
+
+
+def check_writable(flag: flags.FlagHolder) -> None:
+  """Raises StudyError if the file of a flag, if it is given, cannot be made where it is to be.
+
+  Before what takes long, so that its result is not lost.
+  """
+  if not flag.value:
+    return
+  folder = Path(flag.value).absolute().parent
+  if not os.path.isdir(folder):
+    raise StudyError(f'--{flag.name} {flag.value}: {folder} is not a folder; make it first')
+  if os.path.isdir(flag.value) or not os.access(folder, os.W_OK):
+    raise StudyError(f'--{flag.name} {flag.value} cannot be written; name another file')
+
+
 def process() -> processes.Process:
   """Which process of the study this is, by the flags; all have joined then."""
   if _DISTRIBUTED.value or _ADDRESS.value:
@@ -225,7 +249,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     read = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
     _ARGV[:] = [*argv[:1], *_with_names(read)]
   except flags.Error as error:
-    _fail(_one_line(error))
+    _fail(_one_line(error).removeprefix('ERROR:: '))
   for flag, value in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
     name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
     if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
@@ -244,6 +268,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
       if isinstance(fields := _field(name), ConfigDict):  # the message would show a syntax tree
         _fail(f'--config.{name}: {name} is a group of fields; {_set_each(name, fields)}')
     _fail(_one_line(error))
+  except BrokenPipeError:  # of --help
+    raise
   except Exception as error:  # a config is a program: it can fail in any way
     # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
     known = configs.flatten(_PARSER.config) if _PARSER.config else {}
@@ -254,7 +280,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _flag_meant(name: str) -> str:
-  """A hint at the field of the config, or at the flag, that an unknown flag was to be; or nothing."""
+  """A hint at the field of the config, or at the flag, that was probably meant; or nothing."""
   known = configs.flatten(_PARSER.config) if _PARSER.config else {}
   wanted = name.replace('-', '_')
   found = [field for field in known if wanted in (field, field.rpartition('.')[2])]
@@ -311,7 +337,7 @@ def _with_names(argv: Sequence[str]) -> list[str]:
   And `--config=~/study.py` with the user's home.
   """
   found = []
-  for flag, after in zip(argv, [*argv[1:], ''], strict=True):
+  for flag, after in zip(argv, [*argv, ''][1:], strict=True):
     name, sign, value = flag.partition('=')
     is_section = name.startswith('-') and name.lstrip('-') in _SECTIONS
     if is_section and not (value if sign else after).startswith('{'):

@@ -83,7 +83,8 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
   history = curves(folder, planned, number, sweep)
   labels = [sweep.labels[t.setting] for t in sweep.trials]
   runs = folder / 'tensorboard'
-  events = Events(runs, sweep.trials, sweep.height, config.log_every_steps, labels)
+  at_best = sweep.measure if config.verdict.epoch == 'best' else None
+  events = Events(runs, sweep.trials, sweep.height, config.log_every_steps, labels, at_best)
 
   def like(done: int) -> Any:
     return trials.state_like(sweep, len(saved_columns(history, done, sweep)))

@@ -213,10 +213,10 @@ def _run_rounds(
         planned = next_round(sweeps, planned, judged(planned), labels, measure, process.count)
         rounds.write(folder / 'history', planned)
     if not number and not process.index:
-      config = next(iter(sweeps.values())).config
-      write_experiment(
-        folder / 'tensorboard', len(planned.trials), rounds.axes_of(config), config.metrics
-      )
+      sweep = next(iter(sweeps.values()))
+      about = (rounds.axes_of(sweep.config), sweep.config.metrics, sweep.measure)
+      at_best = sweep.config.verdict.epoch == 'best'
+      write_experiment(folder / 'tensorboard', len(planned.trials), *about, at_best)
       workdir.tell_planned(folder)
     waves = sorted({trial.wave for trial in planned.of_round(number)})
     if not waves:

@@ -14,6 +14,7 @@ from absl import flags
 from lr_study import cli
 from lr_study.benchmark import rows
 from lr_study.files import provenance
+from lr_study.files.workdir import write_text
 from lr_study.progress import note
 
 _ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
@@ -23,6 +24,7 @@ _JSON = cli.path_flag('json', None, 'A file for every figure; written after each
 
 
 def main() -> None:
+  cli.check_writable(_JSON)
   names = [name for name in rows.ROWS if name != 'tiny'] if _ROWS.value == ['all'] else _ROWS.value
   found = {'machine': provenance.machine(), 'rows': []}
   note(json.dumps(found['machine']))
@@ -35,7 +37,7 @@ def main() -> None:
     found['rows'].append(rows.run(name, _ROUNDS.value, tell, against))
     print('\n' + rows.table(found['rows'][-1]), flush=True)
     if _JSON.value:
-      _JSON.value.write_text(json.dumps(found, indent=1) + '\n')
+      write_text(_JSON.value, json.dumps(found, indent=1) + '\n')
 
 
 if __name__ == '__main__':

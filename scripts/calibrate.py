@@ -24,6 +24,7 @@ _JSON = cli.path_flag('json', None, 'A file for every figure.')
 
 def main() -> None:
   config, _ = cli.study_config()
+  cli.check_writable(_JSON)
   keep_compiled_programs()
   counts = (flag.value for flag in (_TRUTH, _STUDIES, _SEEDS, _LONGER))
   found = calibration.calibrate(config, *counts, note)

@@ -35,7 +35,7 @@ def main(*paths: str) -> None:
     raise StudyError('name image files, or a folder of them, or --part=test: one of these')
   keep_compiled_programs()
   workdir, moved = _WORKDIR.value, _MOVED.value
-  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved)
+  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved, cli.setting())
   if _PART.value:
     score = evaluate.score(trained, evaluate.read_part(workdir, _PART.value, moved))
     found = classify.scored(trained, score, {'part': _PART.value})

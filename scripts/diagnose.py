@@ -21,9 +21,8 @@ def main() -> None:
   for flag in (_WORKDIR, _RATE):
     if not flag.value:
       raise StudyError(f'no --{flag.name}; try --workdir runs/letters --learning_rate 1e-1')
-  print(
-    diagnose.describe(diagnose.diagnose(_WORKDIR.value, _RATE.value, _SEED.value, _MOVED.value))
-  )
+  which = (_RATE.value, _SEED.value, _MOVED.value, cli.setting())
+  print(diagnose.describe(diagnose.diagnose(_WORKDIR.value, *which)))
 
 
 if __name__ == '__main__':

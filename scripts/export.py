@@ -27,8 +27,10 @@ def main() -> None:
     if not flag.value:
       raise StudyError(f'no --{flag.name}; try --workdir runs/alexnet_letters_quick --out model')
   workdir, out, moved = _WORKDIR.value, _OUT.value, _MOVED.value
-  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved)
+  trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved, cli.setting())
   difference = export.save(evaluate.read_study(workdir, moved), trained, out)
+  for line in classify.of_another_epoch(trained):
+    note(line)
   note(
     f'{out}: {classify.describe(trained)}; a process without lr_study found the same logits, to '
     f'{difference:.1e} of the largest. {out}/README.md says how to run it'

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 
 from lr_study import cli
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_text
 from lr_study.search import climb
 from lr_study.use import again, evaluate
@@ -27,9 +27,16 @@ def main() -> None:
     raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
   keep_compiled_programs()
   found = climb.climb(study.config, again.load(study.config, study.record['data'], workdir))
-  write_text(workdir / 'range_test.json', json.dumps(climb.as_json(found), allow_nan=False) + '\n')
-  climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
   print(climb.table(found, study.results, study.verdict))
+  text = json.dumps(climb.as_json(found), allow_nan=False) + '\n'
+  try:
+    write_text(workdir / 'range_test.json', text)
+    (workdir / 'figures').mkdir(exist_ok=True)
+    climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
+  except OSError as error:
+    if is_full(error):
+      raise
+    raise StudyError(f'cannot write {error.filename}: {error.strerror}') from error
 
 
 if __name__ == '__main__':

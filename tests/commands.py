@@ -91,6 +91,11 @@ class Command:
     """Its errors so far."""
     return self._read(1)
 
+  def stop_reading(self):
+    """What it prints has no reader any more, as after `| head -1`."""
+    self._read(0)
+    self._pipes[0].close()
+
   def is_running(self):
     for number in (0, 1):
       self._read(number)  # or it would wait for a reader

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lr_study.answer import axes
-from lr_study.answer.measure import ACCURACY, LOSS
+from lr_study.answer.measure import ACCURACY, BALANCED, LOSS
 from lr_study.answer.verdict import Result
 
 RATES = tuple(10.0 ** (-k / 2) for k in range(2, 11))  # 0.1 to 1e-5
@@ -203,3 +203,81 @@ def test_settings_by_the_loss():
     by_loss.verdict.sentence
   )
   assert answer_of([r for r in results if r.seed == 0], LOSS).gains == ()  # nothing tells of noise
+
+
+def of_decays(*heights, seeds=(0.0,), measure=ACCURACY, images=1000):
+  """The answer of a study of so many weight decays, 0, 1, ..., whose best values these are.
+
+  `seeds`: by how much each seed is better with every setting.
+  """
+  results = [
+    r
+    for decay, height in enumerate(heights)
+    for seed, luck in enumerate(seeds)
+    for r in grid(1e-3, 1, height=(height if np.ndim(height) == 0 else height[seed]) + luck,
+                  seed=seed, optimizer_decay=decay)
+  ]  # fmt: skip
+  return axes.answer(results, np.arange(images) % 10, measure)
+
+
+ALIKE = 'The setting with optimizer.decay 1 may be just as good: these {} cannot separate them.'
+
+
+def test_settings_are_told_apart_or_not():
+  """85.0 against 83.3 % of 1,000 images may be chance; with three seeds that agree it is not."""
+  one = of_decays(0.85, 0.833)
+  assert ALIKE.format('images') in one.verdict.sentence
+  assert [s.may_be_best for s in one.standings] == [True, True]
+  assert [s.probability_best for s in one.standings] == [None, None]
+  three = of_decays(0.85, 0.833, seeds=(0.0, 0.03, -0.03))  # the luck of a seed drops out
+  assert 'The other setting did worse.' in three.verdict.sentence
+  assert 'just as good' not in three.verdict.sentence
+  best, other = three.standings
+  assert (best.may_be_best, other.may_be_best) == (True, False)
+  assert best.probability_best + other.probability_best == pytest.approx(1)
+  assert best.probability_best > 0.9
+  assert (best.learning_rate, best.value) == (pytest.approx(1e-3), pytest.approx(0.85))
+  unlike = of_decays((0.88, 0.82, 0.85), (0.81, 0.86, 0.829), seeds=(0.0, 0.0, 0.0))
+  assert ALIKE.format('seeds and images') in unlike.verdict.sentence
+  assert 'did worse on these images' in of_decays(0.85, 0.6).verdict.sentence
+
+
+def test_many_settings_are_named_in_part():
+  answer = of_decays(0.85, 0.849, 0.848, 0.847, 0.846, 0.5)
+  assert (
+    'The settings with optimizer.decay 1; optimizer.decay 2; optimizer.decay 3; and 1 more may be '
+    'just as good: these images cannot separate them. One other setting did worse on these '
+    'images.'
+  ) in answer.verdict.sentence
+
+
+def test_settings_by_a_figure_without_noise_of_counting():
+  """One loss each tells nothing of noise; with seeds, their spread does."""
+  one = of_decays(0.85, 0.6, measure=LOSS)
+  assert ALIKE.format('figures') in one.verdict.sentence
+  two = of_decays(0.85, 0.6, measure=LOSS, seeds=(0.0, 0.01, 0.005))
+  assert 'The other setting did worse.' in two.verdict.sentence
+
+
+def test_a_setting_without_a_rate_to_use_is_not_compared():
+  broken = [result(rate, None, optimizer_decay=5) for rate in RATES]
+  results = grid(1e-3, 1, height=0.9, optimizer_decay=0) + broken
+  answer = axes.answer(results, np.arange(1000) % 10, ACCURACY)
+  best, other = answer.standings
+  assert (best.may_be_best, other.may_be_best, other.value) == (True, False, None)
+  assert 'other setting' not in answer.verdict.sentence
+  results += grid(1e-3, 1, height=0.5, optimizer_decay=6)
+  sentence = axes.answer(results, np.arange(1000) % 10, ACCURACY).verdict.sentence
+  assert 'One other setting with a rate to use did worse on these images.' in sentence
+
+
+def test_settings_of_unequal_classes_count_fewer_images():
+  """By balanced accuracy: a class of 8 images has all the noise of 8."""
+  labels = np.repeat([0, 1, 2], [960, 30, 10])
+  results = [r for d, height in ((0, 0.85), (1, 0.78)) for r in grid(1e-3, 1, height=height,
+                                                                   optimizer_decay=d)]  # fmt: skip
+  apart = axes.answer(results, labels, ACCURACY).standings[1]
+  assert not apart.may_be_best
+  results = [dataclasses.replace(r, validation_balanced_accuracy=r.validation_accuracy)
+             for r in results]  # fmt: skip
+  assert axes.answer(results, labels, BALANCED).standings[1].may_be_best

@@ -1,5 +1,6 @@
 """Image files through a finished study's trial: the classes that it names, and refuses to."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -268,6 +269,33 @@ def test_activations_of_any_shape_have_a_picture():
   assert explain._shaped(np.zeros((5, 2, 3)), kernel).shape == (5, 6)
   for shape, shown in (((4, 4, 1), (4, 4)), ((4, 4, 3), (4, 4, 3)), ((5, 6), (5, 6))):
     assert explain._as_picture(np.zeros(shape)).shape == shown
+
+
+def test_classes_are_matched_by_their_normal_form(trained, photos):
+  """An é may be one sign or two, as macOS spells it; a study may know either."""
+  one, two = 'caf\u00e9', 'cafe\u0301'
+  for known, found in ((one, two), (two, one)):
+    (photos / 'O').rename(photos / found)
+    files, labels = classify.find([str(photos)], (known, 'T', 'E'))
+    assert labels.tolist().count(0) == len(files) - labels.tolist().count(1) - 6 == 4
+    (photos / found).rename(photos / 'O')
+  many = tuple(f'class {i}' for i in range(1000))
+  with pytest.raises(StudyError, match=r'it knows class 0, .*, class 9 and 990 more$'):
+    classify.find([str(photos)], many)
+
+
+def test_weights_of_another_epoch_than_the_figures_are_told(trained, photos):
+  """The study goes by each trial's best epoch; the checkpoint has the weights of the last."""
+  file = str(photos / 'O' / '0.png')
+  assert 'the weights are' not in classify.answer(trained, [file]).text
+  result = dataclasses.replace(trained.result, best_epoch=2)
+  for paths in ([file], [str(photos)]):
+    found = classify.answer(trained._replace(result=result), paths)
+    assert found.text.splitlines()[-1] == (
+      'the weights are those of epoch 6, the last one; the figures of the study are of epoch 2, '
+      'the best one of this trial'
+    )
+    assert (found.content['epochs'], found.content['best_epoch']) == (6, 2)
 
 
 def test_the_photographs_of_letters(trained):

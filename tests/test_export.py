@@ -35,9 +35,9 @@ def made(small_finished, command, tmp_path_factory):
   return out
 
 
-def alone(folder, *arguments):
-  """Runs Python in a folder; -P and the folder keep lr_study out of what it can import."""
-  ran = subprocess.run(
+def started(folder, *arguments):
+  """Runs Python in a folder."""
+  return subprocess.run(
     [sys.executable, *map(str, arguments)],
     cwd=folder,
     capture_output=True,
@@ -45,6 +45,11 @@ def alone(folder, *arguments):
     check=False,
     timeout=120,
   )
+
+
+def alone(folder, *arguments):
+  """What it prints, without errors."""
+  ran = started(folder, *arguments)
   assert (ran.returncode, ran.stderr) == (0, '')
   return ran.stdout
 
@@ -61,6 +66,31 @@ def test_the_folder_classifies_by_itself(command, made, small_finished, photos, 
   _, printed, _ = command('classify.py', f'--workdir={small_finished}', *files)
   for line, expected in zip(lines, printed.splitlines()[1:], strict=True):
     assert line.split() == expected.split()
+
+
+def test_files_that_the_folder_cannot_read_are_named(made, photos, tmp_path):
+  """One line each, and the others are classified all the same."""
+  (photos / 'T' / 'cut.png').write_bytes((photos / 'T' / '0.png').read_bytes()[:200])
+  good, cut, missing = photos / 'T' / '0.png', photos / 'T' / 'cut.png', tmp_path / 'no\n.png'
+  ran = started(made, 'predict.py', photos, missing, cut, good)
+  assert ran.returncode == 1
+  assert ran.stdout.startswith(f'{good}  ')
+  assert ran.stdout.count('\n') == 1
+  assert ran.stderr.splitlines() == [
+    f"'{photos}': Is a directory; name the files in it: {photos}/*",
+    f'{str(missing)!r}: No such file or directory',
+    f"'{cut}': image file is truncated",
+  ]
+  ran = started(made, 'predict.py')
+  assert (ran.returncode, ran.stdout, ran.stderr) == (2, '', 'usage: python predict.py FILE ...\n')
+
+
+def test_the_folder_goes_quiet_when_nobody_reads_on(made, photos):
+  command = [sys.executable, 'predict.py', *map(str, sorted((photos / 'T').iterdir()))]
+  started = subprocess.Popen(command, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  started.stdout.close()  # before anything is printed
+  assert (started.stderr.read(), started.wait(120)) == (b'', 141)
+  started.stderr.close()
 
 
 def test_the_snippet_of_the_card_runs(made, trained, photos, tmp_path):

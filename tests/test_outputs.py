@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata
 from lr_study import formats, progress
 from lr_study.answer import axes, verdict
 from lr_study.answer.axes import Answer
-from lr_study.answer.measure import LOSS, Measure
+from lr_study.answer.measure import BALANCED, LOSS, Measure
 from lr_study.errors import StudyError
 from lr_study.files import workdir
 from lr_study.files.events import Events, write_experiment
@@ -158,8 +158,43 @@ def test_tensorboard_hparams(history, tmp_path):
     start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
     end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
     assert start.hparams['log10_learning_rate'].number_value == pytest.approx(np.log10(rate))
-    assert start.group_name == f'{formats.rate(rate)} batch 1 constant'
+    study = f'{tmp_path.parent.name}/{tmp_path.name}'
+    assert start.group_name == f'{study}: {formats.rate(rate)} batch 1 constant'
+    assert start.hparams['study'].string_value == study
     assert end.status == status
+
+
+def test_two_studies_under_one_logdir_have_groups_of_their_own(history, tmp_path):
+  """TensorBoard averages what has one group: the seeds of a trial, and not those of two studies."""
+  groups = set()
+  for study in ('a/quick', 'b/quick', 'b/other'):
+    folder = tmp_path / study / 'tensorboard'
+    write_events(history, folder)
+    found = hparams(folder / 'lr_1e-03_seed_0')[metadata.SESSION_START_INFO_TAG]
+    groups.add(metadata.parse_session_start_info_plugin_data(found).group_name)
+  assert len(groups) == 3
+
+
+@pytest.mark.parametrize(('measure', 'best'), [(BALANCED, [0.5, 0.75, 0.75]), (LOSS, [3, 2, 2])])
+def test_the_tab_leads_with_what_the_study_goes_by(tmp_path, measure, best):
+  """By each trial's best epoch: the last point of a curve, which the tab shows, is its best."""
+  history = History(tmp_path / 'history', 60, 3, 2)
+  values = {BALANCED: [0.5, 0.75, 0.25], LOSS: [3, 2, 2.5]}[measure]
+  folder = tmp_path / 'tensorboard'
+  write_experiment(folder, 2, measure=measure, at_best=True)
+  events = Events(folder, TRIALS[:2], height, 10, at_best=measure)
+  for epoch, value in enumerate(values):
+    history.write_epoch(epoch, {measure.field: [value, [np.nan, 0.5, np.nan][epoch]]})
+    events.write_epoch(history, epoch, 20 * (epoch + 1), [0, 1])
+  events.close([False, False])
+  curve = f'epoch/best_{measure.field}'
+  assert [value for _, value in scalars(folder / 'lr_1e-02_seed_0', curve)] == best
+  other = [value for _, value in scalars(folder / 'lr_1e-03_seed_0', curve)]
+  np.testing.assert_array_equal(other, [np.nan, 0.5, 0.5])
+  tags = hparams(folder)[metadata.EXPERIMENT_TAG]
+  infos = metadata.parse_experiment_plugin_data(tags).metric_infos
+  assert [info.name.tag for info in infos][:2] == [curve, f'epoch/{measure.field}']
+  assert len({info.name.tag for info in infos}) == len(infos)
 
 
 def test_axes_and_metrics_in_tensorboard(tmp_path):
@@ -181,7 +216,7 @@ def test_axes_and_metrics_in_tensorboard(tmp_path):
   found = hparams(run)[metadata.SESSION_START_INFO_TAG]
   start = metadata.parse_session_start_info_plugin_data(found)
   assert start.hparams['schedule.warmup_epochs'].number_value == 2
-  assert start.group_name == '1e-02 batch 1 constant, schedule.warmup_epochs 2'
+  assert start.group_name.endswith(': 1e-02 batch 1 constant, schedule.warmup_epochs 2')
   experiment = metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
   assert experiment.hparam_infos[-1].name == 'schedule.warmup_epochs'
   assert experiment.metric_infos[-1].name.tag == 'epoch/validation_top5'
@@ -232,6 +267,8 @@ def test_report(finished, tmp_path):
   assert rows[1]['validation_accuracy'] == '0.5'
   assert rows[0]['validation_accuracy'] == ''
   assert not {'metrics', 'axes'} & rows[0].keys()
+  assert [row['measure'] for row in rows] == ['validation_accuracy'] * 3
+  assert [row['measured'] for row in rows] == ['', '0.5', '0.25']
   summary = (tmp_path / 'summary.md').read_text()
   assert answer.sentence in summary
   assert 'a/1.png (cut off)' in summary
@@ -268,6 +305,25 @@ def test_one_seed_claims_nothing_of_the_best(finished, two_seeds, tmp_path):
     assert said in (tmp_path / name / 'summary.md').read_text().splitlines()
 
 
+def test_every_file_has_the_balanced_accuracy_where_it_leads(finished, tmp_path):
+  """Of unequal classes: there the plain one is high for who names the largest class."""
+  results = [
+    result if result.validation_accuracy is None
+    else dataclasses.replace(result, validation_accuracy=0.75, validation_balanced_accuracy=1 / 3)
+    for result in finished[0]
+  ]  # fmt: skip
+  answer = verdict.judge(results, np.repeat([0, 1, 2], [60, 12, 8]), BALANCED)
+  report.write(tmp_path, STUDY, results, of_one_setting(answer), None)
+  rows = list(csv.DictReader((tmp_path / 'results.csv').read_text().splitlines()))
+  assert rows[1]['measure'] == 'validation_balanced_accuracy'
+  assert float(rows[1]['measured']) == pytest.approx(1 / 3)
+  lines = (tmp_path / 'summary.md').read_text().splitlines()
+  (head,) = (line for line in lines if 'training accuracy' in line)
+  row = lines[lines.index(head) + 3]
+  cells = dict(zip(head.split(' | '), row.split(' | '), strict=True))
+  assert cells['validation balanced accuracy'] == '33.3 %'
+
+
 def test_axes_and_metrics_are_columns(finished, tmp_path):
   results = [
     dataclasses.replace(
@@ -293,7 +349,7 @@ def test_axes_and_metrics_are_columns(finished, tmp_path):
   heads = '| optimizer.momentum | rate to use | validation top5 | 90 % interval |'
   rows = lines[lines.index(heads) + 2 :][:2]
   assert [row.rpartition(' | ')[0] for row in rows] == [
-    '| 0 | 1e-03 | 75.0 %', '| 0.9 | 1e-03 | 75.0 %',
+    '| 0 | **1e-03** | 75.0 %', '| 0.9 | **1e-03** | 75.0 %',
   ]  # fmt: skip
   assert sum(line.startswith('In bold') for line in lines) == 1
   assert any(line.startswith('| **1e-03** | 75.0 % |') for line in lines)
@@ -304,6 +360,17 @@ def test_axes_and_metrics_are_columns(finished, tmp_path):
   assert '![Validation top5 against the rate (momentum 0.9)](figures/momentum_0.9/' in ''.join(
     lines
   )
+
+
+def test_the_loss_that_validates_is_told_where_it_is_swept():
+  assert describe.evaluation(STUDY['config']) == ''
+  config = STUDY['config'] | {
+    'loss': {'name': 'cross_entropy', 'smoothing': 0.0},
+    'axes': {'loss.smoothing': [0.0, 0.1]},
+  }
+  assert 'with loss.smoothing 0, as the config has it' in describe.evaluation(config)
+  config['axes'] = {'loss.name': ['cross_entropy', 'focal']}
+  assert describe.evaluation(config).startswith('Settings that differ in loss.name have losses of')
 
 
 def test_a_run_is_described_by_what_differs_from_the_defaults():

@@ -15,8 +15,9 @@ from markupsafe import Markup, escape
 from ml_collections import ConfigDict
 
 from configs import alexnet_letters
+from lr_study import formats
 from lr_study.answer import axes, verdict
-from lr_study.answer.measure import ACCURACY, LOSS, Measure
+from lr_study.answer.measure import ACCURACY, BALANCED, LOSS, Measure
 from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
@@ -24,7 +25,7 @@ from lr_study.files.history import History
 from lr_study.report import compare, matrices, page, report, svg
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned, Setting
-from lr_study.use import best, evaluate
+from lr_study.use import best, classify, evaluate
 
 EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))
 HOSTILE = (
@@ -411,18 +412,89 @@ def test_many_classes(sketched, study, tmp_path):
   shutil.copytree(study, copy)
   content = report.read_content(copy)
   content['study']['data']['classes'] = [f'class {i}' for i in range(60)]
-  content['best_trial'] |= {
-    'confusion': (np.eye(60, dtype=int) * 2).tolist(),
-    'recall': [None, *np.linspace(1, 0.5, 59)],
+  wrong = np.arange(60)  # of 100 images a class, and none of class 0
+  confusion = np.diag(np.where(wrong, 100 - wrong, 0))
+  confusion[:, 0] += wrong
+  content['best_trial'] = {  # as older studies wrote it
+    'learning_rate': 1e-3,
+    'seed': 0,
+    'confusion': confusion.tolist(),
+    'recall': [None, *(1 - wrong[1:] / 100)],
     'mistakes': [],
   }
   (copy / 'results.json').write_text(json.dumps(content))
   page.write(copy)
   text = (copy / page.NAME).read_text()
   check_structure(text)
-  assert 'The confusion matrix of so many classes is in results.json' in text
+  assert 'results.json has the matrix, under best_trial' in text
+  assert f'{5900 - wrong.sum()} predicted right, {wrong.sum()} wrong' in text
+  assert 'class 0 (59)' in text
   rows = re.findall('<th scope="row" class="text">(class [0-9]+)</th>', text)
   assert rows == [f'class {i}' for i in range(59, 9, -1)]  # the worst; the one without images not
+
+
+def test_a_thousand_classes_stay_small(sketched, study, tmp_path):
+  """A few numbers a class: not a million, which were 8 MB."""
+  rng, count = np.random.default_rng(0), 1000
+  labels = rng.integers(0, count, 50_000)
+  predicted = np.where(rng.random(50_000) < 0.6, labels, rng.integers(0, count, 50_000))
+  score = evaluate.count(tuple(f'n{i:08}' for i in range(count)), labels, predicted)
+  copy = tmp_path / 'copy'
+  shutil.copytree(study, copy)
+  content = report.read_content(copy)
+  before = len((copy / 'results.json').read_bytes())
+  content['study']['data']['classes'] = list(score.classes)
+  content['best_trial'] |= score.as_json() | {'mistakes': []}
+  (copy / 'results.json').write_text(json.dumps(content, indent=1))
+  assert len((copy / 'results.json').read_bytes()) - before < 250_000
+  page.write(copy)
+  text = (copy / page.NAME).read_text()
+  check_structure(text)
+  assert len(text) < 250_000
+  assert 'results.json has the most frequent mistakes of each class' in text
+  worst = np.nanargmin(score.recall)
+  assert f'{np.diag(score.confusion).sum()} predicted right' in text
+  assert re.findall('<th scope="row" class="text">(n[0-9]+)</th>', text)[0] == f'n{worst:08}'
+  result = evaluate.read_study(study).results[-1]
+  trained = evaluate.Trained(ConfigDict({'axes': {}}),
+                             score.classes, result, {}, None, None)  # fmt: skip
+  found = classify.scored(trained, score, {})
+  assert len(found.text) < 2_000
+  assert len(json.dumps(found.content, indent=1)) < 250_000
+  wrong = score.confusion - np.diag(np.diag(score.confusion))
+  true, other = np.unravel_index(wrong.argmax(), wrong.shape)
+  head, first, *_ = found.text.splitlines()[1:]
+  assert head.split() == ['true', 'predicted', 'as', 'images', 'of']
+  assert first.split()[2] == str(wrong.max())
+  assert found.content['confused'][0] == (true, other, wrong.max())
+
+
+def test_the_pairs_that_are_confused():
+  confusion = np.asarray([[9, 1, 0, 5], [0, 10, 0, 0], [3, 2, 4, 1], [0, 0, 0, 0]])
+  score = evaluate.Score(tuple('abcd'), confusion)
+  assert score.confused() == [(0, 3, 5), (2, 0, 3), (2, 1, 2), (0, 1, 1), (2, 3, 1)]
+  assert score.confused(1) == [(0, 3, 5), (2, 0, 3)]
+  found = score.as_json()
+  assert (found['confusion'], found['images_of']) == (confusion.tolist(), [15, 10, 10, 0])
+
+
+def test_the_measure_that_leads_is_always_a_column(sketched, tmp_path):
+  """Also where it happens to be the same as the accuracy."""
+  for measure, columns in ((ACCURACY, 0), (BALANCED, 1)):
+    folder = make_study(tmp_path / measure.field, measure=measure)
+    page.write(folder)
+    heads = [text for _, _, text in Page((folder / page.NAME).read_text()).all('th')]
+    assert heads.count('balanced accuracy') == columns
+
+
+@pytest.mark.parametrize('rate', [1e-3, 0.0123456789, 1.00000049e-3])
+def test_the_recommended_rate_is_marked_whatever_its_digits(sketched, tmp_path, rate):
+  folder = make_study(tmp_path / 'study', (rate, rate / 10))
+  page.write(folder)
+  found = check_structure((folder / page.NAME).read_text())
+  marked = [text for tag, a, text in found.all('tr') if a.get('class') == 'best']
+  assert len(marked) == 2  # in the table of trials, and in that of rates
+  assert all(formats.rate(rate) in text for text in marked)
 
 
 def test_what_is_not_finished_or_lost(sketched, study, tmp_path):
@@ -590,6 +662,28 @@ def test_a_comparison_by_the_loss(tmp_path):
     ['1e-04', *2 * ['0.4']],
   ]
   assert 'validation loss at the end' in [label for _, _, label in found.all('text')]
-  make_study(tmp_path / 'c')
-  compare.write([tmp_path / name for name in 'ac'], out)
-  assert 'Validation accuracy at the end, the mean over seeds.' in out.read_text()
+
+
+def test_studies_that_go_by_different_measures_are_compared_by_one(sketched, tmp_path):
+  """By balanced accuracy: where classes are unequal the plain one misleads."""
+  for name, measure in (('a', BALANCED), ('b', ACCURACY), ('c', LOSS)):
+    make_study(tmp_path / name, measure=measure)
+    content = report.read_content(tmp_path / name)
+    for trial in content['trials']:
+      if trial['validation_accuracy'] is not None:
+        trial |= {'validation_accuracy': 0.75, 'validation_balanced_accuracy': 1 / 3}
+    (tmp_path / name / 'results.json').write_text(json.dumps(content))
+  out = tmp_path / 'c.html'
+  for names in ('ab', 'ac', 'bc', 'abc'):
+    compare.write([tmp_path / name for name in names], out)
+    text = out.read_text()
+    assert 'Validation balanced accuracy at the end, the mean over seeds.' in text
+    assert 'so they are compared by validation balanced accuracy.' in text
+    assert '33.3 %' in text
+    assert '75.0 %' not in text.partition('<h2>')[2]
+  assert '(a: validation balanced accuracy; b: validation accuracy; c: validation loss)' in text
+  compare.write([tmp_path / 'a'] * 2, out)
+  assert '<h2>Validation balanced accuracy against the rate</h2>' in out.read_text()
+  compare.write([tmp_path / 'b'] * 2, out)
+  assert 'they are compared by' not in out.read_text()
+  assert 'Validation accuracy at the end' in out.read_text()

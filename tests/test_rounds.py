@@ -225,3 +225,31 @@ def test_an_axis_of_the_network_trains_as_it_would_alone(small, tmp_path):
     np.testing.assert_array_equal(ours, alone)
   again = study.run(from_json(content['study']['config']), tmp_path / 'both')  # reads it
   assert again.sentence == content['verdict']['sentence']
+
+
+def test_the_setting_that_is_named():
+  """By the whole name of an axis, or what it ends in; numbers as people write them."""
+  found = [
+    Setting(size, schedule, (('model.name', net), ('optimizer.weight_decay', decay)))
+    for size in (1, 4)
+    for schedule in ('constant', 'own.py:half')
+    for net in ('lenet', 'own.py:Net')
+    for decay in (0.0, 1e-4)
+  ]
+  for wanted, count in (
+    ({}, 16),
+    ({'batch_size': 4}, 8),
+    ({'schedule': 'half', 'model.name': 'Net'}, 4),
+    ({'schedule.name': 'own.py:half', 'model': 'lenet', 'weight_decay': 0.0001000001}, 2),
+    ({'batch_size': 1, 'schedule': 'constant', 'model': 'Net', 'weight_decay': 0}, 1),
+  ):
+    assert len(rounds.matching(found, wanted)) == count
+  for wanted, message in (
+    ({'batch_size': 2}, 'batch_size=2 is not in the study, which has 1, 4'),
+    ({'batch_size': 1, 'weight_decay': 0.5}, 'weight_decay=0.5 is not .*, which has 0, 1e-04'),
+    ({'model': 'resnet18'}, 'model=resnet18 is not in the study, which has lenet, Net'),
+    ({'name': 'lenet'}, '--axis name is not an axis of the study, which has batch_size, sch'),
+    ({'momentum': 0.9}, '--axis momentum is not an axis'),
+  ):
+    with pytest.raises(StudyError, match=message):
+      rounds.matching(found, wanted)

@@ -1,5 +1,6 @@
 """Each strategy against made-up training, round by round, and how rounds become waves."""
 
+import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -9,8 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from lr_study import plan
-from lr_study.answer.measure import ACCURACY, LOSS
-from lr_study.answer.verdict import Result
+from lr_study.answer.measure import ACCURACY, BALANCED, LOSS
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.search import asking, optuna_search, rounds
@@ -144,25 +146,106 @@ def test_optuna_is_asked_and_told():
   assert sum(near[:7]) <= 2
 
 
-def test_trials_go_into_an_optuna_database_once(tmp_path):
+def ended(rate, values, size=4, epochs=3, **axes):
+  """The results of a rate: per seed its balanced accuracy, None where it diverged.
+
+  Plain accuracy is the other way round, as where classes are unequal.
+  """
+  return [
+    Result(
+      rate, seed, size, 'constant', DIVERGED if value is None else 'plateaued', '', None, None, 30,
+      epochs, None, None, 0.5, None if value is None else 1 - value, value,
+      axes={name.replace('_', '.', 1): x for name, x in axes.items()},
+    )
+    for seed, value in enumerate(values)
+  ]  # fmt: skip
+
+
+def names(rate, measure=BALANCED, size=4, **axes):
+  """A verdict that names this rate."""
+  axes = {name.replace('_', '.', 1): x for name, x in axes.items()}
+  found = (rate,), None, {}, rate, False, *measure[1:], axes
+  return Verdict(rate, size, 'constant', '', measure.field, *found)
+
+
+def test_a_study_in_an_optuna_database_goes_by_its_verdict(tmp_path):
+  """A trial a rate; the best is what the verdict names, also of equal ones; no study twice."""
   optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
-  trials = [
-    {'learning_rate': 1e-3, 'seed': 0, 'status': 'plateaued', 'validation_accuracy': 0.5},
-    {'learning_rate': 1e-1, 'seed': 0, 'status': 'diverged', 'validation_accuracy': None},
-  ]
   url = f'sqlite:///{tmp_path}/lr.db'
-  assert optuna_search.store(url, 'letters', trials) == 2
-  assert optuna_search.store(url, 'letters', trials) == 0
+  results = [
+    *ended(1e0, (0.4, None)),  # diverged with one seed
+    *ended(1e-1, (0.9, 0.9), epochs=1),  # ended early by a search
+    *ended(1e-2, (0.1, 0.1)),  # which plain accuracy would choose
+    *ended(1e-3, (0.5, 0.7)),
+    *ended(1e-4, (0.6, 0.6)),  # as good
+    *ended(1e-5, (0.95, 0.35)),  # better on average, but one seed did not learn
+  ]
+  assert optuna_search.store(url, 'letters', results, names(1e-4)) == (6, 6)
+  assert optuna_search.store(url, 'letters', results, names(1e-4)) == (0, 6)
   study = optuna.load_study(study_name='letters', storage=url)
-  assert study.best_params == {'learning_rate': 1e-3}
-  assert [trial.state.name for trial in study.trials] == ['COMPLETE', 'FAIL']
-  assert study.trials[1].user_attrs['status'] == 'diverged'
-  with pytest.raises(StudyError, match='--storage cannot be opened'):
-    optuna_search.store(f'sqlite:///{tmp_path}/none/lr.db', 'letters', trials)
-  assert optuna_search.store(url, 'by loss', [t | {'validation_loss': 0.5} for t in trials], LOSS)
+  assert study.best_params == {'learning_rate': 1e-4}
+  assert study.best_value == pytest.approx(0.6)
+  assert study.metric_names == ['validation_balanced_accuracy']
+  states = {trial.params['learning_rate']: trial.state.name for trial in study.trials}
+  assert states == {
+    1e0: 'FAIL', 1e-1: 'PRUNED', 1e-2: 'COMPLETE', 1e-3: 'COMPLETE', 1e-4: 'COMPLETE',
+    1e-5: 'PRUNED',
+  }  # fmt: skip
+  early = next(trial for trial in study.trials if trial.params['learning_rate'] == 1e-1)
+  assert early.intermediate_values == {1: pytest.approx(0.9)}
+  assert early.user_attrs['values'] == [0.9, 0.9]
+  assert early.user_attrs['seeds'] == [0, 1]
+  nothing = optuna_search.store(url, 'nothing', results, names(None))
+  assert nothing == (6, 6)
+  with pytest.raises((KeyError, ValueError)):
+    _ = optuna.load_study(study_name='nothing', storage=url).best_trial
+  by_loss = optuna_search.store(url, 'by loss', results[4:], names(1e-3, LOSS))
+  assert by_loss == (4, 4)
   assert optuna.load_study(study_name='by loss', storage=url).best_value == 0.5
-  with pytest.raises(StudyError, match='does not minimize its values; choose another name'):
-    optuna_search.store(url, 'letters', trials, LOSS)
+
+
+def test_settings_are_parameters_of_optuna(tmp_path):
+  optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
+  url = f'sqlite:///{tmp_path}/lr.db'
+  results = [
+    result
+    for size in (4, 8)
+    for decay in (0.0, 0.1)
+    for result in ended(1e-2, (0.5 + size / 100 + decay,), size, optimizer_weight_decay=decay)
+  ]
+  verdict = names(1e-2, size=8, optimizer_weight_decay=0.1)
+  assert optuna_search.store(url, 'axes', results, verdict) == (4, 4)
+  study = optuna.load_study(study_name='axes', storage=url)
+  best = {'learning_rate': 1e-2, 'batch_size': 8, 'optimizer.weight_decay': 0.1}
+  assert study.best_params == best
+  nets = [ended(1e-2, (x,), model_name=name) for name, x in (('lenet', 0.6), ('own.py:Net', 0.7))]
+  verdict = names(1e-2, model_name='own.py:Net')
+  assert optuna_search.store(url, 'networks', [*nets[0], *nets[1]], verdict) == (2, 2)
+  study = optuna.load_study(study_name='networks', storage=url)
+  assert study.best_params == {'learning_rate': 1e-2, 'model.name': 'Net'}
+
+
+def test_what_an_optuna_database_refuses(tmp_path):
+  optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
+  url, results = f'sqlite:///{tmp_path}/lr.db', ended(1e-2, (0.5,))
+  optuna_search.store(url, 'letters', results, names(1e-2))
+  for verdict, message in (
+    (names(1e-2, LOSS), 'does not minimize its values; choose another name'),
+    (names(1e-2, ACCURACY), 'goes by validation_balanced_accuracy, and this study by validation_a'),
+  ):
+    with pytest.raises(StudyError, match=message):
+      optuna_search.store(url, 'letters', results, verdict)
+  with pytest.raises(StudyError, match='--storage cannot be opened'):
+    optuna_search.store(f'sqlite:///{tmp_path}/none/lr.db', 'letters', results, names(1e-2))
+  own = optuna.create_study(storage=url, study_name='own', direction='maximize')
+  own.add_trial(optuna.trial.create_trial(value=1.0))
+  with pytest.raises(StudyError, match='own goes by a measure that it does not name'):
+    optuna_search.store(url, 'own', results, names(1e-2))
+  schedules = [dataclasses.replace(results[0], schedule=name) for name in ('constant', 'cosine')]
+  optuna_search.store(url, 'schedules', schedules, names(1e-2))
+  schedules.append(dataclasses.replace(results[0], schedule='linear'))
+  with pytest.raises(StudyError, match=r'schedules has trials of other parameters .*; choose'):
+    optuna_search.store(url, 'schedules', schedules, names(1e-2))
 
 
 def test_optuna_that_is_not_installed_is_named(monkeypatch):

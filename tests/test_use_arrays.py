@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 
 from lr_study import study
 from lr_study.errors import StudyError
+from lr_study.report import report
 from lr_study.use import card, classify, evaluate, explain, export
 
 # A network with batch statistics that asks for the number of images, on (tokens, features).
@@ -94,14 +95,32 @@ def test_the_weights_are_those_that_the_study_judged(request, name):
     assert found.accuracy == pytest.approx(trained.result.validation_accuracy, abs=1e-9)
 
 
-def test_the_best_setting_is_that_of_the_verdict(averaged):
-  """By the loss, and not by the accuracy, which is the same for several."""
+def test_the_setting_is_that_of_the_verdict_or_the_one_that_is_named(averaged):
   found = evaluate.read_study(averaged)
   trained = evaluate.load(averaged)
   assert trained.result.axes == found.verdict.axes
-  of_rate = [r for r in found.results if r.learning_rate == 1e-3]
-  best = min(of_rate, key=lambda r: r.validation_loss)
+  (best,) = [r for r in found.results if r.learning_rate == 1e-3 and r.axes == found.verdict.axes]
   assert evaluate.load(averaged, 1e-3).result == best
+  for decay in (0.0, 0.5):
+    for name in ('weight_decay', 'optimizer.weight_decay'):
+      result = evaluate.load(averaged, setting={name: decay}).result
+      assert result.axes == {'optimizer.weight_decay': decay}
+    own = [v for s, v in report.of_settings(report.read_content(averaged)).items()
+           if s.axes == (('optimizer.weight_decay', decay),)]  # fmt: skip
+    assert result.learning_rate == own[0].learning_rate
+  for setting, message in (
+    ({'batch_size': 5}, '--axis batch_size=5 is not in the study, which has 6'),
+    ({'schedule': 'cosine'}, '--axis schedule=cosine is not in the study, which has constant'),
+    ({'weight_decay': 1e-4}, r'weight_decay=1e-04 is not in the study, which has 0\.?0?, 0\.5'),
+    (
+      {'momentum': 0.9},
+      '--axis momentum is not an axis of the study, which has batch_size, schedule',
+    ),
+  ):
+    with pytest.raises(StudyError, match=message):
+      evaluate.load(averaged, setting=setting)
+  with pytest.raises(StudyError, match=r'1e-05 is not in the study with .*, which has 1e-03, 3e'):
+    evaluate.load(averaged, 1e-5)
   assert set(trained.variables) == {'params', 'batch_stats'}
   assert f'optimizer.weight_decay {best.axes["optimizer.weight_decay"]:g}, seed 0' in (
     classify.describe(trained._replace(result=best))
@@ -149,9 +168,16 @@ def test_the_exported_folder_takes_arrays(request, name, tmp_path):
   assert [line[1].split()[0] for line in lines[:3]] == [trained.classes[i] for i in labels]
   assert lines[3][1:] == lines[1][1:]
   np.save(tmp_path / 'other.npy', np.zeros((3, 5)))
-  assert (
-    'ValueError: other.npy holds float64 (3, 5); the model takes' in run(out, 'other.npy').stderr
-  )
+  np.savez(tmp_path / 'several.npz', np.zeros(3), np.zeros(3))
+  (tmp_path / 'notes.npy').write_text('no array')
+  found = run(out, 'other.npy', 'several.npz', 'notes.npy', 'one.npy')
+  assert (found.returncode, found.stdout.count('\n')) == (1, 1)
+  first, *others = found.stderr.splitlines()
+  assert first.startswith("'other.npy': it holds float64 (3, 5); the model takes ")
+  assert others == [
+    "'several.npz': several arrays; the model takes an .npy file, which has one",
+    "'notes.npy': no .npy file of numbers",
+  ]
   text = (out / 'README.md').read_text()
   assert 'pillow' not in text
   assert ('For samples of shape (6, 4)' if name == 'averaged' else '24 x 24 pixels') in text
@@ -165,11 +191,42 @@ def run(model, *files):
   )
 
 
-def test_image_files_are_refused(averaged, tmp_path):
-  trained = evaluate.load(averaged)
-  for look in (classify.answer, lambda *given: explain.draw(*given, tmp_path)):
-    with pytest.raises(StudyError, match=r'trained on arrays, .*parts\.py:load, and not on image'):
-      look(trained, ['a.jpg'])
+def test_files_of_arrays_are_classified(factored, averaged, tmp_path):
+  """Each sample of each file, by the study's own weights; image files are none."""
+  trained, images = evaluate.load(factored), evaluate.read_part(factored, 'validation').images
+  files = [tmp_path / 'low' / f'{name}.npy' for name in ('one', 'several')]
+  files[0].parent.mkdir()
+  np.save(files[0], images[3])
+  np.save(files[1], images[:2])
+  (tmp_path / 'photo.jpg').write_bytes(b'no array')
+  found = classify.answer(trained, [*map(str, files), str(tmp_path / 'photo.jpg')])
+  names = [entry['file'] for entry in found.content['files']]
+  assert names == [str(files[0]), f'{files[1]}[0]', f'{files[1]}[1]']
+  assert found.content['skipped'][0]['reason'] == 'no .npy file of numbers'
+  likeliest = evaluate.predict(trained, images[[3, 0, 1]]).argmax(1)
+  shown = [entry['top'][0]['class'] for entry in found.content['files']]
+  assert shown == [trained.classes[i] for i in likeliest]
+  (tmp_path / 'photo.jpg').unlink()
+  labelled = classify.answer(trained, [str(tmp_path)]).content
+  assert labelled['images'] == 3
+  assert labelled['accuracy'] == pytest.approx(shown.count('low') / 3)
+  with pytest.raises(StudyError, match=r'no sample can be read: .* takes float32 \(6, 4\)'):
+    classify.answer(evaluate.load(averaged), [str(files[0])])
+
+
+@pytest.mark.parametrize('name', ['averaged', 'factored'])
+def test_a_picture_of_the_layers_of_an_array(request, name, tmp_path):
+  trained = evaluate.load(request.getfixturevalue(name))
+  samples = evaluate.read_part(request.getfixturevalue(name), 'validation').images
+  np.save(tmp_path / 'one.npy', samples[0])
+  np.save(tmp_path / 'two.npy', samples[:2])
+  explain.draw(trained, [str(tmp_path / 'one.npy')], tmp_path / 'layers')
+  figures = json.loads((tmp_path / 'layers' / 'layers.json').read_text())
+  assert figures[0]['layer'] == 'input'
+  assert figures[-1]['shape'] == [len(trained.classes)]
+  assert (tmp_path / 'layers' / 'layers.png').stat().st_size > 10_000
+  with pytest.raises(StudyError, match=r'two\.npy holds 2 samples; --explain takes one'):
+    explain.draw(trained, [str(tmp_path / 'two.npy')], tmp_path)
 
 
 def test_layers_of_tokens(averaged):

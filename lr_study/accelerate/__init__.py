@@ -9,7 +9,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import psutil
 from ml_collections import ConfigDict
 
 from lr_study import memory, vectorize
@@ -87,7 +86,7 @@ def room_for_images(how: str) -> int:
   if jax.default_backend() == 'cpu':
     devices = 1 if choose_spread(how) in ('threads', 'vmap') else len(jax.local_devices())
     return memory.free_memory() // (2 * (1 + devices))
-  return min(memory.free_memory(), psutil.virtual_memory().available) // 2
+  return min(memory.free_memory(), memory.free_of_machine()) // 2
 
 
 def shares_memory() -> bool:

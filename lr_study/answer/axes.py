@@ -9,11 +9,14 @@ import numpy as np
 import scipy  # its parts, which take long to import, only where they are asked for
 
 from lr_study import formats
+from lr_study.answer import confidence
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict, judge
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
+
+_NAMED = 3  # settings, in a sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +54,40 @@ class Gain:
 
 
 @dataclasses.dataclass(frozen=True)
+class Standing:
+  """How a setting compares with the others, each at its best rate.
+
+  `value`: of the measure there, the mean over the seeds; both None if no rate can be used.
+  `probability_best` and `may_be_best`: as confidence.py has them for rates, in pairs over seeds;
+  the former is None with one seed.
+  """
+
+  batch_size: int
+  schedule: str
+  axes: dict[str, Any]
+  learning_rate: float | None
+  value: float | None
+  probability_best: float | None
+  may_be_best: bool
+
+  @property
+  def setting(self) -> Setting:
+    """Which one it is."""
+    return Setting(self.batch_size, self.schedule, tuple(self.axes.items()))
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
-  """`verdict` is that of the best setting, and its sentence tells of the others too."""
+  """`verdict` is that of the best setting, and its sentence tells of the others too.
+
+  `standings`: of each setting, if there are several.
+  """
 
   verdict: Verdict
   of_setting: dict[Setting, Verdict]
   growth: tuple[Growth, ...]
   gains: tuple[Gain, ...]
+  standings: tuple[Standing, ...] = ()
 
 
 def answer(
@@ -94,14 +124,77 @@ def answer(
   opening = f'Of {count} settings, the best {measure.name} at a rate to use is with {names}.'
   if verdicts[best].learning_rate is None:
     opening = f'None of {count} settings has a rate to use. With {names}:'
+  standings = _standings(values, verdicts, confidence.counted(labels, measure), measure)
   sentences = (
     opening,
     verdicts[best].sentence,
+    *_standing_sentences(standings, best, measure, len(values[best])),
     *map(_growth_sentence, growth),
     *(_gain_sentence(gain, measure) for gain in gains),
   )
   verdict = dataclasses.replace(verdicts[best], sentence=' '.join(sentences))
-  return Answer(verdict, verdicts, growth, gains)
+  return Answer(verdict, verdicts, growth, gains, standings)
+
+
+def _standings(
+  values: dict[Setting, dict[int, float]],
+  verdicts: dict[Setting, Verdict],
+  images: float,
+  measure: Measure,
+) -> tuple[Standing, ...]:
+  """Compares the settings at their best rates; those without one cannot be the best."""
+  compared = [setting for setting, of in values.items() if of]
+  seeds = set.intersection(*(set(values[setting]) for setting in compared)) if compared else set()
+  probability, alike = {}, set(compared) if len(compared) == 1 else set()
+  if len(compared) > 1 and seeds:
+    scores = [[measure.score(values[s][seed]) for s in compared] for seed in sorted(seeds)]
+    found, is_alike = confidence.compare(np.asarray(scores), images)
+    alike = {setting for setting, yes in zip(compared, is_alike, strict=True) if yes}
+    if math.isinf(images) and len(seeds) == 1:
+      alike = set(compared)  # one figure that is no share of images tells nothing of its noise
+    if len(seeds) > 1:
+      probability = dict.fromkeys(verdicts, 0.0) | dict(
+        zip(compared, map(float, found), strict=True)
+      )
+  return tuple(
+    Standing(
+      *s[:2],
+      dict(s.axes),
+      verdicts[s].learning_rate if of else None,
+      float(np.mean(list(of.values()))) if of else None,
+      probability.get(s),
+      s in alike,
+    )
+    for s, of in values.items()
+  )
+
+
+def _standing_sentences(
+  standings: Sequence[Standing], best: Setting, measure: Measure, seeds: int
+) -> list[str]:
+  """Which of the other settings may be just as good, and which did worse; nothing of one alone."""
+  settings = [standing.setting for standing in standings]
+  others = [s for s in standings if s.learning_rate is not None and s.setting != best]
+  alike = [f'{_names(s.setting, settings)}' for s in others if s.may_be_best]
+  by = ['seeds'] * (seeds > 1) + ['images'] * measure.is_share
+  said = []
+  if alike:
+    more = f'; and {len(alike) - _NAMED} more' if len(alike) > _NAMED else ''
+    noun = 'setting' if len(alike) == 1 else 'settings'
+    said.append(
+      f'The {noun} with {"; ".join(alike[:_NAMED])}{more} may be just as good: these '
+      f'{" and ".join(by) or "figures"} cannot separate them.'
+    )
+  worse = len(others) - len(alike)
+  if worse:
+    noun = 'setting' if worse == 1 else 'settings'
+    which = f'{"One" if worse == 1 else worse} other {noun}'
+    if len(alike) + worse < len(settings) - 1:
+      which += ' with a rate to use'  # the rest have none
+    elif not alike:
+      which = f'The other {noun}'
+    said.append(f'{which} did worse{"" if seeds > 1 else " on these images"}.')
+  return said
 
 
 def _of_best(results: Sequence[Result], verdict: Verdict, measure: Measure) -> dict[int, float]:

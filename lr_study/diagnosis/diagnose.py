@@ -54,12 +54,19 @@ class Diagnosis(NamedTuple):
   saved: Path | None
 
 
-def diagnose(folder: Path, learning_rate: float, seed: int, moved: Moved = ()) -> Diagnosis:
+def diagnose(
+  folder: Path,
+  learning_rate: float,
+  seed: int,
+  moved: Moved = (),
+  setting: Mapping[str, Any] = rounds.ANY,
+) -> Diagnosis:
   """Replays a diverged trial of the study in `folder` from the newest checkpoint before its end.
 
   Where the study trained all trials in one call, the trial rounds differently alone, so that it may
-  break a step or two earlier or later. Of several settings it is the one where it broke first. The
-  last finite state goes to `folder/diverged/`.
+  break a step or two earlier or later. Of several settings it is, of those that fit `setting` (see
+  `rounds.matching`), the one where it broke first. The last finite state goes to
+  `folder/diverged/`.
 
   Raises:
     StudyError: if there is no such trial, or if it did not diverge.
@@ -75,7 +82,7 @@ def diagnose(folder: Path, learning_rate: float, seed: int, moved: Moved = ()) -
       setting: trials.in_setting(shared, own) for setting, own in rounds.settings(config).items()
     }
     planned = rounds.read(folder / 'history')
-    found, recorded = restart.find(folder, planned, sweeps, learning_rate, seed)
+    found, recorded = restart.find(folder, planned, sweeps, learning_rate, seed, setting)
     sweep = sweeps[found.setting]._replace(trials=(found,))
     done, state = restart.restore(folder, planned, found, sweep, recorded)
     now = trials.running(sweep, np.arange(1))

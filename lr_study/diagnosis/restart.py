@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,12 @@ def read(folder: Path, moved: Moved = ()) -> tuple[ConfigDict, datasets.Dataset]
 
 
 def find(
-  folder: Path, planned: Plan, sweeps: dict[Setting, Sweep], learning_rate: float, seed: int
+  folder: Path,
+  planned: Plan,
+  sweeps: dict[Setting, Sweep],
+  learning_rate: float,
+  seed: int,
+  wanted: Mapping[str, Any],
 ) -> tuple[Planned, int]:
   """A diverged trial, and its first bad step; of several settings, the one that broke first.
 
@@ -52,6 +58,7 @@ def find(
     sweeps: of each of its settings.
     learning_rate: of the trial.
     seed: of the trial.
+    wanted: of its setting, see `rounds.matching`.
 
   Raises:
     StudyError: if there is none, or if it did not diverge.
@@ -59,6 +66,8 @@ def find(
   trials = rounds.last(planned, sweeps)
   if not trials:
     raise StudyError(f'{folder} has no curves yet; run the study first')
+  fits = rounds.matching(sweeps, wanted)
+  trials = [trial for trial in trials if trial.setting in fits]
   found = [
     t for t in trials if np.isclose(t.learning_rate, learning_rate, rtol=1e-5) and t.seed == seed
   ]

@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
-from lr_study.answer.measure import curve_of
+from lr_study.answer.measure import ACCURACY, Measure, curve_of
 from lr_study.files.history import EPOCH_CURVES, STEP_CURVES, History, window_means
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned
@@ -32,17 +32,21 @@ class Events:
     height: Callable[[int, int], float],
     window: int,
     labels: Sequence[str] = (),
+    at_best: Measure | None = None,
   ):
     """Starts afresh: what a stopped study left of these trials is deleted and written again.
 
     Args:
-      folder: TensorBoard's logdir, or one in it.
+      folder: TensorBoard's logdir, or one in it; that which holds it is the study's.
       trials: what each is.
       height: of the learning rate at a step, from 0, in the column of a trial.
       window: steps that one point of a training curve is the mean of.
       labels: of each trial's setting, the folder of its run in `folder`; none if there is one
         setting.
+      at_best: the measure that the study goes by, if it goes by each trial's best epoch: its best
+        value so far is a curve then, since the HParams tab shows the last point of curves.
     """
+    self._at_best = at_best
     self._rates = [trial.learning_rate for trial in trials]
     self._height, self._window = height, window
     # The columns of trials whose schedule is the same.
@@ -54,7 +58,7 @@ class Events:
     for trial, label in zip(trials, labels or [''] * len(trials), strict=True):
       run = f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
       writer = _Writer(folder / label / run)
-      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial))
+      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial, study_name(folder)))
       self._writers.append(writer)
 
   def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
@@ -83,6 +87,11 @@ class Events:
       for trial in columns:
         value = history.epochs[name][epoch, trial]
         self._writers[trial].scalar(f'epoch/{name}', value, steps_done)
+    if self._at_best:
+      curves = history.epochs[self._at_best.field][: epoch + 1]
+      for trial in columns:
+        best = max(curves[:, trial], key=lambda x: (not np.isnan(x), self._at_best.score(x)))
+        self._writers[trial].scalar(_best_curve(self._at_best), best, steps_done)
     self._flush(columns)
 
   def _flush(self, columns: Sequence[int]) -> None:
@@ -105,6 +114,8 @@ def write_experiment(
   trials: int,
   axes: Mapping[str, Sequence[Any]] | None = None,
   metrics: Sequence[str] = (),
+  measure: Measure = ACCURACY,
+  at_best: bool = False,
 ) -> None:
   """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in.
 
@@ -113,12 +124,24 @@ def write_experiment(
     trials: how many.
     axes: the values of each further axis.
     metrics: names of further metrics, as those of a History.
+    measure: what the study goes by, the first metric of the tab.
+    at_best: the study goes by each trial's best epoch.
   """
   for file in folder.glob('events.out.tfevents.*'):
     file.unlink()
   writer = _Writer(folder, keep=True)
-  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials, axes or {}, metrics))
+  writer.hparams(
+    metadata.EXPERIMENT_TAG, _experiment(trials, axes or {}, metrics, measure, at_best)
+  )
   writer.flush()
+
+
+def study_name(folder: Path) -> str:
+  """What the tab calls the study whose curves are in `folder`: its work directory's last two names.
+
+  In its groups, so that those of two studies below one logdir stay apart.
+  """
+  return '/'.join(folder.resolve().parent.parts[-2:])
 
 
 def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
@@ -180,13 +203,19 @@ class _Writer:
 
 
 def _experiment(
-  trials: int, axes: Mapping[str, Sequence[Any]], metrics: Sequence[str]
+  trials: int,
+  axes: Mapping[str, Sequence[Any]],
+  metrics: Sequence[str],
+  measure: Measure,
+  at_best: bool,
 ) -> plugin_data_pb2.HParamsPluginData:
   columns = [
     api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
     for name in ('learning_rate', 'log10_learning_rate', 'batch_size')
   ]
-  columns.append(api_pb2.HParamInfo(name='schedule', type=api_pb2.DATA_TYPE_STRING))
+  columns += [
+    api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING) for name in ('schedule', 'study')
+  ]
   columns += [
     api_pb2.HParamInfo(
       name=name,
@@ -194,9 +223,13 @@ def _experiment(
     )
     for name, values in axes.items()
   ]
+  tags = [_best_curve(measure)] if at_best else []
+  curves = dict.fromkeys((measure.field, *EPOCH_CURVES, *map(curve_of, metrics)))
   infos = [
-    api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f'epoch/{name}'), display_name=name)
-    for name in dict.fromkeys((*EPOCH_CURVES, *map(curve_of, metrics)))
+    api_pb2.MetricInfo(
+      name=api_pb2.MetricName(tag=tag), display_name=tag.partition('/')[2].replace('_', ' ')
+    )
+    for tag in (*tags, *(f'epoch/{name}' for name in curves))
   ]
   experiment = api_pb2.Experiment(
     description=f'{trials} trials', hparam_infos=columns, metric_infos=infos
@@ -204,9 +237,13 @@ def _experiment(
   return plugin_data_pb2.HParamsPluginData(experiment=experiment)
 
 
-def _session_start(trial: Planned) -> plugin_data_pb2.HParamsPluginData:
+def _best_curve(measure: Measure) -> str:
+  return f'epoch/best_{measure.field}'
+
+
+def _session_start(trial: Planned, study: str) -> plugin_data_pb2.HParamsPluginData:
   # The group is all but the seed, so that the tab averages seeds. Its axes are linear, hence log10.
-  group = f'{formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
+  group = f'{study}: {formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
   group += ''.join(f', {name} {rounds.value_text(value)}' for name, value in trial.axes)
   start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
   start.hparams['learning_rate'].number_value = trial.learning_rate
@@ -214,6 +251,7 @@ def _session_start(trial: Planned) -> plugin_data_pb2.HParamsPluginData:
   start.hparams['seed'].number_value = trial.seed
   start.hparams['batch_size'].number_value = trial.batch_size
   start.hparams['schedule'].string_value = trial.schedule
+  start.hparams['study'].string_value = study
   for name, value in trial.axes:
     if _is_number(value):
       start.hparams[name].number_value = value

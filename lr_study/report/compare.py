@@ -9,14 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lr_study import formats
-from lr_study.answer.measure import ACCURACY, Measure, value_of
+from lr_study.answer.measure import ACCURACY, BALANCED, Measure, value_of
 from lr_study.answer.status import DIVERGED
-from lr_study.answer.verdict import Result, Verdict
+from lr_study.answer.verdict import Result
 from lr_study.config import flatten
 from lr_study.paths import Moved
 from lr_study.report import figures, html, report, svg
 from lr_study.search import rounds
 from lr_study.use import evaluate
+from lr_study.use.evaluate import Study
 
 _MARKERS = 'os^Dv*Px'
 
@@ -34,7 +35,7 @@ def write(workdirs: Sequence[Path], out: Path, moved: Moved = ()) -> None:
   """
   found = [evaluate.read_study(workdir, moved) for workdir in workdirs]
   names = _names(workdirs)
-  series, measure = _series(names, workdirs, found), _common([verdict for *_, verdict in found])
+  series, measure = _series(names, workdirs, found), _common(found)
   when = figures.when([result for _, _, results, _ in found for result in results])
   losses = [study['guessing_loss'] for _, study, *_ in found if 'guessing_loss' in study]
   studies = [
@@ -61,16 +62,33 @@ def write(workdirs: Sequence[Path], out: Path, moved: Moved = ()) -> None:
     series=series,
     rates=_rates([line['results'] for line in series], measure),
     shown=shown,
+    why_measure=_why(names, found, measure),
     measured=figures.capital(figures.measured(measure)),
     picture=svg.inline(drawn, 'by_rate', f'{shown} against the learning rate, a line a study'),
   )
   html.save(out, text)
 
 
-def _common(verdicts: Sequence[Verdict]) -> Measure:
-  """What all studies go by, or the accuracy, which all have."""
-  leads = {verdict.leads for verdict in verdicts}
-  return leads.pop() if len(leads) == 1 else ACCURACY
+def _common(found: Sequence[Study]) -> Measure:
+  """What all studies go by; if they differ, balanced accuracy, or accuracy where it is missing.
+
+  Where classes are equal both are the same, and where they are not, accuracy misleads.
+  """
+  leads = {study.verdict.leads for study in found}
+  if len(leads) == 1:
+    return leads.pop()
+  results = [result for study in found for result in study.results if result.status != DIVERGED]
+  has_balanced = all(value_of(result, BALANCED) is not None for result in results)
+  return BALANCED if has_balanced else ACCURACY
+
+
+def _why(names: Sequence[str], found: Sequence[Study], measure: Measure) -> str:
+  """Why they are compared by this measure, if each goes by another; empty if all go by it."""
+  leads = [study.verdict.leads for study in found]
+  if set(leads) == {measure}:
+    return ''
+  each = '; '.join(f'{name}: {of.name}' for name, of in zip(names, leads, strict=True))
+  return f'Each goes by a measure of its own ({each}), so they are compared by {measure.name}.'
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:

@@ -32,6 +32,29 @@ def training(config: Mapping[str, Any], schedules: Iterable[str] = ()) -> str:
   return ', '.join(parts)
 
 
+def evaluation(config: Mapping[str, Any]) -> str:
+  """By which loss trials are validated, if something of it is swept; else nothing.
+
+  Trials of one program are validated by one loss, or they could not be compared; each trains by its
+  own. Where a setting has another loss altogether, it is validated by that.
+  """
+  swept = {name: values for name, values in axes_of(config).items() if name.startswith('loss.')}
+  numbers = [n for n, values in swept.items() if all(map(plugs.is_number, values))]
+  said = []
+  if numbers:
+    own = ', '.join(f'{name} {value_text(config["loss"][name[5:]])}' for name in numbers)
+    said.append(
+      'Validation losses are by one loss for all trials, so that they can be compared: with '
+      f'{own}, as the config has it. Training losses are by the value of each trial.'
+    )
+  if others := [name for name in swept if name not in numbers]:
+    said.append(
+      f'Settings that differ in {", ".join(others)} have losses of different kinds, which cannot '
+      'be compared with one another.'
+    )
+  return ' '.join(said)
+
+
 def data(config: Mapping[str, Any], record: Mapping[str, Any]) -> str:
   """'3750 training and 1250 validation images of 10 classes of tombstone_letters, 84 px'.
 

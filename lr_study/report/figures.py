@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from lr_study import formats
 from lr_study.answer.confidence import STATED
-from lr_study.answer.measure import LOSS, Measure, value_of
+from lr_study.answer.measure import ACCURACY, LOSS, Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.files.history import History, window_means
@@ -255,7 +255,7 @@ def _accuracy_by_rate(results: Sequence[Result], verdict: Verdict, guessing_loss
 
 def measured(measure: Measure) -> str:
   """What the figure against the rate shows: 'accuracy', of training as well, or the measure."""
-  return 'accuracy' if measure.field.endswith('accuracy') else measure.name
+  return 'accuracy' if measure == ACCURACY else measure.name
 
 
 def capital(text: str) -> str:

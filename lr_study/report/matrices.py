@@ -34,7 +34,7 @@ def build(
   """
   found = {}
   with matplotlib.rc_context(figures.STYLE):
-    if best and 'confusion' in best and len(classes) <= MOST_CLASSES:
+    if best and best.get('confusion') and len(classes) <= MOST_CLASSES:
       found['confusion'] = confusion(classes, np.asarray(best['confusion']))
     for name, (_, own) in over_batch_sizes(results).items():
       found[name] = batch_sizes(own, measure)

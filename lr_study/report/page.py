@@ -86,6 +86,7 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     measure=leads.name,
     measured=figures.measured(leads),
     when=figures.when(results),
+    by_one_loss=describe.evaluation(study['config']),
     capital=figures.capital,
     answers=_answers(results, verdicts, verdict),
     settings=[
@@ -144,7 +145,8 @@ def _table(
   further = [known.get(name, Measure(name, is_share=False)) for name in results[0].metrics]
   metrics = [(of.field, of.name.removeprefix('validation '), of.show) for of in further]
   columns = [*_FIRST, *axes, *_COLUMNS, *metrics, *_LAST]
-  columns = [column for column in columns if _says_something(column[0], results)]
+  leads = verdict.leads.field
+  columns = [c for c in columns if c[0] == leads or _says_something(c[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
   trials = []
   for row, result in zip(rows, results, strict=True):
@@ -170,11 +172,12 @@ def _says_something(column: str, results: Sequence[Result]) -> bool:
 
 def _rates(verdict: Verdict) -> list[dict[str, Any]]:
   """A row a rate, the largest first: its interval, and how probably it is the best."""
-  chances = verdict.probability_best or {}
+  chances, best = verdict.probability_best or {}, verdict.learning_rate
   return [
     {
       'rate': rate,
-      'best': float(rate) == verdict.learning_rate,
+      # As written: by its key a rate has six digits.
+      'best': best is not None and rate == formats.rate(best),
       'interval': verdict.leads.between(ends),
       'chance': formats.percent(chances.get(rate)),
     }
@@ -248,15 +251,22 @@ def _best(
   of_trial = {'rate': formats.rate(examined['learning_rate']), 'seed': examined['seed']}
   if 'missing' in examined:
     return of_trial | {'missing': examined['missing']}
-  score = Score(tuple(classes), np.asarray(examined['confusion']))
-  images, right = int(score.confusion.sum()), int(np.trace(score.confusion))
+  if 'confused' not in examined:  # of an older study
+    score = Score(tuple(classes), np.asarray(examined['confusion']))
+    examined = score.as_json() | examined
+  images_of, recall = examined['images_of'], examined['recall']
+  images = sum(images_of)
+  right = sum(round(share * n) for share, n in zip(recall, images_of, strict=True) if n)
+  confused = {label: [] for label in range(len(classes))}
+  for label, predicted, count in examined['confused']:
+    confused[label].append(f'{classes[predicted]} ({count})')
   rows = [
     {
       'name': name,
-      'images': int(score.confusion[label].sum()),
-      'recall': examined['recall'][label],
-      'accuracy': formats.percent(examined['recall'][label]),
-      'predicted': _predicted(score, label),
+      'images': images_of[label],
+      'recall': recall[label],
+      'accuracy': formats.percent(recall[label]),
+      'predicted': ', '.join(confused[label]) or '–',
     }
     for label, name in enumerate(classes)
   ]
@@ -278,18 +288,11 @@ def _best(
     'wrong': images - right,
     'classes': rows[:_MOST_ROWS],
     'hidden': len(rows[_MOST_ROWS:]),
+    'dense': examined['confusion'] is not None,
     'mistakes': mistakes,
     'what': describe.noun(data),
     'folder': str(best.MISTAKES) if examined['mistakes'] else None,
   }
-
-
-def _predicted(score: Score, label: int) -> str:
-  """The other classes that images of one are most often predicted as, at most three."""
-  counts = score.confusion[label].copy()
-  counts[label] = 0
-  most = [i for i in np.argsort(-counts, kind='stable')[:3] if counts[i]]
-  return ', '.join(f'{score.classes[i]} ({counts[i]})' for i in most) or '–'
 
 
 def _data_uri(file: Path) -> str:

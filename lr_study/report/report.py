@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_study.answer.axes import Answer
+from lr_study.answer.measure import value_of
 from lr_study.answer.status import STATUSES
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
@@ -37,7 +38,12 @@ def write(
     best_trial: what best.py found out about it.
   """
   trials = [dataclasses.asdict(result) for result in results]
-  rows = [as_row(trial) for trial in trials]
+  leads = answer.verdict.leads
+  # What the study goes by, by its name, and the value that each trial has of it.
+  rows = [
+    as_row(trial) | {'measure': leads.field, 'measured': value_of(result, leads)}
+    for trial, result in zip(trials, results, strict=True)
+  ]
   table = io.StringIO()
   writer = csv.DictWriter(table, rows[0].keys(), lineterminator='\n')
   writer.writeheader()
@@ -46,7 +52,7 @@ def write(
   write_text(workdir / 'summary.md', summary.text(study, results, answer))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
   content['settings'] = [dataclasses.asdict(verdict) for verdict in answer.of_setting.values()]
-  for name in ('growth', 'gains'):
+  for name in ('growth', 'gains', 'standings'):
     content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
   content['best_trial'] = best_trial
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.

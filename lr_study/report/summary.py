@@ -8,7 +8,7 @@ from typing import Any
 from lr_study import formats
 from lr_study.answer.axes import Answer
 from lr_study.answer.confidence import STATED
-from lr_study.answer.measure import ACCURACY, BALANCED, value_of
+from lr_study.answer.measure import ACCURACY, value_of
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.diagnosis import curvature
 from lr_study.report import describe, figures, tables
@@ -38,6 +38,8 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
     '',
     *_trials(results, answer, sharp),
   ]
+  if by_one_loss := describe.evaluation(config):
+    lines += ['', _plain(by_one_loss)]
   sizes = ', '.join(dict.fromkeys(str(setting.batch_size) for setting in answer.of_setting))
   training = describe.training(config, (setting.schedule for setting in answer.of_setting))
   lines += [
@@ -79,11 +81,13 @@ def _settings(results: Sequence[Result], answer: Answer) -> list[str]:
   if len(answer.of_setting) > 1:
     names = tables.dimensions(answer.of_setting)
     heads = (*_heads(names), 'rate to use>', *_measured(answer.verdict))
-    rows = [
-      (*(_plain(of(row.setting)) for of in names.values()), *map(_plain, row[1:]))
-      for row in tables.answers(results, answer.of_setting)
-    ]
-    lines += ['A row a setting:', '', *_table(heads, rows), '']
+    may_be_best = {standing.setting for standing in answer.standings if standing.may_be_best}
+    rows = []
+    for setting, *figures_of in tables.answers(results, answer.of_setting):
+      rate, *others = map(_plain, figures_of)
+      rate = f'**{rate}**' if setting in may_be_best else rate
+      rows.append((*(_plain(of(setting)) for of in names.values()), rate, *others))
+    lines += ['A row a setting; in bold, those that may be the best:', '', *_table(heads, rows), '']
   for setting, verdict in answer.of_setting.items():
     name = figures.capital(title(setting, answer.of_setting))
     lines += [f'## {name}', ''] if name else []
@@ -129,7 +133,7 @@ def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
 def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]:
   """The trials as a table, with what their settings differ in; `sharp`: with sharpness."""
   measure, names = answer.verdict.leads, tables.dimensions(answer.of_setting)
-  own = () if measure in (ACCURACY, BALANCED) else (measure,)
+  own = () if measure == ACCURACY else (measure,)
   heads = (
     *_heads(names),
     *('rate>', 'seed>', 'training loss at the end>', 'training accuracy>', 'validation accuracy>'),

@@ -60,7 +60,7 @@ def climb(config: ConfigDict, data: Dataset) -> Climb:
 def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
   """Each suggestion, and how the sweep's nearest rate did, in Markdown."""
   lines = [
-    '| rule | suggests | nearest rate of the sweep | which had |',
+    f'| rule | suggests | nearest rate of the sweep | its {verdict.leads.name} |',
     '| --- | ---: | ---: | --- |',
   ]
   for rule, name in _RULES.items():
@@ -119,4 +119,6 @@ def _outcome(results: Sequence[Result], verdict: Verdict) -> str:
   if any(result.status == DIVERGED for result in results):
     return DIVERGED
   values = [value_of(result, verdict.leads) for result in results]
+  if None in values:
+    return '–'
   return verdict.leads.show(float(np.mean(values)))

@@ -1,10 +1,17 @@
 """Optuna, for who has it installed: rates from its sampler, and a study in its database."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lr_study.answer.measure import ACCURACY, Measure
+import numpy as np
+
+from lr_study import plugs
+from lr_study.answer.measure import Measure, value_of
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
+from lr_study.search.rounds import Setting, value_text
 
 if TYPE_CHECKING:
   import optuna
@@ -42,29 +49,68 @@ def ask(
   return [study.ask(space).params[_NAME] for _ in range(count)]
 
 
-def store(
-  url: str, name: str, trials: Sequence[dict[str, Any]], measure: Measure = ACCURACY
-) -> int:
-  """Adds trials to the study `name` in the database at `url`, which is made if missing.
+def store(url: str, name: str, results: Sequence[Result], verdict: Verdict) -> tuple[int, int]:
+  """Adds a finished study to the study `name` in the database at `url`, which is made if missing.
+
+  One trial of Optuna's for each rate of each setting, since its seeds are repetitions of one point:
+  its value is their mean of the measure that the verdict goes by, and user attributes have what
+  each seed did. So Optuna's best trial is the rate that the verdict names: of those that cannot be
+  named, one that diverged with any seed failed; one that a search ended early, or that did not
+  learn with every seed but would lead, is pruned.
 
   Args:
     url: as Optuna takes it: sqlite:///runs/optuna.db, say.
     name: of Optuna's study.
-    trials: as in results.json. One that the study has already, by the same rate and the same
-      other fields, is not added again.
-    measure: what is optimised.
+    results: of all trials. What Optuna's study has already is not added again.
+    verdict: of the study.
 
   Returns:
-    How many were added.
+    How many of Optuna's trials were added, and how many there are of this study.
 
   Raises:
-    StudyError: if Optuna is not installed, the database cannot be opened, or the study in it
-      optimises the other way.
+    StudyError: if Optuna is not installed, the database cannot be opened, or the study in it goes
+      by another measure or has other parameters.
   """
-  optuna = _optuna()
+  optuna, measure = _optuna(), verdict.leads
+  study = _open(optuna, url, name, measure)
+  known = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
+  space = _space_of(optuna, results)
+  points: dict[tuple[Setting, float], list[Result]] = {}
+  for result in results:
+    points.setdefault((result.setting, result.learning_rate), []).append(result)
+  named = (verdict.setting, verdict.learning_rate)
+  # Of equal values Optuna's best is the first.
+  added = 0
+  for point in sorted(points, key=lambda point: point != named):
+    state, value = _state_and_value(points, point, named, measure)
+    about = _about(points[point], measure)
+    if about in known:
+      continue
+    own = {name: of(points[point][0]) for name, (_, of) in space.items()}
+    pruned = state == 'PRUNED'
+    trial = optuna.trial.create_trial(
+      state=optuna.trial.TrialState[state],
+      params=own,
+      distributions={name: distribution for name, (distribution, _) in space.items()},
+      value=value,
+      user_attrs=about,
+      intermediate_values={points[point][0].epochs: value} if pruned else {},
+    )
+    try:
+      study.add_trial(trial)
+    except ValueError as error:
+      raise StudyError(
+        f'--study_name {name} has trials of other parameters ({error}); choose another name'
+      ) from error
+    added += 1
+  return added, len(points)
+
+
+def _open(optuna: Any, url: str, name: str, measure: Measure) -> 'optuna.Study':
   way = 'maximize' if measure.larger_is_better else 'minimize'
   try:
     study = optuna.create_study(storage=url, study_name=name, direction=way, load_if_exists=True)
+    goes_by = study.metric_names
   except Exception as error:  # SQLAlchemy and the databases behind it raise many kinds
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise StudyError(f'--storage cannot be opened: {why}') from error
@@ -72,23 +118,87 @@ def store(
     raise StudyError(
       f'--study_name {name} is there already and does not {way} its values; choose another name'
     )
-  known = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
-  rates = [trial[_NAME] for trial in trials]
-  space = _space(optuna, min(rates), max(rates))
-  new = [trial for trial in trials if trial not in known]
-  for trial in new:
-    value = {**trial, **trial.get('metrics', {})}[measure.field]
-    state = optuna.trial.TrialState
-    study.add_trial(
-      optuna.trial.create_trial(
-        state=state.FAIL if value is None else state.COMPLETE,
-        params={_NAME: trial[_NAME]},
-        distributions=space,
-        value=value,
-        user_attrs=trial,
-      )
+  if goes_by is None and not study.get_trials(deepcopy=False):
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # it is an experimental part of Optuna
+      study.set_metric_names([measure.field])
+  elif goes_by != [measure.field]:
+    other = goes_by[0] if goes_by else 'a measure that it does not name'
+    raise StudyError(
+      f'--study_name {name} goes by {other}, and this study by {measure.field}; choose another name'
     )
-  return len(new)
+  return study
+
+
+def _space_of(
+  optuna: Any, results: Sequence[Result]
+) -> dict[str, tuple[Any, Callable[[Result], Any]]]:
+  """Optuna's parameters, the rate and what settings differ in, each with how a result has it."""
+  distributions = optuna.distributions
+  rates = [result.learning_rate for result in results]
+  found = {_NAME: (*_space(optuna, min(rates), max(rates)).values(), lambda r: r.learning_rate)}
+  sizes = sorted({result.batch_size for result in results})
+  if len(sizes) > 1:
+    found['batch_size'] = (
+      distributions.IntDistribution(sizes[0], sizes[-1]),
+      lambda r: r.batch_size,
+    )
+  schedules = sorted({result.schedule for result in results})
+  if len(schedules) > 1:
+    found['schedule'] = (distributions.CategoricalDistribution(schedules), lambda r: r.schedule)
+  for axis in results[0].axes:
+    values = [result.axes[axis] for result in results]
+    if all(map(plugs.is_number, values)):
+      distribution = distributions.FloatDistribution(min(values), max(values))
+      found[axis] = (distribution, lambda r, axis=axis: float(r.axes[axis]))
+    else:
+      names = tuple(dict.fromkeys(map(value_text, values)))
+      found[axis] = (
+        distributions.CategoricalDistribution(names),
+        lambda r, axis=axis: value_text(r.axes[axis]),
+      )
+  return found
+
+
+def _state_and_value(
+  points: Mapping[tuple[Setting, float], Sequence[Result]],
+  point: tuple[Setting, float],
+  named: tuple[Setting, float | None],
+  measure: Measure,
+) -> tuple[str, float | None]:
+  """The state of Optuna's trial for a rate of a setting, and its value."""
+  values = {key: [value_of(r, measure) for r in found] for key, found in points.items()}
+  if None in values[point]:
+    return 'FAIL', None
+  mean = float(np.mean(values[point]))
+  longest = max(
+    result.epochs
+    for (setting, _), found in points.items()
+    for result in found
+    if setting == point[0] and result.status != DIVERGED
+  )
+  if any(result.epochs < longest for result in points[point]):
+    return 'PRUNED', mean
+  leads = named not in points or measure.score(mean) > measure.score(np.mean(values[named]))
+  return 'PRUNED' if point != named and leads else 'COMPLETE', mean
+
+
+def _about(trials: Sequence[Result], measure: Measure) -> dict[str, Any]:
+  """User attributes of Optuna's trial for these of one rate: what each seed did."""
+  first = trials[0]
+  return {
+    'measure': measure.field,
+    'learning_rate': first.learning_rate,
+    'batch_size': first.batch_size,
+    'schedule': first.schedule,
+    'axes': first.axes,
+    'epochs': first.epochs,
+    'seeds': [trial.seed for trial in trials],
+    'values': [value_of(trial, measure) for trial in trials],
+    'statuses': [trial.status for trial in trials],
+    'validation_loss': [trial.validation_loss for trial in trials],
+    'validation_accuracy': [trial.validation_accuracy for trial in trials],
+  }
 
 
 def _space(optuna: Any, smallest: float, largest: float) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ _OF_ALL = ('batch_size', 'schedule.name')
 _EPOCHS = 'epochs'
 
 Axes = tuple[tuple[str, Any], ...]  # (name, value) of each further axis, in the config's order
+
+ANY: Mapping[str, Any] = types.MappingProxyType({})  # for `matching`: no value is asked for
 
 
 class Setting(NamedTuple):
@@ -204,6 +208,51 @@ def frozen(value: Any) -> Any:
 def placeless(name: str, value: Any) -> Any:
   """The value of an axis; a name of the user's own without folders: its file may be moved."""
   return paths.short(value) if name.endswith('.name') and isinstance(value, str) else value
+
+
+def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Setting]:
+  """Those of the settings that have the wanted values.
+
+  Args:
+    settings: of a study.
+    wanted: values by the names of axes, as 'batch_size' and 'optimizer.weight_decay'; where no
+      other axis ends so, 'weight_decay' will do, and 'schedule' for 'schedule.name'.
+
+  Raises:
+    StudyError: naming the first value that none of them has.
+  """
+  found = [(setting, _on_axes(setting)) for setting in settings]
+  for given, value in wanted.items():
+    name = _axis_named(given, found[0][1])
+    fits = [(setting, own) for setting, own in found if _is_same(own[name], value)]
+    if not fits:
+      others = ', '.join(dict.fromkeys(value_text(own[name]) for _, own in found))
+      raise StudyError(
+        f'--axis {given}={value_text(value)} is not in the study, which has {others}'
+      )
+    found = fits
+  return [setting for setting, _ in found]
+
+
+def _on_axes(setting: Setting) -> dict[str, Any]:
+  return {'batch_size': setting.batch_size, 'schedule.name': setting.schedule, **dict(setting.axes)}
+
+
+def _axis_named(name: str, axes: Iterable[str]) -> str:
+  fits = [x for x in axes if name in (x, x.rpartition('.')[2], x.removesuffix('.name'))]
+  exact = [axis for axis in fits if axis == name] or fits
+  if len(exact) != 1:
+    raise StudyError(f'--axis {name} is not an axis of the study, which has {", ".join(axes)}')
+  return exact[0]
+
+
+def _is_same(own: Any, wanted: Any) -> bool:
+  """True for numbers that are the same to five digits, and for 'name' of 'my_file.py:name'."""
+  if plugs.is_number(own) and plugs.is_number(wanted):
+    return math.isclose(own, wanted, rel_tol=1e-5)
+  if isinstance(own, str):
+    return wanted in (own, own.rpartition(':')[2])
+  return own == wanted
 
 
 def value_text(value: Any) -> str:

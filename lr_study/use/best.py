@@ -33,15 +33,14 @@ def examine(
   Returns:
     What is under "best_trial" in results.json; None if no rate learned.
       learning_rate, seed: which trial it is.
-      confusion: in row i and column j, the images of class i that it took for class j.
-      recall: the share of each class that it took for what it is; null if there are none.
+      confusion, recall, images_of, confused: see `evaluate.Score.as_json`.
       mistakes: the images of `MISTAKES`: true and predicted class, probability of the latter.
         Of samples that are no images there are none.
     Or, with learning_rate and seed, `missing`: why there is nothing else.
   """
   if verdict.learning_rate is None:
     return None
-  result, place = evaluate.choose(results, verdict, None, None, workdir)
+  result, place = evaluate.choose(results, verdict, None, None, rounds.ANY, workdir)
   trial = {'learning_rate': result.learning_rate, 'seed': result.seed}
   try:
     variables = evaluate.restore(workdir, config, provenance.describe_data(data), place)
@@ -60,8 +59,7 @@ def examine(
     chosen = chosen[:0]  # nothing that a person could see
   files = _draw(workdir, samples.visible(images[chosen]) if len(chosen) else [])
   return trial | {
-    'confusion': score.confusion.tolist(),
-    'recall': [None if np.isnan(share) else float(share) for share in score.recall],
+    **score.as_json(),
     'mistakes': [
       {
         'file': file,

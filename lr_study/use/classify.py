@@ -1,5 +1,6 @@
 """Image files from outside through a finished study's trial, and what it takes them for."""
 
+import io
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,14 +11,19 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from lr_study import formats, progress
+from lr_study.config import flatten
 from lr_study.data import folder, images, scanning
 from lr_study.data.scanning import printable
 from lr_study.errors import StudyError
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Score, Trained
+from lr_study.use.standalone import predict
 
 _TOP = 5  # classes that are named for an image
+_MATRIX = 40  # classes up to which a confusion matrix is printed: a wider one cannot be read
+_PAIRS = 20  # of classes, the most confused ones, that are printed instead
+_NAMED = 10  # classes that a message names
 
 
 class File(NamedTuple):
@@ -28,10 +34,15 @@ class File(NamedTuple):
 
 
 class Seen(NamedTuple):
-  """readable: the files that are images. logits: theirs, (readable, classes). skipped: why not."""
+  """What was read. skipped: which files were not, and why.
+
+  readable: the file of each sample; of several in one file, as `samples.npy[0]`. logits: theirs,
+  (readable, classes). of_file: which of the given files each is in, int (readable,).
+  """
 
   readable: Sequence[Path]
   logits: np.ndarray
+  of_file: np.ndarray
   skipped: Sequence[tuple[Path, str]]
 
 
@@ -70,46 +81,49 @@ def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], 
   return files, None
 
 
-def check_takes_files(trained: Trained) -> None:
-  """StudyError if the trial was trained on arrays: nobody knows what those made of image files."""
-  if not evaluate.takes_files(trained.config):
-    raise StudyError(
-      f'the study was trained on arrays, {trained.config.data.name}, and not on image files; '
-      '--part=validation or --part=test takes its own, and the predict.py that scripts/export.py '
-      'writes takes .npy files'
-    )
-
-
 def look(trained: Trained, files: Sequence[File]) -> Seen:
   """Reads the files as the trial's study would, as many at a time as make a batch.
 
   Raises:
     StudyError: if none can be read.
   """
-  predict = evaluate.make_predict(trained, len(files))
+  run = evaluate.make_predict(trained, len(files))
   chunk = trained.config.eval_batch_size
-  readable, logits, skipped = [], [], []
+  readable, logits, of_file, skipped = [], [], [], []
   for start in range(0, len(files), chunk):
     some = files[start : start + chunk]
     found = images.in_threads(lambda file: read(file, trained), some)
     good = [i for i, pixels in enumerate(found) if not isinstance(pixels, str)]
     skipped += [(some[i].path, why) for i, why in enumerate(found) if isinstance(why, str)]
+    for i in good:
+      readable += _names(some[i].path, len(found[i]))
+      of_file += [start + i] * len(found[i])
     if good:
-      readable += [some[i].path for i in good]
-      logits.append(predict(np.stack([found[i] for i in good])))
+      logits.append(run(np.concatenate([found[i] for i in good])))
   if not readable:
-    raise StudyError(f'no image can be read: {_named(skipped)}')
-  return Seen(readable, np.concatenate(logits), skipped)
+    what = 'image' if evaluate.takes_files(trained.config) else 'sample'
+    raise StudyError(f'no {what} can be read: {_named(skipped)}')
+  return Seen(readable, np.concatenate(logits), np.asarray(of_file), skipped)
 
 
 def read(file: File, trained: Trained) -> np.ndarray | str:
-  """A file's pixels, uint8 (size, size, 3), or why it is none."""
-  config = trained.config
+  """What a file holds, (n, *shape) as the study stores its samples, or why it cannot be read.
+
+  One image; or, where the study was trained on arrays, the samples of an .npy file.
+  """
+  config, stored = trained.config, trained.stored
   try:
-    image = images.decode(folder.read(*file), trained.scale)
-    return images.resize(image, config.image_size, resize_mode(config))
+    content = folder.read(*file)
+    if not evaluate.takes_files(config):
+      return predict.read_samples(io.BytesIO(content), stored.shape, stored.dtype.name)
+    image = images.decode(content, trained.scale)
+    return images.resize(image, config.image_size, resize_mode(config))[None]
   except ValueError as error:
     return printable(str(error))
+
+
+def _names(path: Path, count: int) -> list[Path]:
+  return [path] if count == 1 else [Path(f'{path}[{row}]') for row in range(count)]
 
 
 def resize_mode(config: ConfigDict) -> str:
@@ -118,13 +132,12 @@ def resize_mode(config: ConfigDict) -> str:
 
 
 def answer(trained: Trained, paths: Sequence[str]) -> Answer:
-  """What the trial takes images for; how often rightly where their folders tell what they are.
+  """What the trial predicts of images; how often rightly where their folders tell what they are.
 
   Raises:
-    StudyError: as `check_takes_files`, `find` and `look` do; if an image of a class cannot be read,
-      since the share of right ones would be that of other images then.
+    StudyError: as `find` and `look` do; if an image of a class cannot be read, since the share of
+      right ones would be that of other images then.
   """
-  check_takes_files(trained)
   files, labels = find(paths, trained.classes)
   seen = look(trained, files)
   if labels is None:
@@ -133,34 +146,61 @@ def answer(trained: Trained, paths: Sequence[str]) -> Answer:
     raise StudyError(
       f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; mend or remove them'
     )
-  score = evaluate.count(trained.classes, labels, seen.logits.argmax(1))
+  score = evaluate.count(trained.classes, labels[seen.of_file], seen.logits.argmax(1))
   return scored(trained, score, {'dir': printable(paths[0])})
 
 
 def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:
   """The confusion matrix, and the shares of right ones; null for a class without images.
 
-  A row of the matrix is a true class, a column what its images were taken for.
+  A row of the matrix is a true class, a column what its images were predicted as. Of more classes
+  than `_MATRIX` the text has the most confused pairs, and see `Score.as_json`.
   """
-  rows = [['true', *found.classes, 'images', 'right']]
-  recall = [None if np.isnan(share) else float(share) for share in found.recall]
-  for name, counts, share in zip(found.classes, found.confusion, recall, strict=True):
-    rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(share)])
-  total = int(found.confusion.sum())
+  rows = _matrix(found) if len(found.classes) <= _MATRIX else _confused(found)
+  total, parts = int(found.confusion.sum()), []
+  if len(found.classes) > _MATRIX:
+    right = int(np.trace(found.confusion))
+    parts = [f'The most confused of {len(found.classes)} classes, of {total - right} wrong images:']
   text = (
-    f'{_aligned(rows)}\n\n{describe(trained)}, on {total} images: accuracy '
-    f'{formats.percent(found.accuracy)}, balanced accuracy '
-    f'{formats.percent(found.balanced_accuracy)}'
+    f'{describe(trained)}, on {total} images: accuracy {formats.percent(found.accuracy)}, balanced '
+    f'accuracy {formats.percent(found.balanced_accuracy)}'
   )
   content = {
     'images': total,
     'accuracy': found.accuracy,
     'balanced_accuracy': found.balanced_accuracy,
     'classes': list(found.classes),
-    'recall': recall,
-    'confusion': found.confusion.tolist(),
   }
-  return Answer(text, images_of | _trial(trained) | content)
+  text = '\n'.join([*parts, rows, '', text, *of_another_epoch(trained)])
+  return Answer(text, images_of | _trial(trained) | content | found.as_json())
+
+
+def _matrix(found: Score) -> str:
+  rows = [['true', *found.classes, 'images', 'right']]
+  recall = [None if np.isnan(share) else float(share) for share in found.recall]
+  for name, counts, share in zip(found.classes, found.confusion, recall, strict=True):
+    rows.append([name, *map(str, counts), str(counts.sum()), formats.percent(share)])
+  return _aligned(rows)
+
+
+def _confused(found: Score) -> str:
+  """The pairs of classes that are confused most often, a line each."""
+  rows = [['true', 'predicted as', 'images', 'of']]
+  for true, predicted, images_of_pair in found.confused()[:_PAIRS]:
+    names = (found.classes[true], found.classes[predicted])
+    rows.append([*names, str(images_of_pair), str(found.confusion[true].sum())])
+  return _aligned(rows, left=(0, 1))
+
+
+def of_another_epoch(trained: Trained) -> list[str]:
+  """A line on weights that are not those which the study's figures are of; none if they are."""
+  result = trained.result
+  if result.best_epoch in (None, result.epochs):
+    return []
+  return [
+    f'the weights are those of epoch {result.epochs}, the last one; the figures of the study are '
+    f'of epoch {result.best_epoch}, the best one of this trial'
+  ]
 
 
 def top(classes: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
@@ -171,11 +211,14 @@ def top(classes: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
 
 
 def describe(trained: Trained) -> str:
-  """Which trial it is, in words."""
-  result = trained.result
-  axes = [f'{name} {rounds.value_text(value)}' for name, value in result.axes.items()]
-  rate = f'learning rate {formats.rate(result.learning_rate)}'
-  return ', '.join([rate, *axes, f'seed {result.seed}'])
+  """Which trial it is, in words: with what the settings of its study differ in."""
+  result, config = trained.result, trained.config
+  parts = [f'learning rate {formats.rate(result.learning_rate)}']
+  axes = flatten(config.axes)
+  parts += [f'batch size {result.batch_size}'] * ('batch_size' in axes)
+  parts += [f'schedule {rounds.value_text(result.schedule)}'] * ('schedule.name' in axes)
+  parts += [f'{name} {rounds.value_text(value)}' for name, value in result.axes.items()]
+  return ', '.join([*parts, f'seed {result.seed}'])
 
 
 def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray]:
@@ -183,9 +226,10 @@ def _labelled(root: Path, classes: Sequence[str]) -> tuple[Sequence[File], np.nd
   known = list(map(scanning.class_name, classes))
   unknown = [name for name in files_of if name not in known]
   if unknown:
+    more = f' and {len(classes) - _NAMED} more' if len(classes) > _NAMED else ''
     raise StudyError(
       f'{root} has the class {unknown[0]!r}, which the study does not know; it knows '
-      f'{", ".join(classes)}'
+      f'{", ".join(classes[:_NAMED])}{more}'
     )
   roots = (root.resolve(),)
   files = [File(file, roots) for of in files_of.values() for file in of]
@@ -204,9 +248,9 @@ def _listing(path: Path) -> list[Path]:
 
 def _trial(trained: Trained) -> dict[str, Any]:
   result = trained.result
-  return {'learning_rate': result.learning_rate, 'seed': result.seed} | (
-    {'axes': result.axes} if result.axes else {}
-  )
+  names = ('learning_rate', 'seed', 'batch_size', 'schedule', 'epochs', 'best_epoch')
+  found = {name: getattr(result, name) for name in names}
+  return found | ({'axes': result.axes} if result.axes else {})
 
 
 def _top_text(trained: Trained, seen: Seen) -> str:
@@ -220,7 +264,8 @@ def _top_text(trained: Trained, seen: Seen) -> str:
     ]
     rows.append([printable(file), *cells])
   lines = [f'{printable(file)} is skipped: {why}' for file, why in seen.skipped]
-  return '\n'.join([_aligned(rows, left=range(0, len(rows[0]))), *lines])
+  table = _aligned(rows, left=range(0, len(rows[0])))
+  return '\n'.join([table, *lines, *of_another_epoch(trained)])
 
 
 def _top_content(trained: Trained, seen: Seen) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A finished study's trial, what it makes of images, and how often rightly."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,13 @@ from lr_study.files.workdir import MEAN
 from lr_study.paths import Moved
 from lr_study.report import report
 from lr_study.search import rounds
-from lr_study.search.rounds import Planned
+from lr_study.search.rounds import Planned, Setting
 from lr_study.task import make_task
 from lr_study.trial import Batch, Task
 from lr_study.use import again
 
 PARTS = ('validation', 'test')
+_DENSE = 100  # classes up to which a confusion matrix is written whole
 
 
 class Study(NamedTuple):
@@ -59,14 +60,14 @@ class Trained(NamedTuple):
 
 
 class Score(NamedTuple):
-  """How a trial did. confusion: int (classes, classes), images of class [i] taken for class [j]."""
+  """How a trial did. confusion: int (classes, classes), images of class [i] predicted as [j]."""
 
   classes: tuple[str, ...]
   confusion: np.ndarray
 
   @property
   def accuracy(self) -> float:
-    """The share of the images that were taken for what they are."""
+    """The share of the images that were predicted right."""
     return float(np.trace(self.confusion) / self.confusion.sum())
 
   @property
@@ -80,26 +81,59 @@ class Score(NamedTuple):
     """The mean of that share over the classes that have images: each counts the same."""
     return float(np.nanmean(self.recall))
 
+  def confused(self, most: int = 3) -> list[tuple[int, int, int]]:
+    """Pairs of classes that are confused, most often first: true, predicted, how many images.
+
+    Of each true class the `most` frequent ones.
+    """
+    wrong = self.confusion - np.diag(np.diag(self.confusion))
+    predicted = np.argsort(-wrong, axis=1, kind='stable')[:, :most]
+    found = [
+      (label, int(other), int(wrong[label, other]))
+      for label, others in enumerate(predicted)
+      for other in others
+      if wrong[label, other]
+    ]
+    return sorted(found, key=lambda pair: -pair[2])
+
+  def as_json(self) -> dict[str, Any]:
+    """What of it is kept, a few numbers a class however many there are.
+
+    confusion: the whole matrix; null for more classes than `_DENSE`, of which it would be MBs.
+    recall: the share of each class that is predicted right; null if there are no images of it.
+    images_of: of each class. confused: see the method.
+    """
+    return {
+      'confusion': self.confusion.tolist() if len(self.classes) <= _DENSE else None,
+      'recall': [None if np.isnan(share) else float(share) for share in self.recall],
+      'images_of': self.confusion.sum(1).tolist(),
+      'confused': self.confused(),
+    }
+
 
 def load(
   workdir: Path,
   learning_rate: float | None = None,
   seed: int | None = None,
   moved: Moved = (),
+  setting: Mapping[str, Any] = rounds.ANY,
 ) -> Trained:
   """Reads a trial of a finished study from its newest checkpoint.
 
   Args:
     workdir: the study's.
-    learning_rate: of the trial; by default the one that the study recommends.
+    learning_rate: of the trial; by default the one that the study recommends for the setting.
     seed: of the trial; by default the best one, by the figure that the study goes by.
     moved: as of `read_study`.
+    setting: of the trial, as far as it is named, see `rounds.matching`; by default the best one.
 
   Raises:
     StudyError: if the study is not finished, has no such trial, or kept no weights of it.
   """
   config, record, results, verdict = read_study(workdir, moved)
-  result, place = choose(results, verdict, learning_rate, seed, workdir)
+  verdicts = report.of_settings(report.read_content(workdir))
+  wanted = (learning_rate, seed, setting)
+  result, place = choose(results, verdict, *wanted, workdir, verdicts)
   data = record['data']
   variables = restore(workdir, config, data, place)
   stored = _stored(data)
@@ -236,35 +270,52 @@ def choose(
   verdict: Verdict,
   rate: float | None,
   seed: int | None,
+  setting: Mapping[str, Any],
   workdir: Path,
+  verdicts: Mapping[Setting, Verdict] = rounds.ANY,
 ) -> tuple[Result, int]:
-  """The trial of this rate and seed, and its place in results.json.
+  """The trial of this rate, seed and setting, and its place in results.json.
 
-  By default of the rate that the verdict names, in the setting that it names; of several seeds, or
-  of several settings, the one that is best by the verdict's measure.
+  Args:
+    results: of all trials.
+    verdict: of the study.
+    rate: by default the one that the study recommends for the setting.
+    seed: by default the best one, by the verdict's measure.
+    setting: as far as it is named, see `rounds.matching`. Of those that fit, it is the one that
+      the verdict names.
+    workdir: the study's, for messages.
+    verdicts: of each setting, where there are several.
 
   Raises:
-    StudyError: if there is none, or it diverged.
+    StudyError: if there is no such trial, or several settings fit, or the trial diverged.
   """
-  of_rate = range(len(results))
+  own = _setting(results, verdict, setting)
+  among, where = {result.setting for result in results}, ''
+  if len(among) > 1:
+    where = f' with {rounds.title(own, among)}'
   if rate is None:
-    rate = verdict.learning_rate
-    of_rate = [i for i in of_rate if results[i].setting == verdict.setting]
+    rate = verdicts.get(own, verdict).learning_rate
   if rate is None:
     raise StudyError(
-      f'{workdir}: there is no rate to use, so there is no best trial; give --learning_rate'
+      f'{workdir}: there is no rate to use{where}, so there is no best trial; give --learning_rate'
     )
-  of_rate = [i for i in of_rate if np.isclose(results[i].learning_rate, rate, rtol=1e-5)]
+  of_setting = [i for i, result in enumerate(results) if result.setting == own]
+  of_rate = [i for i in of_setting if np.isclose(results[i].learning_rate, rate, rtol=1e-5)]
   if not of_rate:
-    rates = ', '.join(formats.rate(r) for r in sorted({r.learning_rate for r in results}))
-    raise StudyError(f'--learning_rate {formats.rate(rate)} is not in the study, which has {rates}')
+    rates = sorted({results[i].learning_rate for i in of_setting})
+    raise StudyError(
+      f'--learning_rate {formats.rate(rate)} is not in the study{where}, which has '
+      f'{", ".join(map(formats.rate, rates))}'
+    )
   found = [i for i in of_rate if seed in (None, results[i].seed)]
   if not found:
     seeds = ', '.join(str(results[i].seed) for i in of_rate)
     raise StudyError(f'--seed {seed} is not in the study, which has {seeds}')
   left = [i for i in found if results[i].status != DIVERGED]
   if not left:
-    raise StudyError(f'{formats.rate(rate)} diverged in {workdir}; choose another --learning_rate')
+    raise StudyError(
+      f'{formats.rate(rate)}{where} diverged in {workdir}; choose another --learning_rate'
+    )
 
   def score(i):
     value = value_of(results[i], verdict.leads)
@@ -272,6 +323,20 @@ def choose(
 
   place = max(left, key=score)
   return results[place], place
+
+
+def _setting(results: Sequence[Result], verdict: Verdict, wanted: Mapping[str, Any]) -> Setting:
+  """The one that is wanted: of those that fit, the verdict's."""
+  fits = rounds.matching(dict.fromkeys(result.setting for result in results), wanted)
+  if verdict.setting in fits:
+    return verdict.setting
+  if len(fits) > 1:
+    some = '; '.join(rounds.title(setting, fits) for setting in fits[:4])
+    raise StudyError(
+      f'{len(fits)} settings fit ({some}{"; ..." if len(fits) > 4 else ""}); name one, by '
+      '--axis NAME=VALUE'
+    )
+  return fits[0]
 
 
 class _Reader(NamedTuple):

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lr_study import formats, models
 from lr_study import inputs as of_networks
-from lr_study.data import scanning
+from lr_study.data import samples, scanning
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.use import classify, evaluate
@@ -73,17 +73,23 @@ class Layer(NamedTuple):
 def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
   """Writes layers.png and layers.json of one image file into a folder, made if missing.
 
+  Where the study was trained on arrays, of the one sample in an .npy file.
+
   Raises:
-    StudyError: if it is not one image, or the study was trained on arrays.
+    StudyError: if it is not one image or sample.
     OSError: if they cannot be written.
   """
-  classify.check_takes_files(trained)
   files, _ = classify.find(paths, trained.classes)
   if len(files) != 1:
     raise StudyError(f'--explain takes one image, not {len(files)}')
   pixels = classify.read(files[0], trained)
   if isinstance(pixels, str):
     raise StudyError(f'{scanning.printable(files[0].path)}: {pixels}')
+  if len(pixels) != 1:
+    raise StudyError(
+      f'{scanning.printable(files[0].path)} holds {len(pixels)} samples; --explain takes one'
+    )
+  pixels = pixels[0]
   shown, layers, logits = look_inside(trained, pixels)
   folder.mkdir(parents=True, exist_ok=True)
   with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
@@ -195,7 +201,7 @@ def picture(
 def _draw_top(grid, trained, name, pixels, shown, logits) -> None:
   figure = grid.figure
   image, given, answer = (figure.add_subplot(grid[column]) for column in range(3))
-  image.imshow(pixels)
+  image.imshow(_visible(pixels), cmap='gray')
   image.set_title(_short(name), parse_math=False)
   span = shown.max() - shown.min()
   given.imshow(_as_picture((shown - shown.min()) / (span or 1)), cmap='gray')
@@ -294,6 +300,13 @@ def _mosaic(values: np.ndarray) -> np.ndarray:
     y, x = (place * step for place, step in zip(divmod(i, columns), (height, width), strict=True))
     mosaic[y : y + height - gap, x : x + width - gap] = tile
   return mosaic
+
+
+def _visible(sample: np.ndarray) -> np.ndarray:
+  """A sample as it is stored, for `imshow`."""
+  if samples.is_image(sample.shape):
+    return samples.visible(sample[None])[0]
+  return _as_picture(sample)
 
 
 def _as_picture(values: np.ndarray) -> np.ndarray:

@@ -6,9 +6,11 @@ It needs jax, flatbuffers (with which jax reads programs), numpy and, for image 
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jax import export, nn
@@ -31,6 +33,7 @@ def read(file: Path, folder: Path = FOLDER) -> np.ndarray:
   """A file as the model takes it: an image, uint8 (1, size, size, 3), RGB; or samples (n, ...).
 
   Raises:
+    OSError: it cannot be read.
     ValueError: it is no image, or holds samples of another shape.
   """
   given = json.loads((folder / 'input.json').read_text())
@@ -40,27 +43,61 @@ def read(file: Path, folder: Path = FOLDER) -> np.ndarray:
     scale = images.Scale(*given['scale']) if given.get('scale') else None
     image = images.decode(file.read_bytes(), scale)
     return images.resize(image, given['size'], given['resize'])[None]
-  samples, shape = np.load(file, allow_pickle=False), tuple(given['shape'])
+  return read_samples(file, tuple(given['shape']), given['dtype'])
+
+
+def read_samples(file: Path | IO[bytes], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+  """The samples, (n, *shape), of an .npy file that holds one or several.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it holds something else.
+  """
+  try:
+    samples = np.load(file, allow_pickle=False)
+  except (EOFError, ValueError) as error:
+    raise ValueError('no .npy file of numbers') from error
+  if not isinstance(samples, np.ndarray):
+    raise ValueError('several arrays; the model takes an .npy file, which has one')
   if samples.shape == shape:
     samples = samples[None]
   # Numbers from 0 to 1, say, are none for a model that was trained on 0 to 255.
-  if samples.shape[1:] != shape or not np.can_cast(samples.dtype, given['dtype'], 'same_kind'):
+  if samples.shape[1:] != shape or not np.can_cast(samples.dtype, dtype, 'same_kind'):
     raise ValueError(
-      f'{file} holds {samples.dtype} {samples.shape}; the model takes {given["dtype"]} {shape}, '
-      'or several of them in one array'
+      f'it holds {samples.dtype} {samples.shape}; the model takes {dtype} {shape}, or several of '
+      'them in one array'
     )
-  return samples.astype(given['dtype'])
+  return samples.astype(dtype)
 
 
-def main(files: Sequence[str]) -> None:
-  model, labels = load(), json.loads((FOLDER / 'labels.json').read_text())
+def main(files: Sequence[str]) -> int:
+  """Prints the likeliest classes of each file; 1 if one of them could not be read, else 0."""
+  if not files:
+    print('usage: python predict.py FILE ...', file=sys.stderr)
+    return 2
+  model, labels, status = load(), json.loads((FOLDER / 'labels.json').read_text()), 0
   for file in files:
-    every = np.asarray(nn.softmax(model(read(Path(file)))))
+    try:
+      samples = read(Path(file))
+    except (OSError, ValueError) as error:
+      why = getattr(error, 'strerror', None) or error
+      hint = f'; name the files in it: {file}/*' if os.path.isdir(file) else ''
+      print(f'{file!r}: {why}{hint}', file=sys.stderr)
+      status = 1
+      continue
+    every = np.asarray(nn.softmax(model(samples)))
     for row, probabilities in enumerate(every):
       name = file if len(every) == 1 else f'{file}[{row}]'
       best = np.argsort(-probabilities, kind='stable')[:5]
       print(name, *(f'{labels[i]} {100 * probabilities[i]:.1f} %' for i in best), sep='  ')
+  return status
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  try:
+    ended = main(sys.argv[1:])
+    sys.stdout.flush()
+  except BrokenPipeError:  # nobody reads on, as after `| head -1`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    ended = 141
+  sys.exit(ended)
