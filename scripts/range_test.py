@@ -8,8 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 
 
 from lr_study import cli
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_text
+from lr_study.progress import note
 from lr_study.search import climb
 from lr_study.use import again, evaluate
 from lr_study.vectorize import keep_compiled_programs
@@ -27,9 +28,15 @@ def main() -> None:
     raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
   keep_compiled_programs()
   found = climb.climb(study.config, again.load(study.config, study.record['data'], workdir))
-  write_text(workdir / 'range_test.json', json.dumps(climb.as_json(found), allow_nan=False) + '\n')
-  climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
   print(climb.table(found, study.results, study.verdict))
+  try:
+    content = json.dumps(climb.as_json(found), allow_nan=False)
+    write_text(workdir / 'range_test.json', content + '\n')
+    climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
+  except OSError as error:
+    if is_full(error):
+      raise
+    note(f'{error.filename} is not written: {error.strerror}')
 
 
 if __name__ == '__main__':
