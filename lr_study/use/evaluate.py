@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, inputs, loop, models, paths, plugs, trial, trials
+from lr_study import formats, inputs, loop, models, paths, plugs, settings, trial, trials
 from lr_study.answer.measure import value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -283,6 +283,7 @@ class _Reader(NamedTuple):
   engine: Engine
 
 
+@settings.ours()
 def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> dict[str, Any]:
   """The variables of a trial as evaluations use them, from its last checkpoint.
 
