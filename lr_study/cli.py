@@ -15,13 +15,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+os.environ['MPLBACKEND'] = 'agg'  # no window is opened; a wrong name would end the import
+
+try:
+  import jax  # noqa: F401 - reads the environment
+  import matplotlib  # noqa: F401 - likewise, and a file of the user's
+except Exception as error:
+  print(f'error: JAX or Matplotlib cannot start: {error}; mend or unset that', file=sys.stderr)
+  sys.exit(2)
+
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from lr_study import config as configs
-from lr_study import formats, paths, processes
-from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study import formats, paths, processes, settings
+from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
 
@@ -133,7 +142,8 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     try:
       if argv[1:] and not takes_arguments:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
-      main(*argv[1:])
+      with settings.ours():
+        main(*argv[1:])
     except StudyError as error:
       _fail(str(error))
     except Stopped as stopped:
@@ -152,6 +162,16 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
           'eval_batch_size, and start again with --overwrite',
           status=1,
         )
+      if is_of_disk(error):
+        _fail(
+          f'{error.filename or "a file"} cannot be read or written: {error.strerror}; the same '
+          'command goes on once it can be',
+          status=1,
+        )
+      try:
+        settings.check_devices()
+      except StudyError as of_devices:
+        _fail(str(of_devices))
       raise
     finally:
       gc.freeze()  # at the end too: Python would search all that is left, for a second

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
-from lr_study import paths, plugs
+from lr_study import formats, paths, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, REQUIRED, Limit, one_of
 
@@ -115,6 +115,7 @@ def check(config: ConfigDict) -> ConfigDict:
   _check_measure(found['verdict']['measure'], found['metrics'])
   for name in ('learning_rates', 'seeds', 'metrics'):
     _check_unique(name, found[name])
+  _check_written_apart(found['learning_rates'])
   _check_unique('data.classes', found['data']['classes'])
   return ConfigDict(found | {'axes': ConfigDict(axes, allow_dotted_keys=True)}).lock()
 
@@ -369,6 +370,16 @@ def _check_unique(name: str, values: tuple[Any, ...]) -> None:
   for i, value in enumerate(values):
     if value in values[:i]:
       raise StudyError(f'{name} holds {value!r} twice')
+
+
+def _check_written_apart(rates: tuple[float, ...]) -> None:
+  seen: dict[str, float] = {}
+  for rate in rates:  # files, runs and tables go by what is written
+    if (other := seen.setdefault(formats.rate(rate), rate)) != rate:
+      raise StudyError(
+        f'learning_rates holds {other!r} and {rate!r}, which are both written '
+        f'{formats.rate(rate)}; keep one'
+      )
 
 
 def _swap(config: ConfigDict, section: str, overrides: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,19 @@ import errno
 import os
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of a disk that is broken, out of reach, or may not be written.
+_OF_DISK = (
+  errno.EIO,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+  errno.EHOSTUNREACH,
+  errno.ENETDOWN,
+  errno.ENETUNREACH,
+  errno.ENOTCONN,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+)
 
 
 class StudyError(Exception):
@@ -22,6 +35,11 @@ def is_full(error: BaseException) -> bool:
     return True
   cause = error.__cause__ or error.__context__
   return cause is not None and is_full(cause)
+
+
+def is_of_disk(error: BaseException) -> bool:
+  """True if a file cannot be read or written for a reason that lies outside of this program."""
+  return isinstance(error, OSError) and error.errno in _OF_DISK
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,6 @@ the result is that of a study that had all of it from the start.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from ml_collections import ConfigDict
 
 from lr_study import formats, loop, paths, schedules, trial, trials
 from lr_study.config import GROW, adds, differences, essential, from_json
-from lr_study.files import workdir
+from lr_study.errors import StudyError
+from lr_study.files import record, workdir
 from lr_study.progress import note
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Setting
@@ -34,6 +34,9 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
     folder: the study's; it holds one.
     study: the larger one, as provenance.describe gives it.
     sweeps: of each of its settings, without trials.
+
+  Raises:
+    StudyError: if the study has no record of its files.
   """
   new = json.loads(json.dumps(study))
   old = json.loads((folder / 'config.json').read_text())
@@ -41,6 +44,11 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
   same_images = old['data']['fingerprint'] == new['data']['fingerprint']
   if not differences(before, now) or not same_images or not adds(before, now):
     return
+  if not record.is_there(folder):
+    raise StudyError(
+      f'{folder} holds a study without a record of its files, as older versions left it; choose '
+      'another --workdir'
+    )
   planned, config = rounds.read(folder / 'history'), from_json(old['config'])
   place = {
     setting: _same(config, setting, own, sweeps) for setting, own in rounds.settings(config).items()
@@ -106,12 +114,9 @@ def _heights(sweep: Sweep, setting: Setting, own: ConfigDict, epochs: int) -> np
 def _clear(folder: Path, waves: set[int]) -> None:
   """Deletes what the study makes from its trials, and the trials that are in none of the waves."""
   names = {loop.place(Path(), number).name for number in waves} | {rounds.FILE}
-  found = [folder / name for name in _REMADE]
-  for part in ('history', 'checkpoints'):
-    if (folder / part).is_dir():
-      found += [path for path in (folder / part).iterdir() if path.name not in names]
-  for path in found:
-    if path.is_dir() and not path.is_symlink():
-      shutil.rmtree(path)
-    else:
-      path.unlink(missing_ok=True)
+
+  def keep(name):
+    part, *within = Path(name).parts
+    return within[0] in names if part in ('history', 'checkpoints') else part not in _REMADE
+
+  record.delete(folder, keep)

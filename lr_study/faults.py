@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import random
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +17,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lr_study import study
-from lr_study.files import events
+from lr_study.errors import StudyError
+from lr_study.files import events, record
 
-_IN_START = 0.2  # share of the kills that come before a study trains
+# Shares of the kills by what the study is at; a small one spends little time in training.
+_PHASES = {'start': 0.2, 'training': 0.5, 'drawing': 0.3}
+_READ_ERRORS = 0.2  # of the kills while it trained: those after which a file cannot be read once
+_UNREADABLE = Path('/proc/self/mem')  # Linux: a file of which the first bytes cannot be read
 
 
 def kill_often(
@@ -25,7 +31,8 @@ def kill_often(
 ) -> dict[str, Any]:
   """Ends a study's process by SIGKILL at random moments, until it was killed `kills` times.
 
-  Whenever the study gets to its end between two kills, it is compared and started again.
+  Now and then a file of its newest checkpoint cannot be read for one run. Whenever the study gets
+  to its end between two kills, it is compared and started again.
 
   Args:
     config: the study's; a small one.
@@ -36,32 +43,76 @@ def kill_often(
 
   Returns:
     `finished`: how often the study came to its end; `differences`: what differed from the study
-    that nobody touched, as lines; `last_written`: for each part of the work directory, in how many
-    kills a file of it was the last that was written.
+    that nobody touched, and checkpoints that were put aside, as lines; `read_errors`: how many
+    runs could not read a file; `killed_in`: how many kills came in each phase; `last_written`: for
+    each part of the work directory, in how many kills a file of it was the last that was written.
   """
-  draw, killed, finished, differs, last = random.Random(seed), 0, 0, [], Counter()
+  draw, killed, finished, errors, differs = random.Random(seed), 0, 0, 0, []
+  killed_in, last = Counter(), Counter()
   whole, folder = folder / 'whole', folder / 'killed'
   _run(config, whole)  # compiles
   shutil.rmtree(whole)
-  _, start, rest = _run(config, whole)
+  _, seconds_of = _run(config, whole)
   while True:
-    if killed == kills:
-      moment = {}
-    elif draw.random() < _IN_START:
-      moment = {'start': draw.uniform(0, start), 'rest': 0.0}
-    else:  # a small study spends most of its time before it trains
-      moment = {'rest': draw.uniform(0, rest)}
-    was_killed, *_ = _run(config, folder, **moment)
-    if was_killed:
+    phase = draw.choices(list(_PHASES), list(_PHASES.values()))[0]
+    if killed == kills or (phase != 'drawing' and (folder / 'results.json').exists()):
+      phase = ''  # to the end: most kills are to come before that
+    status, spent = _run(config, folder, phase, draw.uniform(0, seconds_of.get(phase, 0.0)))
+    if status > 0:
+      raise RuntimeError(f'the study in {folder} ended with status {status}')
+    if status:
       killed += 1
+      killed_in[list(spent)[-1]] += 1
       last[_last_written(folder)[0]] += 1
       tell(f'killed {killed} times; finished {finished} times')
-    if (folder / 'results.json').exists():
-      finished += 1
-      differs += differences(folder, whole)
-      if killed == kills:
-        return {'finished': finished, 'differences': differs, 'last_written': dict(last)}
-      shutil.rmtree(folder)
+      files = _checkpoint_files(folder)
+      if files and not (folder / 'results.json').exists() and draw.random() < _READ_ERRORS:
+        errors += 1
+        differs += _with_read_error(config, folder, draw.choice(files))
+      continue
+    finished += 1
+    differs += differences(folder, whole) + _drawn_differently(folder, whole)
+    differs += [str(path) for path in folder.rglob('damaged_*')]
+    if killed == kills:
+      counts = {'killed_in': dict(killed_in), 'last_written': dict(last)}
+      return {'finished': finished, 'differences': differs, 'read_errors': errors, **counts}
+    shutil.rmtree(folder)
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+  """The files of the newest checkpoint of each wave that a study reads when it goes on."""
+  found = []
+  for wave in folder.glob('checkpoints/wave_*'):
+    steps = [path for path in wave.iterdir() if path.name.isdecimal()]
+    for newest in sorted(steps, key=lambda path: int(path.name))[-1:]:
+      found += [path for path in newest.rglob('*/*') if path.is_file()]
+  return sorted(found) if _UNREADABLE.exists() else []
+
+
+def _with_read_error(config: ConfigDict, folder: Path, file: Path) -> list[str]:
+  """Runs the study while a file cannot be read; what it did but to say so, as lines."""
+  before, kept = _checkpoint_files(folder), folder.with_name('kept')
+  file.rename(kept)
+  file.symlink_to(_UNREADABLE)
+  status, _ = _run(config, folder)
+  found = [] if status == 2 else [f'{file}: a read error ended with status {status}']
+  if file.is_symlink():
+    file.unlink()
+    kept.rename(file)
+  return found + ([] if _checkpoint_files(folder) == before else [f'{file}: a read error moved it'])
+
+
+def _drawn_differently(folder: Path, other: Path) -> list[str]:
+  """Figures that are not those of another study of the same config, and the page if it is gone."""
+  files = [file for file in sorted(other.glob('figures/**/*')) if file.is_file()]
+  pairs = [(folder / file.relative_to(other), file) for file in files]
+  found = [ours for ours, file in pairs if _content(ours) != _content(file)]
+  page = folder / 'report.html'
+  return [str(file) for file in found + [page] * (not page.exists())]
+
+
+def _content(file: Path) -> bytes | None:
+  return file.read_bytes() if file.is_file() else None
 
 
 def differences(folder: Path, other: Path) -> list[str]:
@@ -102,40 +153,46 @@ def _last_written(folder: Path) -> tuple[str, float]:
 
 
 def _run(
-  config: ConfigDict, folder: Path, start: float | None = None, rest: float | None = None
-) -> tuple[bool, float, float]:
-  """Runs the study, and kills it `start` seconds after it began or `rest` after it began to train.
+  config: ConfigDict, folder: Path, phase: str = '', seconds: float = 0.0
+) -> tuple[int, dict[str, float]]:
+  """Runs the study, and kills it so many seconds after a phase of it began; '': lets it be.
 
   Returns:
-    True if it was killed; its seconds before it began to train, and those after that.
+    0 at its end, 2 after a StudyError, -9 if it was killed; the seconds of each phase that began.
   """
   # Forked from a process that has imported everything, which takes longer than the tiny study.
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['lr_study.study'])
   process = context.Process(target=_study, args=(config, folder))
-  began, began_at = time.monotonic(), time.time()
+  began, spent, end = time.time(), {}, math.inf
   process.start()
-  while process.exitcode is None and not _trains(folder, began_at):
-    if start is not None and time.monotonic() - began > start:
+  ends_of = (
+    ('start', lambda: _trains(folder, began)),
+    ('training', (folder / 'results.json').exists),
+    ('drawing', lambda: False),
+  )
+  for name, is_over in ends_of:
+    since = time.monotonic()
+    end = since + seconds if name == phase else end
+    while process.exitcode is None and not is_over():
+      if time.monotonic() > end:
+        process.kill()
+      process.join(0.01)
+    spent[name] = time.monotonic() - since
+    if process.exitcode is not None:
       break
-    process.join(0.01)
-  trains = time.monotonic()
-  process.join(3600 if rest is None else rest)
-  if process.exitcode is None:
-    process.kill()
-    process.join()
-    return True, trains - began, time.monotonic() - trains
-  if process.exitcode:
-    raise RuntimeError(f'the study in {folder} ended with status {process.exitcode}')
-  return False, trains - began, time.monotonic() - trains
+  return process.exitcode, spent
 
 
 def _trains(folder: Path, began_at: float) -> bool:
   """True once the study has written more than that it is there."""
   name, at = _last_written(folder)
-  return name not in ('nothing', 'lock', 'config.json') and at > began_at
+  return name not in ('nothing', 'lock', 'config.json', record.NAME) and at > began_at
 
 
 def _study(config: ConfigDict, folder: Path) -> None:
   with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-    study.run(config, folder)
+    try:
+      study.run(config, folder)
+    except StudyError:
+      sys.exit(2)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
-import matplotlib
 import numpy as np
 import scipy
 from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ from lr_study.data import arrays
 from lr_study.errors import StudyError
 from lr_study.files.history import History, open_joined
 from lr_study.objects import Held
-from lr_study.report import figures, report, tables
+from lr_study.report import drawing, figures, report, tables
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Trained
@@ -200,7 +199,7 @@ class Study:
     """
     setting = (verdict or self.verdict).setting
     place = [of.setting for of in self.verdicts].index(setting)
-    with matplotlib.rc_context(figures.STYLE):
+    with drawing.style():
       figure = figures.all_rates(
         self._of_settings[place],
         [result for result in self.trials if result.setting == setting],
@@ -329,6 +328,5 @@ def _row(rate: float, results: Sequence[Result], verdict: Verdict) -> list[str]:
 
 def _png(figure: Figure) -> bytes:
   stream = io.BytesIO()
-  with matplotlib.rc_context({'savefig.dpi': 90}):  # of a screen; a file has more
-    figures.save(figure, stream)
+  figures.save(figure, stream, settings={'savefig.dpi': 90})  # of a screen; a file has more
   return stream.getvalue()

@@ -29,13 +29,15 @@ class Files(NamedTuple):
   checkpoints: Checkpoints
 
 
-def curves(folder: Path, planned: Plan, number: int, sweep: Sweep) -> History:
+def curves(
+  folder: Path, planned: Plan, number: int, sweep: Sweep, read_only: bool = True
+) -> History:
   """The curves of wave `number` of the study in `folder`."""
   of_wave = planned.of_wave(number)
   epochs = of_wave[0].epochs
   steps = epochs * sweep.steps_per_epoch
   metrics = sweep.config.metrics
-  return History(place(folder / 'history', number), steps, epochs, len(of_wave), metrics)
+  return History(place(folder / 'history', number), steps, epochs, len(of_wave), metrics, read_only)
 
 
 def place(folder: Path, number: int) -> Path:
@@ -61,7 +63,8 @@ def restore(folder: Path, planned: Plan, number: int, sweep: Sweep) -> tuple[np.
   def like(done: int) -> Any:
     return trials.state_like(sweep, len(saved_columns(history, done, sweep)))
 
-  with contextlib.closing(Checkpoints(place(folder / 'checkpoints', number))) as checkpoints:
+  saved = place(folder / 'checkpoints', number)
+  with contextlib.closing(Checkpoints(saved, read_only=True)) as checkpoints:
     done, state = checkpoints.newest(like)
   return history.running(total), state if done == total else None
 
@@ -80,7 +83,7 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     count: how many waves this process trains in this round.
   """
   config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
-  history = curves(folder, planned, number, sweep)
+  history = curves(folder, planned, number, sweep, read_only=False)
   labels = [sweep.labels[t.setting] for t in sweep.trials]
   runs = folder / 'tensorboard'
   at_best = sweep.measure if config.verdict.epoch == 'best' else None

@@ -1,6 +1,7 @@
 """A study from its data to its answer: rounds of trials that a search asks for."""
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,18 +10,19 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, extension, inputs, loop, losses, progress, trials
+from lr_study import accelerate, extension, inputs, loop, losses, progress, settings, trials
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
 from lr_study.answer.measure import Measure
 from lr_study.answer.measure import further as further_measures
+from lr_study.clock import Clock
 from lr_study.config import check
 from lr_study.errors import StudyError
 from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.report import figures, page, pictures, report
+from lr_study.report import drawing, figures, page, pictures, report
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -60,21 +62,28 @@ def run(
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, as the room for images asks it to be
     keep_compiled_programs()
-    finished = carry_out(config, folder, overwrite, process, extend)
+    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell)
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 tells the answer')
     return None
-  results, answer = finished
-  for finding in report.read_content(folder)['study']['data']['checks'].values():
-    if finding['count']:  # beside the answer once more: it goes by these images
-      progress.note(f'Of the data: {finding["line"]}')
-  settings = rounds.settings(config)
-  labels = [rounds.title(result.setting, settings) for result in results]
-  progress.print_answer(results, answer.sentence, answer.leads, labels)
   progress.note(
     f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
-  return answer
+  return finished[1]
+
+
+def _tell(
+  folder: Path,
+  config: ConfigDict,
+  results: Sequence[verdict.Result],
+  answer: verdict.Verdict,
+) -> None:
+  for finding in report.read_content(folder)['study']['data']['checks'].values():
+    if finding['count']:  # beside the answer once more: it goes by these images
+      progress.note(f'Of the data: {finding["line"]}')
+  of_study = rounds.settings(config)
+  labels = [rounds.title(result.setting, of_study) for result in results]
+  progress.print_answer(results, answer.sentence, answer.leads, labels)
 
 
 def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> ConfigDict:
@@ -87,6 +96,7 @@ def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> Confi
   return config if overwrite else workdir.as_begun(folder, config)
 
 
+@settings.ours()
 def carry_out(
   config: ConfigDict,
   folder: Path,
@@ -94,6 +104,7 @@ def carry_out(
   process: Process = ALONE,
   extend: bool = False,
   reports: bool = True,
+  tell: Callable[..., None] = lambda *_: None,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains what the folder does not hold yet, or reads it, and gives the results and the answer.
 
@@ -106,14 +117,16 @@ def carry_out(
     process: as of `run`.
     extend: as of `run`.
     reports: False: no figures, no page, and no look at what the best trial gets wrong.
+    tell: is called with `folder`, `config`, the results and the answer before these are made.
   """
-  settings = rounds.settings(config)
+  settings.check_devices()
+  of_study = rounds.settings(config)
   room = accelerate.room_for_images(config.parallel)
   data = datasets.opened(config.data, config.image_size).load(room)
   data = inputs.check_range(config.input, data)
   for finding in data.checks.values():
     progress.note(f'Check: {finding.line}')
-  largest = max(setting.batch_size for setting in settings)
+  largest = max(setting.batch_size for setting in of_study)
   if largest > len(data.train.labels):
     raise StudyError(
       f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
@@ -122,15 +135,18 @@ def carry_out(
   extends = extend and workdir.holds_another(folder, study)
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
   # Before the folder is claimed: what does not fit together leaves it as it was.
-  sweeps = {} if is_finished else _sweeps(config, settings, data)
+  sweeps = {} if is_finished else _sweeps(config, of_study, data)
   if process.index:
     workdir.wait_until_planned(folder, process)
   if extends and not process.index:
     extension.extend(folder, study, sweeps)
   workdir.claim(folder, study, overwrite and not process.index)
   finished = report.read(folder) or _train(config, sweeps, data, folder, study, process, reports)
-  if finished and reports and not process.index and not (folder / page.NAME).exists():
-    page.write(folder)  # from what the folder holds: a kill since then costs no training
+  if finished and not process.index:
+    tell(folder, config, *finished)
+    if reports and os.access(folder, os.W_OK):
+      with drawing.one_note():
+        _show(folder, config, data)
   return finished
 
 
@@ -172,17 +188,10 @@ def _train(
   answer = axes.answer(results, labels, measure, config.search.name == 'bisect')
   measures = [further._asdict() for further in further_measures(shared.task.metrics)]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
-  with shared.clock('best trial'):
-    best_trial = best.examine(folder, config, data, results, answer.verdict) if reports else None
-  with shared.clock('figures'):
+  with shared.clock('curves'):
     for setting, sweep in sweeps.items():
       of_setting = [trial for trial in last if trial.setting == setting]
       _join(sweep, planned, of_setting, folder, sweep.labels[setting])
-    drawn = {}
-    if reports:
-      drawn = pictures.build(folder, config, study, results, answer.of_setting, best_trial)
-    for label, of_label in drawn.items():
-      figures.draw(folder / 'figures' / label, of_label)
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
   study |= {
     'seconds': round(time.monotonic() - started, 1),
@@ -191,8 +200,38 @@ def _train(
     'rounds': _rates_of_rounds(planned),
   }
   workdir.write_array(folder / workdir.MEAN, data.mean)
+  best_trial = best.name(folder, results, answer.verdict) if reports else None
   report.write(folder, study, results, answer, best_trial)
   return results, answer.verdict
+
+
+def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
+  """Looks at the best trial and draws, unless that is done, from a finished study's folder.
+
+  The page comes last. What cannot be drawn costs the study nothing else.
+  """
+  content, clock = report.read_content(folder), Clock()
+  (results, answer), study = report.read(folder), content['study']
+  best_trial = content.get('best_trial')
+  is_new = best_trial is not None and best_trial.get('missing') == best.NOT_YET
+  if not is_new and (folder / page.NAME).exists():
+    return
+  with clock('best trial'):
+    if is_new:
+      best_trial = best.examine(folder, config, data, results, answer)
+  with clock('figures'):
+    verdicts = report.of_settings(content)
+    drawn = drawing.attempt(
+      'figures', pictures.build, folder, config, study, results, verdicts, best_trial
+    )
+    for label, of_label in (drawn or {}).items():
+      figures.draw(folder / 'figures' / label, of_label)
+  if is_new or 'figures' not in study['seconds_of']:
+    seconds = {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()}
+    study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)
+    study['seconds_of'] |= seconds
+    report.write_content(folder, content | {'best_trial': best_trial})
+  drawing.attempt(page.NAME, page.write, folder)
 
 
 def _run_rounds(

@@ -353,6 +353,11 @@ def _many(how: str, mesh: Mesh, function: Any, kinds: str, donate: bool = False)
 def keep_compiled_programs() -> None:
   """Lets later runs find what this one compiles, in JAX_COMPILATION_CACHE_DIR or ~/.cache."""
   if jax.config.jax_compilation_cache_dir is None:
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    jax.config.update('jax_compilation_cache_dir', str(cache / 'lr_study'))
+    try:
+      cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'lr_study')
+      cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or none to write in: JAX would warn of each program
+      return
+    if os.access(cache, os.W_OK):
+      jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

@@ -1,6 +1,9 @@
 """Kills a small study at random moments and compares its end with one that nobody touched.
 
 python scripts/kill.py --config configs/alexnet_letters.py:quick --config.epochs=1 --kills=20
+
+Kills come before it trains, while it does and while it draws; now and then a file of a checkpoint
+cannot be read for one run.
 """
 
 import sys
@@ -22,9 +25,10 @@ def main() -> None:
   config, _ = cli.study_config()
   with tempfile.TemporaryDirectory() as folder:
     found = faults.kill_often(config, Path(folder), _KILLS.value, _SEED.value, note)
-  note(f'Last written before a kill: {found["last_written"]}')
+  note(f'Killed in: {found["killed_in"]}; last written before: {found["last_written"]}')
   note(
-    f'{_KILLS.value} kills, {found["finished"]} times at the end, '
+    f'{_KILLS.value} kills, {found["read_errors"]} read errors, '
+    f'{found["finished"]} times at the end, '
     f'{len(found["differences"])} differences: {found["differences"]}'
   )
   sys.exit(1 if found['differences'] else 0)

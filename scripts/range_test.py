@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without bei
 from lr_study import cli
 from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_text
+from lr_study.progress import note
 from lr_study.search import climb
 from lr_study.use import again, evaluate
 from lr_study.vectorize import keep_compiled_programs
@@ -28,15 +29,14 @@ def main() -> None:
   keep_compiled_programs()
   found = climb.climb(study.config, again.load(study.config, study.record['data'], workdir))
   print(climb.table(found, study.results, study.verdict))
-  text = json.dumps(climb.as_json(found), allow_nan=False) + '\n'
   try:
-    write_text(workdir / 'range_test.json', text)
-    (workdir / 'figures').mkdir(exist_ok=True)
+    content = json.dumps(climb.as_json(found), allow_nan=False)
+    write_text(workdir / 'range_test.json', content + '\n')
     climb.save(found, study.verdict, workdir / 'figures' / 'range_test.png')
   except OSError as error:
     if is_full(error):
       raise
-    raise StudyError(f'cannot write {error.filename}: {error.strerror}') from error
+    note(f'{error.filename} is not written: {error.strerror}')
 
 
 if __name__ == '__main__':

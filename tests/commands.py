@@ -27,6 +27,10 @@ _SERVER.set_forkserver_preload([
   'matplotlib.backends.backend_svg', 'scipy.special',
 ])  # fmt: skip
 _NEW_MOUNTS, _NEW_USER, _PRIVATE, _DETACH = 0x20000, 0x10000000, 0x44000, 2  # as in Linux's headers
+_READ_ONLY, _REMOUNT, _BIND = 0x1, 0x20, 0x1000
+CAN_MOUNT = not subprocess.run(
+  ['unshare', '-rm', 'true'], capture_output=True, check=False
+).returncode
 _TMPFS_BYTES = 16 * 2**20
 
 # Instead of which functions studies that draw nothing call which.
@@ -49,6 +53,7 @@ class Command:
     at=None,
     largest_file=None,
     disk=None,
+    read_only=None,
     **variables,
   ):
     """Starts it.
@@ -64,6 +69,7 @@ class Command:
       largest_file: bytes that a file may have, which stands for a full disk.
       disk: (folder, bytes): for the command this folder is a file system of its own, on which
         only so many bytes are free.
+      read_only: a folder that the command cannot write, as on a disk that is mounted so.
       variables: added to the environment.
     """
     variables |= {} if devices is None else {'JAX_NUM_CPU_DEVICES': str(devices)}
@@ -72,7 +78,17 @@ class Command:
     self._text = [b'', b'']
     self._process = _SERVER.Process(
       target=_run,
-      args=(argv, str(folder), writers, os.environ | variables, draws, at, largest_file, disk),
+      args=(
+        argv,
+        str(folder),
+        writers,
+        os.environ | variables,
+        draws,
+        at,
+        largest_file,
+        disk,
+        read_only,
+      ),
     )
     self._process.start()
     for writer in writers:
@@ -139,7 +155,7 @@ class Command:
     return self._text[number].decode('utf-8', 'replace')
 
 
-def _run(argv, folder, pipes, environment, draws, at, largest_file, disk):
+def _run(argv, folder, pipes, environment, draws, at, largest_file, disk, read_only):
   """In the child: becomes the command."""
   os.environ.clear()
   os.environ.update(environment)
@@ -158,6 +174,8 @@ def _run(argv, folder, pipes, environment, draws, at, largest_file, disk):
     _send_itself(*at)
   if largest_file:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+  if read_only:
+    _mount_read_only(bytes(read_only))
   if disk is None:
     runpy.run_path(argv[0], run_name='__main__')
     return
@@ -168,10 +186,11 @@ def _run(argv, folder, pipes, environment, draws, at, largest_file, disk):
 
 def _set_up_jax(environment):
   """What JAX read from the environment when the server imported it."""
-  for name in ('jax_num_cpu_devices', 'jax_compilation_cache_dir'):
+  for name in jax.config.values:
     value = environment.get(name.upper())
     if value:
-      jax.config.update(name, int(value) if value.isdigit() else value)
+      plain = {'True': True, 'False': False}.get(value, value)
+      jax.config.update(name, int(value) if value.isdigit() else plain)
 
 
 def _send_itself(target, count, number):
@@ -189,9 +208,8 @@ def _send_itself(target, count, number):
   setattr(holder, name, wrapped)
 
 
-@contextlib.contextmanager
-def _on_full_disk(folder, free):
-  """Lets the folder, with what is in it, be a small file system that only this process sees."""
+def _own_mounts():
+  """Lets this process mount what no other sees."""
   libc, user = ctypes.CDLL(None, use_errno=True), (os.getuid(), os.getgid())
   if libc.unshare(_NEW_USER | _NEW_MOUNTS):
     raise OSError(ctypes.get_errno(), 'unshare')
@@ -199,6 +217,20 @@ def _on_full_disk(folder, free):
   for name, own in zip(('uid_map', 'gid_map'), user, strict=True):
     Path('/proc/self', name).write_text(f'0 {own} 1')
   libc.mount(b'none', b'/', None, _PRIVATE, None)
+  return libc
+
+
+def _mount_read_only(folder):
+  libc = _own_mounts()
+  for flags in (_BIND, _BIND | _REMOUNT | _READ_ONLY):
+    if libc.mount(folder, folder, None, flags, None):
+      raise OSError(ctypes.get_errno(), 'mount')
+
+
+@contextlib.contextmanager
+def _on_full_disk(folder, free):
+  """Lets the folder, with what is in it, be a small file system that only this process sees."""
+  libc = _own_mounts()
   kept = folder.with_name(folder.name + '_kept')
   folder.rename(kept)
   folder.mkdir()

@@ -106,6 +106,7 @@ def test_unknown_variants(module):
     ('epochs', (10**5000,), 'epochs is unprintable; it must be'),
     ('data.cache_dir', ('x' * 10**6,), r"data.cache_dir is \('x{198}\.\.\.; it must be"),
     ('learning_rates', (1e-3, 1e-4, 1e-3), r'learning_rates holds 0\.001 twice'),
+    ('learning_rates', (0.3, 0.1 + 0.2), r'holds 0\.3 and 0\.30000000000000004, .* written 3e-01'),
     ('seeds', (), 'seeds is'),
     ('seeds', (0, 0), 'seeds holds 0 twice'),
     ('seeds', (-1,), 'seeds is'),

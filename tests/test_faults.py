@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import CAN_MOUNT
 from conftest import steps_saved, sweep
 from PIL import Image
 
@@ -25,9 +25,12 @@ STAGES = {
   'a third checkpoint that is half written': ('os:rename', 8, signal.SIGKILL),
   'steps of a part of a chunk': ('lr_study.trials:train_steps', 2, signal.SIGTERM),
   'an epoch that is not evaluated': ('lr_study.trials:evaluate', 2, signal.SIGKILL),
-  'all steps': ('lr_study.use.best:examine', 1, signal.SIGKILL),
-  'no figures': ('lr_study.report.figures:draw', 1, signal.SIGKILL),
+  'all steps': ('lr_study.study:_join', 1, signal.SIGKILL),
   'no results': ('lr_study.report.report:write_text', 3, signal.SIGKILL),
+  'results alone': ('lr_study.use.best:examine', 1, signal.SIGKILL),
+  'no figures': ('lr_study.report.figures:draw', 1, signal.SIGKILL),
+  'some figures': ('lr_study.report.figures:save', 3, signal.SIGKILL),
+  'figures that are not noted': ('lr_study.report.report:write_content', 1, signal.SIGKILL),
   'no page': ('lr_study.report.page:write', 1, signal.SIGKILL),
 }
 IN_TRAINING = list(STAGES)[1:5]
@@ -245,10 +248,7 @@ def test_a_file_that_may_not_grow_is_one_line_and_status_1(
     assert faults.differences(folder, finished) == []
 
 
-@pytest.mark.skipif(
-  subprocess.run(['unshare', '-rm', 'true'], capture_output=True, check=False).returncode != 0,
-  reason='needs the right to mount a file system (unshare -rm)',
-)
+@pytest.mark.skipif(not CAN_MOUNT, reason='needs the right to mount a file system (unshare -rm)')
 @pytest.mark.parametrize(
   ('trained', 'share'),
   [(False, 0), (False, 0.5), (True, 0), (True, 0.3), (True, 0.95)],
@@ -275,6 +275,17 @@ def blocks(path):
   """What a file, or the files of a folder, take of a file system."""
   files = [file for file in (path, *path.rglob('*')) if file.is_file()]
   return sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason='needs the right to mount a file system (unshare -rm)')
+def test_a_finished_study_tells_its_answer_from_a_disk_that_cannot_be_written(
+  config_file, finished, whole, tmp_path
+):
+  shutil.copytree(finished, tmp_path / 'copy')
+  (tmp_path / 'copy' / 'report.html').unlink()
+  done = sweep(config_file, f'--workdir={tmp_path / "copy"}', read_only=tmp_path / 'copy')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout.splitlines()[-2] == whole[1].stdout.splitlines()[-2]
 
 
 def test_out_of_memory_is_one_line_and_status_1(config_file, tmp_path):

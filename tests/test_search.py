@@ -133,6 +133,19 @@ def test_halving_lets_no_diverged_trial_go_on():
   assert set(rounds[1]) == {1e-6, 1e-7}
 
 
+def test_a_search_of_ones_own_asks_for_rates_that_are_written_apart(tmp_path):
+  """Files and runs are named by what is written."""
+  file = tmp_path / 'my_search.py'
+  file.write_text('def search(config, told): return [(0.3, 1), (0.1 + 0.2, 1)][len(told):]')
+  config = study(f'{file}:search')
+  with pytest.raises(
+    StudyError, match=r'0\.3 and 0\.30000000000000004, which are both written 3e-01'
+  ):
+    search.ask(config, [])
+  with pytest.raises(StudyError, match='search gives rates that differ in six digits'):
+    search.ask(config, [Told(0.3, 1, False, True, 0.5, True)])
+
+
 def test_optuna_is_asked_and_told():
   pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
   config = study('optuna', trials=40)

@@ -51,7 +51,7 @@ def test_a_study_from_letters_to_verdict(whole):
   names = {path.name for path in folder.iterdir()}
   assert names == {
     'config.json', 'checkpoints', 'tensorboard', 'history', 'figures', 'results.json',
-    'results.csv', 'summary.md', 'mean.npy', 'report.html',
+    'results.csv', 'summary.md', 'mean.npy', 'report.html', 'written',
   }  # fmt: skip
   assert len(list((folder / 'figures').glob('*.png'))) == 7
 

@@ -14,9 +14,11 @@ from flax.traverse_util import flatten_dict
 from lr_study import formats, models, trial, trials
 from lr_study.accelerate.threads import copy
 from lr_study.diagnosis import curvature, restart
+from lr_study.errors import StudyError, is_full
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.paths import Moved
+from lr_study.progress import note
 from lr_study.search import rounds
 from lr_study.trial import Batch, State, Task
 from lr_study.trials import Running, Sweep
@@ -36,7 +38,8 @@ class Diagnosis(NamedTuple):
   if it did not break. replayed_from: steps done at its start. losses, gradient_norms: of the
   steps up to the bad one, (steps,). sharpness and its edge: at the start of the replay; the edge is
   NaN for an optimiser that has none. weight_norms: of each layer at the last finite state, in the
-  order of the calls. broke: what was not finite first. saved: where the last finite state is.
+  order of the calls. broke: what was not finite first. saved: where the last finite state is,
+  if it could be kept.
   """
 
   learning_rate: float
@@ -76,20 +79,19 @@ def diagnose(
     if config.parallel in ('pmap', 'shard_map'):
       config.parallel = 'vmap'  # it is one trial
     config.sharpness_images = config.sharpness_images or _SHARPNESS_IMAGES
-  with workdir.held(folder):
-    shared = trials.prepare(config, data)
-    sweeps = {
-      setting: trials.in_setting(shared, own) for setting, own in rounds.settings(config).items()
-    }
-    planned = rounds.read(folder / 'history')
-    found, recorded = restart.find(folder, planned, sweeps, learning_rate, seed, setting)
-    sweep = sweeps[found.setting]._replace(trials=(found,))
-    done, state = restart.restore(folder, planned, found, sweep, recorded)
-    now = trials.running(sweep, np.arange(1))
-    state_T = sweep.spread.put(state) if done else sweep.spread.init(now.hyper_T, now.seeds)
-    sharpness = trials.measure_sharpness(sweep, now, _settled(sweep, state_T), done)
-    replay = _replay(sweep, now, state_T, done, recorded + config.log_every_steps)
-    return _describe(sweep, now, replay, folder, recorded, done, sharpness)
+  shared = trials.prepare(config, data)
+  sweeps = {
+    setting: trials.in_setting(shared, own) for setting, own in rounds.settings(config).items()
+  }
+  planned = rounds.read(folder / 'history')
+  found, recorded = restart.find(folder, planned, sweeps, learning_rate, seed, setting)
+  sweep = sweeps[found.setting]._replace(trials=(found,))
+  done, state = restart.restore(folder, planned, found, sweep, recorded)
+  now = trials.running(sweep, np.arange(1))
+  state_T = sweep.spread.put(state) if done else sweep.spread.init(now.hyper_T, now.seeds)
+  sharpness = trials.measure_sharpness(sweep, now, _settled(sweep, state_T), done)
+  replay = _replay(sweep, now, state_T, done, recorded + config.log_every_steps)
+  return _describe(sweep, now, replay, folder, recorded, done, sharpness)
 
 
 def describe(found: Diagnosis) -> str:
@@ -120,7 +122,8 @@ def describe(found: Diagnosis) -> str:
   last = formats.loss(float(finite[-1]) if len(finite) else None)
   return '\n'.join([
     *lines, '', f'last finite loss: {last}', _norms_line(found.weight_norms),
-    f'what broke first: {found.broke}', f'the last finite state: {found.saved}',
+    f'what broke first: {found.broke}',
+    *[f'the last finite state: {kept}' for kept in (found.saved,) if kept],
   ])  # fmt: skip
 
 
@@ -182,13 +185,28 @@ def _describe(
   )  # fmt: skip
   if found.bad is None:
     return Diagnosis(*about, {}, '', None)
-  saved = folder / 'diverged' / label / f'lr_{formats.rate(rate)}_seed_{seed}'
-  shutil.rmtree(saved, ignore_errors=True)
-  with contextlib.closing(Checkpoints(saved)) as checkpoints:
-    checkpoints.save(found.finite_at, _first(sweep.spread.get(found.finite, 1)))
+  name = Path('diverged', label, f'lr_{formats.rate(rate)}_seed_{seed}')
+  saved = _save(folder, name, found.finite_at, _first(sweep.spread.get(found.finite, 1)))
   broke, order = _broke(sweep, now, found)
   norms = _norms(_plain(sweep, now, found.finite).params, order)
   return Diagnosis(*about, norms, broke, saved)
+
+
+def _save(folder: Path, name: Path, done: int, state: Any) -> Path | None:
+  """Keeps a state in the study's folder, if it can be written and nobody trains in it."""
+  saved = folder / name
+  try:
+    with workdir.held(folder):
+      for before in saved.glob('[0-9]*'):
+        shutil.rmtree(before)
+      with contextlib.closing(Checkpoints(saved)) as checkpoints:
+        checkpoints.save(done, state)
+  except (OSError, StudyError) as error:
+    if is_full(error):
+      raise
+    note(f'The last finite state is not kept: {getattr(error, "strerror", None) or error}')
+    return None
+  return saved
 
 
 def _broke(sweep: Sweep, now: Running, found: _Replay) -> tuple[str, Sequence[str]]:

@@ -127,6 +127,7 @@ def _newest(
   def like(done):
     return state_like(sweep, len(columns(done)))
 
-  with contextlib.closing(Checkpoints(loop.place(folder / 'checkpoints', number))) as checkpoints:
+  saved = loop.place(folder / 'checkpoints', number)
+  with contextlib.closing(Checkpoints(saved, read_only=True)) as checkpoints:
     done, state = checkpoints.newest(like, before=bad)
   return done, columns(done), state

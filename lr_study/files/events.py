@@ -1,7 +1,6 @@
 """TensorBoard: one run a trial, and the HParams tab over all of them."""
 
 import io
-import shutil
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +16,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
 from lr_study.answer.measure import ACCURACY, Measure, curve_of
+from lr_study.files import record
 from lr_study.files.history import EPOCH_CURVES, STEP_CURVES, History, window_means
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned
+
+_FILE = 'events.out.tfevents.{}.lr_study'  # TensorBoard asks for the beginning; with the time
 
 
 class Events:
@@ -127,9 +129,7 @@ def write_experiment(
     measure: what the study goes by, the first metric of the tab.
     at_best: the study goes by each trial's best epoch.
   """
-  for file in folder.glob('events.out.tfevents.*'):
-    file.unlink()
-  writer = _Writer(folder, keep=True)
+  writer = _Writer(folder)
   writer.hparams(
     metadata.EXPERIMENT_TAG, _experiment(trials, axes or {}, metrics, measure, at_best)
   )
@@ -145,7 +145,7 @@ def study_name(folder: Path) -> str:
 
 
 def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
-  """Shows PNG files, by their names, in TensorBoard's images tab; what `folder` held is deleted."""
+  """Shows PNG files, by their names, in TensorBoard's images tab, instead of those before."""
   writer = _Writer(folder)
   for name, encoded in pictures.items():
     writer.image(name, encoded)
@@ -165,12 +165,13 @@ def read(run: Path) -> dict[str, list[tuple[int, float]]]:
 class _Writer:
   """One event file, open only while it is written: a study may have a thousand of them."""
 
-  def __init__(self, folder: Path, keep: bool = False):
-    if not keep:
-      shutil.rmtree(folder, ignore_errors=True)
+  def __init__(self, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(_FILE.format('*')):
+      file.unlink()
     now = time.time()
-    self._file = folder / f'events.out.tfevents.{now:.0f}.lr_study'
+    self._file = folder / _FILE.format(f'{now:.0f}')
+    record.add(self._file)
     self._buffer = io.BytesIO()
     self._add(Event(wall_time=now, file_version='brain.Event:2'))
 

@@ -9,6 +9,7 @@ import numpy as np
 from lr_study.answer import status
 from lr_study.answer.measure import curve_of
 from lr_study.errors import StudyError
+from lr_study.files import record
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
 EPOCH_CURVES = (  # of every study; each further metric has its own, as validation_top5
@@ -32,7 +33,13 @@ class History:
   """
 
   def __init__(
-    self, folder: Path, steps: int, epochs: int, trials: int, metrics: Sequence[str] = ()
+    self,
+    folder: Path,
+    steps: int,
+    epochs: int,
+    trials: int,
+    metrics: Sequence[str] = (),
+    read_only: bool = False,
   ):
     """Opens the curves in `folder`, or makes them.
 
@@ -43,16 +50,20 @@ class History:
       trials: columns.
       metrics: names of further metrics; each has a curve over epochs, `validation_<name>`, by
         its short name.
+      read_only: makes and changes nothing.
 
     Raises:
-      StudyError: if a file is damaged.
+      StudyError: if a file is damaged, or, for reading only, lost.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    self.steps = {
-      name: _curve(folder / f'step_{name}.npy', (steps, trials), np.float32) for name in STEP_CURVES
-    }
+    if not read_only:
+      folder.mkdir(parents=True, exist_ok=True)
+
+    def curve(name: str, rows: int, dtype: type) -> np.memmap:
+      return _curve(folder / f'{name}.npy', (rows, trials), dtype, read_only)
+
+    self.steps = {name: curve(f'step_{name}', steps, np.float32) for name in STEP_CURVES}
     self.epochs = {
-      name: _curve(folder / f'epoch_{name}.npy', (epochs, trials), np.float64)
+      name: curve(f'epoch_{name}', epochs, np.float64)
       for name in dict.fromkeys((*EPOCH_CURVES, *map(curve_of, metrics)))
     }
 
@@ -136,7 +147,7 @@ def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epoch
         curve = getattr(history, f'{kind}s')[name][:, column]
         whole[: len(curve), i] = curve
       _write(folder / f'{kind}_{name}.npy', whole)
-  return History(folder, steps, epochs, len(columns), columns[0][0].metrics)
+  return History(folder, steps, epochs, len(columns), columns[0][0].metrics, read_only=True)
 
 
 def open_joined(folder: Path) -> History:
@@ -151,12 +162,12 @@ def open_joined(folder: Path) -> History:
       shapes.append(np.load(folder / name, mmap_mode='r').shape)
     except FileNotFoundError as error:
       raise StudyError(f'{folder / name} is lost; run the study again') from error
-    except (OSError, ValueError, EOFError) as error:
+    except (ValueError, EOFError) as error:
       raise _damaged(folder / name, error) from error
   (steps, trials), (epochs, _) = shapes
   start = f'epoch_{curve_of("")}'
   metrics = sorted(file.stem.removeprefix(start) for file in folder.glob(f'{start}*.npy'))
-  return History(folder, steps, epochs, trials, metrics)
+  return History(folder, steps, epochs, trials, metrics, read_only=True)
 
 
 def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +187,9 @@ def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray
   return ends, np.add.reduceat(curve.astype(np.float64), starts, axis=0) / counts
 
 
-def _curve(file: Path, shape: tuple[int, int], dtype: type) -> np.memmap:
+def _curve(file: Path, shape: tuple[int, int], dtype: type, read_only: bool) -> np.memmap:
+  if not file.exists() and read_only:
+    raise StudyError(f'{file} is lost; run the study again')
   if not file.exists():
     # Written, not mapped: where the disk is full that is an error, and not a bus error.
     _write(file, np.broadcast_to(np.asarray(np.nan, dtype), shape))
@@ -187,11 +200,12 @@ def _curve(file: Path, shape: tuple[int, int], dtype: type) -> np.memmap:
       raise ValueError(f'it holds {curve.dtype} {curve.shape}')
   except ValueError as error:
     raise _damaged(file, error) from error
-  return np.lib.format.open_memmap(file, mode='r+')
+  return curve if read_only else np.lib.format.open_memmap(file, mode='r+')
 
 
 def _write(file: Path, array: np.ndarray) -> None:
   # Whole or not at all: a file that a kill cut off would stop every run after it.
+  record.add(file)
   part = file.with_name(file.name + '.part')
   with part.open('wb') as stream:
     header = np.lib.format.header_data_from_array_1_0(array)
@@ -204,4 +218,4 @@ def _write(file: Path, array: np.ndarray) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> StudyError:
-  return StudyError(f'{file} is damaged ({error}); start again with --overwrite')
+  return StudyError(f'{file} is damaged ({error}); {record.start_again(file)}')

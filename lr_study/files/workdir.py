@@ -1,13 +1,14 @@
 """A study's folder: whose it is, and files that are there whole or not at all."""
 
 import contextlib
+import errno
 import io
 import json
 import os
 import platform
-import shutil
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ from ml_collections import ConfigDict
 from lr_study import errors
 from lr_study.config import adds, differences, flatten
 from lr_study.errors import StudyError
+from lr_study.files import record
 from lr_study.processes import ALONE, Process
 from lr_study.progress import note
 
@@ -29,7 +31,7 @@ _PLANNED = 'planned'  # what process 0 adds to its lock
 
 MEAN = 'mean.npy'  # of the training images: float32 (size, size, 3)
 
-# What a study writes; --overwrite deletes these and nothing else.
+# What a study writes, at the top of its folder.
 CONTENT = (
   'checkpoints',
   'tensorboard',
@@ -43,13 +45,24 @@ CONTENT = (
   'report.html',
   'config.json',
 )
+# What a study that ended before it trained anything, by an error, say, leaves alone.
+_BARE = re.compile(rf'(config\.json(\.part)?|lock(_\d+)?|{record.NAME}(_\d+)?)')
+
+_HOLDER = re.compile(r'process \d+ on .*, one of \d+')  # what is in a lock
+
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # said of a lock that another one holds
+# Said by file systems that have no such locks: Lustre, EFS, some of NFS.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_locks: dict[Path, TextIO] = {}  # that this process holds, by their files
 
 
 @contextlib.contextmanager
 def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
   """Makes the folder if it is missing, and keeps other processes out of it.
 
-  The system lets go of the lock when the process ends, in whatever way.
+  The system lets go of the lock when the process ends, in whatever way. A finished study on a disk
+  that cannot be written needs none.
 
   Raises:
     StudyError: at once, if another process is in it, or if the folder cannot be made.
@@ -58,38 +71,72 @@ def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
   with _written(workdir):
     new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    stream = file.open('a+')
+    try:
+      stream = file.open('a+', encoding='utf-8', errors='replace')
+    except OSError as error:
+      if error.errno not in _UNWRITABLE or not (workdir / 'results.json').is_file():
+        raise
+      stream = None
+  if stream is None:
+    yield
+    return
   with stream:
-    if not _lock(stream):
-      stream.seek(0)
-      holder = stream.readline().strip() or 'another process'
-      raise StudyError(
-        f'{workdir} is in use by {holder}; wait for it to end, or choose another --workdir'
-      )
+    _take(stream, workdir, process)
+    _locks[file.absolute()] = stream
+    record.enter(workdir, process.index)
     try:
       stream.truncate(0)
       stream.write(f'process {os.getpid()} on {platform.node()}, one of {process.count}\n')
       stream.flush()
       yield
     finally:
+      record.leave(workdir)
+      del _locks[file.absolute()]
       file.unlink(missing_ok=True)
       if new and not any(workdir.iterdir()):
         workdir.rmdir()
 
 
+def _take(stream: TextIO, workdir: Path, process: Process) -> None:
+  """Takes the lock of a folder, or says in a line that there is none to be had."""
+  stream.seek(0)
+  holder = stream.readline().strip()
+  if holder and not _HOLDER.fullmatch(holder):
+    raise StudyError(f'{stream.name} is not the lock of a study; choose another --workdir')
+  found = _lock(stream)
+  if found is False:
+    raise StudyError(
+      f'{workdir} is in use by {holder or "another process"}; wait for it to end, or choose '
+      'another --workdir'
+    )
+  if found is None and process.count > 1:
+    raise StudyError(
+      f'the file system of {workdir} has no locks, which several processes need; choose a '
+      '--workdir on another one, or run one process'
+    )
+  if found is None:
+    last = f'; the last one there was {holder}' if holder else ''
+    note(f'The file system of {workdir} has no locks: keep other processes out yourself{last}')
+
+
 def is_held(workdir: Path, index: int) -> bool:
   """True if process `index` of the study is in the folder."""
+  file = _lock_of(workdir, index)
+  if file.absolute() in _locks:
+    return True
   try:
-    with _lock_of(workdir, index).open('r+') as stream:
-      return not _lock(stream)
+    with file.open('r+') as stream:
+      return _lock(stream) is False
   except OSError:
     return False
 
 
 def tell_planned(workdir: Path) -> None:
   """Lets the other processes of the study go on, which `wait_until_planned`."""
-  with _lock_of(workdir, 0).open('a') as stream:
+  # Not by opening the file again: to close it would end a lock of lockf's.
+  if stream := _locks.get(_lock_of(workdir, 0).absolute()):
     stream.write(_PLANNED + '\n')
+    stream.flush()
 
 
 def wait_until_planned(workdir: Path, process: Process) -> None:
@@ -128,16 +175,23 @@ def _written(workdir: Path) -> Iterator[None]:
     ) from error
 
 
-def _lock(stream: TextIO) -> bool:
+def _lock(stream: TextIO) -> bool | None:
+  """True if it was locked, False if another process holds it; None where there are no locks."""
   if fcntl is None:
     return True
-  try:
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    return False
-  # Whoever held it may have deleted the file between our opening and our locking it.
-  name = Path(stream.name)
-  return name.exists() and os.fstat(stream.fileno()).st_ino == name.stat().st_ino
+  for lock in (fcntl.flock, fcntl.lockf):
+    try:
+      lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      if error.errno in _TAKEN:
+        return False
+      if error.errno not in _NO_LOCKS:
+        raise
+    else:
+      # Whoever held it may have deleted the file between our opening and our locking it.
+      name = Path(stream.name)
+      return name.exists() and os.fstat(stream.fileno()).st_ino == name.stat().st_ino
+  return None
 
 
 def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
@@ -146,35 +200,26 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
   Args:
     workdir: made if missing.
     study: `config` and `data` decide whether two studies are the same; the rest is a record.
-    overwrite: delete another study's files.
+    overwrite: delete what another study has on record.
 
   Raises:
     StudyError: if the folder holds another study, something else, or cannot be written.
   """
   file = workdir / 'config.json'
   with _written(workdir):
-    begun = _is_begun(workdir)
-    if begun and file.exists() and not overwrite:
+    if _is_begun(workdir) and file.exists() and not overwrite:
       _check_same(workdir, file, study)
-      _keep_config(workdir, study['config'])
+      if os.access(workdir, os.W_OK):
+        _keep_config(workdir, study['config'])
       return
     workdir.mkdir(parents=True, exist_ok=True)
-    others = (
-      path.name
-      for path in workdir.iterdir()
-      # A study that ended before it trained anything, by an error, say, leaves its config alone.
-      if not path.name.startswith((file.name, 'lock'))
-    )
-    if not overwrite and any(others):
-      raise StudyError(
-        f'{workdir} holds files but no study; choose another --workdir, or --overwrite'
-      )
-    for name in CONTENT:
-      path = workdir / name
-      if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-      else:
-        path.unlink(missing_ok=True)
+    if overwrite and record.is_there(workdir):
+      kept = record.delete(workdir, keep=lambda name: name == file.name)
+      if kept:
+        note(f'{workdir} keeps what its study did not write: {shortened(kept)}')
+    elif not _is_bare(workdir, file):
+      raise StudyError(_why_not(workdir, file, overwrite))
+    record.begin(workdir)
     write_text(file, json.dumps(study, indent=1) + '\n')
 
 
@@ -219,20 +264,53 @@ def _keep_config(workdir: Path, config: dict[str, Any]) -> None:
         write_text(file, json.dumps(content, indent=1) + '\n')
 
 
+def _is_bare(workdir: Path, file: Path) -> bool:
+  """True if a folder holds nothing, or what a study leaves that trained nothing."""
+  if not all(_BARE.fullmatch(path.name) for path in workdir.iterdir()):
+    return False
+  has_other = (workdir / record.NAME).exists() and not record.is_there(workdir)
+  return not has_other and (not file.exists() or record.is_there(workdir) or _is_ours(file))
+
+
+def _is_ours(file: Path) -> bool:
+  """True if a config.json is that of a study."""
+  try:
+    return isinstance(json.loads(file.read_text())['data']['fingerprint'], str)
+  except (KeyError, TypeError, ValueError):
+    return False
+
+
+def _why_not(workdir: Path, file: Path, overwrite: bool) -> str:
+  if overwrite and file.exists() and _is_ours(file):
+    return (
+      f'{workdir} holds a study without a record of its files, as older versions left it, so '
+      '--overwrite deletes nothing; delete it yourself, or choose another --workdir'
+    )
+  return f'{workdir} holds files but no study; choose another --workdir'
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+  """Names for people, the first few of many."""
+  more = f' and {len(names) - most} more' if len(names) > most else ''
+  return ', '.join(names[:most]) + more
+
+
 def write_text(file: Path, text: str) -> None:
   """Writes a file at once: a reader, or a crash, finds the old one or the new one."""
   # Names of files may hold what is no Unicode; the locale may hold less than UTF-8.
-  _write(file, text.encode('utf-8', 'backslashreplace'))
+  write_bytes(file, text.encode('utf-8', 'backslashreplace'))
 
 
 def write_array(file: Path, array: np.ndarray) -> None:
   """Writes an array at once, as np.save does."""
   buffer = io.BytesIO()
   np.save(buffer, array, allow_pickle=False)
-  _write(file, buffer.getvalue())
+  write_bytes(file, buffer.getvalue())
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes) -> None:
+  """Writes a file at once, likewise."""
+  record.add(file)
   part = file.with_name(file.name + '.part')
   with part.open('wb') as stream:
     stream.write(content)
@@ -257,12 +335,12 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
     changed = differences(old['config'], new['config'])
     was, fingerprint = old['data']['fingerprint'], new['data']['fingerprint']
   except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise StudyError(
-      f'{file} is damaged ({error!r}); choose another --workdir, or --overwrite'
-    ) from error
-  way_out = 'choose another --workdir, or start again with --overwrite'
-  if changed and adds(old['config'], new['config']):
-    way_out = f'add --extend to keep its trials and train the rest, {way_out}'
+    raise StudyError(f'{file} is damaged ({error!r}); {record.start_again(file)}') from error
+  way_out = 'choose another --workdir'
+  if record.is_there(workdir):
+    way_out += ', or start again with --overwrite'
+    if changed and adds(old['config'], new['config']):
+      way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
   if was != fingerprint:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,7 +13,7 @@ from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result
 from lr_study.config import flatten
 from lr_study.paths import Moved
-from lr_study.report import figures, html, report, svg
+from lr_study.report import drawing, figures, html, report, svg
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Study
@@ -159,7 +158,7 @@ def _cell(trials: Sequence[Result], measure: Measure) -> dict[str, Any]:
 def _by_rate(
   series: Sequence[dict[str, Any]], measure: Measure, when: str, guessing_loss: float
 ) -> Figure:
-  with matplotlib.rc_context(figures.STYLE):
+  with drawing.style():
     axes = Figure(figsize=(6.4, 3.8)).add_subplot(xscale='log')
     axes.set(xlabel='learning rate', ylabel=f'{measure.name} {when}')
     diverged = []

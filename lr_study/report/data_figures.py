@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from io import BytesIO
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lr_study import formats
 from lr_study.data import Dataset, samples
-from lr_study.report import figures
+from lr_study.report import drawing, figures
 
 _COLUMNS = 12  # images of a class on the contact sheet
 _ROWS = 50  # classes on one; a thousand would be a picture that nothing can open
@@ -31,7 +30,7 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
     PNG files by their names without ending: contact_sheet, counts, sizes, mean; without the sizes
     where there are no files, and the counts alone where samples are no images.
   """
-  with matplotlib.rc_context(figures.STYLE | {'axes.grid': False}):
+  with drawing.style(drawing.STYLE | {'axes.grid': False}):
     what = samples.noun(data.mean.shape)
     pictures = {'counts': _counts(data.classes, counts, what)}
     if len(sizes):

@@ -1,5 +1,6 @@
 """The pictures of a study: built once, then saved as files or into a page."""
 
+import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,17 +19,11 @@ from lr_study.answer.confidence import STATED
 from lr_study.answer.measure import ACCURACY, LOSS, Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
+from lr_study.files import workdir
 from lr_study.files.history import History, window_means
+from lr_study.report import drawing
 
 _POINTS = 150  # of a training curve: a window's mean each
-STYLE = {
-  'font.size': 9,
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.grid': True,
-  'grid.alpha': 0.3,
-  'figure.dpi': 150,
-}
 
 
 def build(
@@ -53,26 +48,34 @@ def build(
     heights: of the schedule at steps, both (steps,).
     guessing_loss: a dotted line.
   """
-  with matplotlib.rc_context(STYLE):
-    figures = {
-      f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}': _trial(
-        history, trial, result, guessing_loss
-      )
-      for trial, result in enumerate(results)
-    }
-    figures |= {
-      'all_rates': all_rates(history, results, verdict.leads, guessing_loss),
-      'accuracy_by_rate': _accuracy_by_rate(results, verdict, guessing_loss),
-      'schedule': _schedule(results, heights, history),
-    }
-    if np.isfinite(history.epochs['sharpness']).any():
-      figures['sharpness'] = _sharpness(results, history)
-    return figures
+  parts = {
+    trial_name(result): (_trial, history, trial, result, guessing_loss)
+    for trial, result in enumerate(results)
+  } | {
+    'all_rates': (all_rates, history, results, verdict.leads, guessing_loss),
+    'accuracy_by_rate': (_accuracy_by_rate, results, verdict, guessing_loss),
+    'schedule': (_schedule, results, heights, history),
+  }
+  if np.isfinite(history.epochs['sharpness']).any():
+    parts['sharpness'] = (_sharpness, results, history)
+  with drawing.style():
+    found = {name: drawing.attempt(name, *part) for name, part in parts.items()}
+  return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
-  """Writes a figure to a file or a stream, as 'png', 'svg', ..."""
-  with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+def trial_name(result: Result) -> str:
+  """What the figure of a trial is called."""
+  return f'lr_{formats.rate(result.learning_rate)}_seed_{result.seed}'
+
+
+def save(
+  figure: Figure,
+  target: Path | IO,
+  image_format: str = 'png',
+  settings: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a figure to a file or a stream, as 'png', 'svg', ..., by further settings."""
+  with drawing.style({**drawing.STYLE, **(settings or {})}), warnings.catch_warnings():
     # Names of classes may be in any script; what the typeface lacks is a box.
     warnings.filterwarnings('ignore', 'Glyph .* missing from font')
     # To cut off what is empty takes as long as to draw: only where nothing else has set the sizes.
@@ -83,9 +86,15 @@ def save(figure: Figure, target: Path | IO, image_format: str = 'png') -> None:
 
 def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
   """Saves every figure into `folder` as its name with `.png`."""
-  folder.mkdir(parents=True, exist_ok=True)
   for name, figure in figures.items():
-    save(figure, folder / f'{name}.png')
+    drawing.attempt(name, _draw, folder / f'{name}.png', figure)
+
+
+def _draw(file: Path, figure: Figure) -> None:
+  stream = io.BytesIO()
+  save(figure, stream)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_bytes(file, stream.getvalue())
 
 
 def _trial(history: History, trial: int, result: Result, guessing_loss: float) -> Figure:

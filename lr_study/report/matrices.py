@@ -14,7 +14,7 @@ from lr_study import formats
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result
-from lr_study.report import figures
+from lr_study.report import drawing
 from lr_study.search import rounds
 
 MOST_CLASSES = 40  # in a confusion matrix: more are too small to be read
@@ -32,13 +32,15 @@ def build(
   batch_sizes, or with several schedules or further axes batch_sizes_constant, ...: the measure that
   leads, if the study has several batch sizes; see `over_batch_sizes`.
   """
-  found = {}
-  with matplotlib.rc_context(figures.STYLE):
-    if best and best.get('confusion') and len(classes) <= MOST_CLASSES:
-      found['confusion'] = confusion(classes, np.asarray(best['confusion']))
-    for name, (_, own) in over_batch_sizes(results).items():
-      found[name] = batch_sizes(own, measure)
-  return found
+  parts = {
+    name: (batch_sizes, own, measure) for name, (_, own) in over_batch_sizes(results).items()
+  }
+  if best and best.get('confusion') and len(classes) <= MOST_CLASSES:
+    counts = np.asarray(best['confusion'])
+    parts = {'confusion': (confusion, classes, counts)} | parts
+  with drawing.style():
+    found = {name: drawing.attempt(name, *part) for name, part in parts.items()}
+  return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def over_batch_sizes(results: Sequence[Result]) -> dict[str, tuple[str, list[Result]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lr_study import formats
@@ -19,13 +20,24 @@ from lr_study.config import flatten
 from lr_study.diagnosis import curvature
 from lr_study.errors import StudyError
 from lr_study.paths import Moved
-from lr_study.report import describe, figures, html, matrices, pictures, report, svg, tables
+from lr_study.report import (
+  describe,
+  drawing,
+  figures,
+  html,
+  matrices,
+  pictures,
+  report,
+  svg,
+  tables,
+)
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 from lr_study.use import best, evaluate
 from lr_study.use.evaluate import Score
 
 NAME = 'report.html'
+_NOT_DRAWN = Markup('<p class="note">Not drawn.</p>')
 _MOST_ROWS = 50  # of the table of classes
 
 # What figures of the whole study are to a reader who does not see them.
@@ -98,12 +110,12 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     batch_sizes=[
       (
         figures.capital(f'{title}. ' if title else '') + figures.capital(f'mean {leads.name}'),
-        svg.inline(drawn[''][name], name, _BATCH_SIZES.format(leads.name)),
+        picture,
       )
       for name, (title, _) in matrices.over_batch_sizes(results).items()
+      if (picture := _picture(drawn[''], name, name, _BATCH_SIZES.format(leads.name)))
     ],
-    confusion='confusion' in drawn['']
-    and svg.inline(drawn['']['confusion'], 'confusion', _CONFUSION),
+    confusion=_picture(drawn[''], 'confusion', 'confusion', _CONFUSION),
     several_seeds=len({result.seed for result in results}) > 1,
     guessing=formats.loss(guessing_loss),
     best=_best(workdir, study['data'], examined),
@@ -214,11 +226,10 @@ def _of_setting(
   own, measure = [r for r in results if r.setting == setting], verdict.leads
   title = rounds.title(setting, verdicts)
   where = f'{title}: ' if title else ''
-  of_trials = [name for name in drawn if name.startswith('lr_')]
   words = {
-    name: f'Training loss and accuracy over the epochs, learning rate '
+    figures.trial_name(r): f'Training loss and accuracy over the epochs, learning rate '
     f'{formats.rate(r.learning_rate)}, seed {r.seed}: {r.status.replace("_", " ")}; {r.evidence}'
-    for name, r in zip(of_trials, own, strict=True)
+    for r in own
   } | {
     'all_rates': f'Training loss and {measure.name} of all trials over the epochs',
     'accuracy_by_rate': f'{figures.capital(figures.measured(measure))} {figures.when(own)} '
@@ -227,11 +238,11 @@ def _of_setting(
     'sharpness': 'Sharpness of the loss over the epochs, and the edge of stability of each rate',
   }
   found = {
-    n: svg.inline(drawn[n], f'{label}{n}', where + text) for n, text in words.items() if n in drawn
+    n: _picture(drawn, n, f'{label}{n}', where + text) or _NOT_DRAWN
+    for n, text in words.items()
+    if n in drawn or n != 'sharpness'  # which few studies have
   }
-  trials = [
-    {'picture': found[name], 'seed': r.seed} for name, r in zip(of_trials, own, strict=True)
-  ]
+  trials = [{'picture': found[figures.trial_name(r)], 'seed': r.seed} for r in own]
   return {
     'title': title,
     'sentence': verdict.sentence,
@@ -240,6 +251,13 @@ def _of_setting(
     'pictures': found,
     'trials': trials,
   }
+
+
+def _picture(drawn: Mapping[str, Figure], name: str, own: str, words: str) -> Markup | None:
+  """A figure in the page, under a name of its own; None if it was not drawn, or cannot be."""
+  if name not in drawn:
+    return None
+  return drawing.attempt(name, svg.inline, drawn[name], own, words)
 
 
 def _best(

@@ -54,7 +54,11 @@ def write(
   content['settings'] = [dataclasses.asdict(verdict) for verdict in answer.of_setting.values()]
   for name in ('growth', 'gains', 'standings'):
     content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
-  content['best_trial'] = best_trial
+  write_content(workdir, content | {'best_trial': best_trial})
+
+
+def write_content(workdir: Path, content: dict[str, Any]) -> None:
+  """Writes results.json, all of it."""
   # allow_nan=False: a figure that does not exist is null; NaN is no JSON.
   write_text(workdir / 'results.json', json.dumps(content, indent=1, allow_nan=False) + '\n')
 

@@ -3,7 +3,6 @@
 import io
 import re
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.colors import to_hex, to_rgb
@@ -27,8 +26,7 @@ def inline(figure: Figure, name: str, label: str) -> Markup:
   """
   stream = io.StringIO()
   settings = {'svg.fonttype': 'none', 'svg.hashsalt': name, 'savefig.transparent': True}
-  with matplotlib.rc_context(settings):
-    figures.save(figure, stream, 'svg')
+  figures.save(figure, stream, 'svg', settings)
   text = stream.getvalue()
   text = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', text[text.index('<svg') :], flags=re.S)
   text = re.sub(r'<g id="[^"]*"', '<g', text)  # named alike in every figure, and not referred to

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -16,7 +15,7 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import check
 from lr_study.data import Dataset
 from lr_study.files.history import window_means
-from lr_study.report import figures
+from lr_study.report import drawing, figures
 from lr_study.search.range_test import suggestions
 
 _RULES = {
@@ -95,7 +94,7 @@ def as_json(found: Climb) -> dict[str, Any]:
 
 def save(found: Climb, verdict: Verdict, file: Path) -> None:
   """Draws the loss against the climbing rate, and the rates that are read off it."""
-  with matplotlib.rc_context(figures.STYLE):
+  with drawing.style():
     axes = Figure(figsize=(6.4, 3.4)).add_subplot(xscale='log')
     axes.set(xlabel='learning rate', ylabel='training loss (nats)')
     known = np.isfinite(found.losses)

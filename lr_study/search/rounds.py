@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from lr_study import formats, paths, plugs
 from lr_study.config import check, flatten, own_section
 from lr_study.errors import StudyError
+from lr_study.files import record
 from lr_study.files.workdir import write_text
 
 FILE = 'trials.json'
@@ -308,7 +309,7 @@ def read(folder: Path) -> Plan:
   except FileNotFoundError:
     return Plan()
   except (KeyError, TypeError, ValueError) as error:
-    raise StudyError(f'{file} is damaged ({error}); start again with --overwrite') from error
+    raise StudyError(f'{file} is damaged ({error}); {record.start_again(file)}') from error
 
 
 def write(folder: Path, plan: Plan) -> None:

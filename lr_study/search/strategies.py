@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import plugs
+from lr_study import formats, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import COUNT, limits
 from lr_study.search import optuna_search
@@ -72,7 +72,13 @@ def ask(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
       f'at most {config.epochs} epochs'
     ) from error
   trained = {t.learning_rate: t.epochs for t in sorted(told, key=lambda t: t.epochs)}
+  written = {formats.rate(t.learning_rate): t.learning_rate for t in told}
   for rate, epochs in asks:
+    if (other := written.setdefault(formats.rate(rate), rate)) != rate:
+      raise StudyError(
+        f'{title} asked for the rates {other!r} and {rate!r}, which are both written '
+        f'{formats.rate(rate)}; a search gives rates that differ in six digits'
+      )
     if epochs <= trained.get(rate, 0):
       raise StudyError(
         f'{title} asked for the rate {rate:g} to epoch {epochs}, which it has already; a search '

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, inputs, loop, models, paths, plugs, trial, trials
+from lr_study import formats, inputs, loop, models, paths, plugs, settings, trial, trials
 from lr_study.answer.measure import value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -348,6 +348,7 @@ class _Reader(NamedTuple):
   engine: Engine
 
 
+@settings.ours()
 def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> dict[str, Any]:
   """The variables of a trial as evaluations use them, from its last checkpoint.
 
@@ -372,7 +373,10 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   reader = _Reader(own, planned.of_wave(wanted.wave), per_epoch, engine)
   columns, state_T = loop.restore(workdir, planned, wanted.wave, reader)
   if state_T is None:
-    raise StudyError(f'{workdir} has lost the weights of the end; run the study again')
+    raise StudyError(
+      f'{workdir} has lost the weights of the end; delete its results.json, and the same command '
+      'of scripts/sweep.py trains them again'
+    )
   column = columns.tolist().index(planned.column(wanted))
   state = engine.plain(jax.tree.map(lambda x: x[column], state_T))
   params = task.optimizer.eval_params(state.opt_state, state.params)
@@ -389,7 +393,7 @@ def _mean(config: ConfigDict, workdir: Path, shape: tuple[int, ...]) -> np.ndarr
     mean = np.load(workdir / MEAN)
     if mean.shape != shape:
       raise ValueError(f'its shape is {mean.shape}')
-  except (EOFError, OSError, ValueError) as error:
+  except (EOFError, FileNotFoundError, ValueError) as error:
     raise StudyError(
       f'{workdir / MEAN}, the mean image, is lost or damaged ({error}); run the study again'
     ) from error

@@ -20,6 +20,7 @@ from lr_study import inputs as of_networks
 from lr_study.data import samples, scanning
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
+from lr_study.report import drawing
 from lr_study.use import classify, evaluate
 from lr_study.use.evaluate import Trained
 
@@ -92,7 +93,7 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
   pixels = pixels[0]
   shown, layers, logits = look_inside(trained, pixels)
   folder.mkdir(parents=True, exist_ok=True)
-  with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+  with drawing.style(_STYLE), warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Glyph')  # a sign that no font has becomes a box
     name = scanning.printable(files[0].path.name)
     picture(trained, name, pixels, shown, layers, logits).savefig(folder / 'layers.png')

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,9 @@ def _noise(trained: Trained) -> np.ndarray:
 @contextlib.contextmanager
 def _whole(out: Path) -> Iterator[Path]:
   """A folder beside `out` that becomes `out` at the end, or goes if there is an error."""
-  part = out.with_name(out.name + '.part')
+  # Of a name that nothing has: a folder `model.part` may be somebody's.
+  part = out.with_name(f'{out.name}.part_{os.getpid()}_{time.time_ns()}')
   try:
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
     part.mkdir(parents=True)
     yield part
     part.rename(out)

@@ -1,0 +1,132 @@
+"""Which files a study has written in its folder: on record before each of them is there.
+
+`--overwrite` deletes what is on record and nothing else. Process k of several has a record of its
+own, `written_k`: a file that two machines append to loses lines on some network disks.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+NAME = 'written'
+_HEAD = 'What a study of lr_study wrote here, and --overwrite deletes:'
+_PARTS = '.orbax-checkpoint-tmp'  # follows the name of a checkpoint that is being written
+_open: dict[str, tuple[Path, set[str]]] = {}  # folders that this process is in: record, its names
+
+
+def is_there(folder: Path) -> bool:
+  """True if the folder's study keeps a record, from its first file on."""
+  try:
+    with (folder / NAME).open(encoding='utf-8', errors='replace') as stream:
+      return stream.readline() == _HEAD + '\n'  # a file of this name may be somebody's
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    return False
+
+
+def start_again(file: Path) -> str:
+  """What to do about a file of a study that cannot be mended."""
+  if any(map(is_there, file.absolute().parents)):
+    return 'start again with --overwrite'
+  return 'start again in another --workdir'
+
+
+def enter(folder: Path, index: int) -> None:
+  """From now on `add` keeps the record of process `index` in the folder, if its study has one."""
+  file = folder / (f'{NAME}_{index}' if index else NAME)
+  _open[os.path.abspath(folder)] = file, set(_lines(file))
+
+
+def leave(folder: Path) -> None:
+  """Ends that."""
+  _open.pop(os.path.abspath(folder), None)
+
+
+def begin(folder: Path) -> None:
+  """Starts the record of a new study, which has written nothing yet."""
+  if is_there(folder):
+    for file in _files(folder):
+      file.unlink()
+  with (folder / NAME).open('x', encoding='utf-8') as stream:
+    stream.write(_HEAD + '\n')
+  if known := _open.get(os.path.abspath(folder)):
+    known[1].clear()
+
+
+def add(path: Path, is_folder: bool = False) -> None:
+  """Puts a file, or a folder with all that will be in it, on record; call it before it is written.
+
+  Nothing happens outside the folders of studies that this process is in.
+  """
+  path = os.path.abspath(path)
+  for folder, (file, known) in _open.items():
+    if not path.startswith(folder + os.sep) or not is_there(Path(folder)):
+      continue
+    if not file.exists():
+      known.clear()  # process 0 has started another study
+    name = os.path.relpath(path, folder) + ('/' if is_folder else '')
+    if name not in known:
+      _append(file, name)
+      known.add(name)
+
+
+def delete(folder: Path, keep: Callable[[str], bool]) -> list[str]:
+  """Deletes what is on record, and folders that are empty then; the record stays.
+
+  Args:
+    folder: the study's.
+    keep: True for the name of a file, relative to `folder`, that stays.
+
+  Returns:
+    What lies then in the folders that the study had made, relative to `folder`.
+  """
+  names = {name for file in _files(folder) for name in _lines(file)}
+  inside, parents = folder.resolve(), set()
+  for name in sorted(name for name in names if not keep(name)):
+    path = folder / name
+    if not path.parent.resolve().is_relative_to(inside) or path.name in ('', '..'):
+      continue  # a link, or a record that something else wrote
+    if name.endswith('/'):
+      _delete_folder(path)
+    else:
+      for file in (path, path.with_name(path.name + '.part')):
+        if file.is_symlink() or not file.is_dir():
+          file.unlink(missing_ok=True)
+    parents |= {folder / parent for parent in Path(name).parents if parent.name}
+  for parent in sorted(parents, key=lambda path: -len(path.parts)):
+    if parent.is_dir() and not parent.is_symlink() and not any(parent.iterdir()):
+      parent.rmdir()
+  left = (file for parent in parents for file in parent.rglob('*') if not file.is_dir())
+  return sorted({str(file.relative_to(folder)) for file in left})
+
+
+def _delete_folder(path: Path) -> None:
+  """A checkpoint, and what is left of the writing of one."""
+  if path.parent.is_dir():
+    for found in path.parent.iterdir():
+      own = found.name == path.name or found.name.startswith(path.name + _PARTS)
+      if own and found.is_dir() and not found.is_symlink():
+        shutil.rmtree(found)
+
+
+def _files(folder: Path) -> list[Path]:
+  """The records of all processes."""
+  return [file for file in folder.iterdir() if re.fullmatch(rf'{NAME}(_\d+)?', file.name)]
+
+
+def _lines(file: Path) -> list[str]:
+  """The names on a record; a last one that a kill cut off is none: its file is not there."""
+  if not file.is_file():
+    return []
+  lines = file.read_text('utf-8', 'replace').split('\n')[:-1]
+  return [name for name in lines if name not in ('', _HEAD)]
+
+
+def _append(file: Path, name: str) -> None:
+  with file.open('ab+') as stream:
+    stream.seek(max(0, stream.tell() - 1))
+    torn = stream.read(1) not in (b'', b'\n')
+    stream.write(b'\n' * torn + name.encode() + b'\n')
+    stream.flush()
+    os.fsync(stream.fileno())
