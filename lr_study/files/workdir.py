@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ from lr_study.progress import note
 _PLANNED = 'planned'  # what process 0 adds to its lock
 
 MEAN = 'mean.npy'  # of the training images: float32 (size, size, 3)
+WEIGHTS = 'weights.npz'  # that trials start from, by name; not there if they are drawn
 
 # What a study writes; --overwrite deletes these and nothing else.
 CONTENT = (
@@ -37,6 +38,7 @@ CONTENT = (
   'figures',
   'diverged',
   MEAN,
+  WEIGHTS,
   'results.json',
   'results.csv',
   'summary.md',
@@ -232,6 +234,13 @@ def write_array(file: Path, array: np.ndarray) -> None:
   _write(file, buffer.getvalue())
 
 
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays by name at once, as np.savez does."""
+  buffer = io.BytesIO()
+  np.savez(buffer, allow_pickle=False, **arrays)
+  _write(file, buffer.getvalue())
+
+
 def _write(file: Path, content: bytes) -> None:
   part = file.with_name(file.name + '.part')
   with part.open('wb') as stream:
@@ -250,6 +259,11 @@ def holds_another(workdir: Path, study: dict[str, Any]) -> bool:
     return False
 
 
+def weights_of(study: Mapping[str, Any]) -> str | None:
+  """The fingerprint of the weights that a study's trials start from; None if they are drawn."""
+  return study.get('weights', {}).get('fingerprint')
+
+
 def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
   new = _as_json(study)
   try:
@@ -265,6 +279,11 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
     way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
+  if weights_of(old) != weights_of(new):
+    raise StudyError(
+      f'{workdir} holds a study of other weights: the fingerprint of model.weights was '
+      f'{weights_of(old)} and is {weights_of(new)}; {way_out}'
+    )
   if was != fingerprint:
     before, now = flatten(old['config']['data']), flatten(new['config']['data'])
     fields = [
