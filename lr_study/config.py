@@ -1,6 +1,7 @@
 """Configs: what every study has, and sections that each name a plug and hold its arguments."""
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -73,7 +74,10 @@ _AXES = (
   'dtype',
   *(section for section in SECTIONS if section not in ('data', 'search')),
 )
-_NO_AXES = ('input.subtract',)  # what is subtracted is on the devices with the images
+# What is subtracted is on the devices with the images; a study keeps one copy of weights.
+_NO_AXES = ('input.subtract', 'model.weights')
+# Before a regular expression it is an axis: the factor on the rate of the parameters that match.
+RATE_FACTOR = 'optimizer.rate_factors.'
 GROW = ('learning_rates', 'seeds')  # what a study that is extended may have more of
 # An axis that a field of several values is there for.
 _PLURAL = {'seed': 'seeds', 'learning_rate': 'learning_rates'}
@@ -224,7 +228,11 @@ def essential(config: Mapping[str, Any]) -> dict[str, Any]:
       return name in of_every_set
     return name not in _FIELDS or _FIELDS[name].counts
 
-  return {name: value for name, value in flatten(config).items() if counts(name)}
+  flat = {name: value for name, value in flatten(config).items() if counts(name)}
+  place = flat.get('model.weights')
+  if place == '' or (isinstance(place, str) and os.path.isabs(place)):
+    del flat['model.weights']  # what is in them has a fingerprint too
+  return flat
 
 
 def _alike(was: Any, now: Any) -> bool:
@@ -292,7 +300,10 @@ def _section(section: str, values: dict[str, Any], others: tuple[str, ...]) -> d
     checked = plugs.checked(section, factory_of_other, given) if given else {}
     found |= {n: checked[n] for n in given}
   own = {n: v for n, v in values.items() if n not in found}
-  return {'name': paths.absolute_name(name), **plugs.checked(section, factory, own), **found}
+  checked = plugs.checked(section, factory, own)
+  if section == 'model' and checked['weights'] and not plugs.takes(factory, 'weights'):
+    checked['weights'] = plugs.convert('model.weights', checked['weights'], str, paths.PATH)
+  return {'name': paths.absolute_name(name), **checked, **found}
 
 
 def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -331,13 +342,23 @@ def _axis(
   else:
     for other in axes.get(f'{section}.name', (found[section]['name'],)):
       factory = plugs.find(section, other)
+      own = own_section(section, found[section], other)
+      if name.startswith(RATE_FACTOR):
+        each = [_factor(factory, own, name, value) for value in of]
+        continue
       if field not in plugs.fields(section, factory):
         raise StudyError(_no_axis(name, found, factory))
-      own = own_section(section, found[section], other)
-      each = [plugs.checked(section, factory, {**own, field: value}) for value in of]
-    values = tuple(own[field] for own in each)
+      each = [plugs.checked(section, factory, {**own, field: value})[field] for value in of]
+    values = tuple(each)
   _check_unique(f'axes.{name}', values)
   return values
+
+
+def _factor(factory: Callable, own: Mapping[str, Any], name: str, value: Any) -> float:
+  """A value of the axis of an expression in rate_factors; `own`: the optimiser's section."""
+  own = {**own, 'rate_factors': ((name.removeprefix(RATE_FACTOR), value),)}
+  ((_, factor),) = plugs.checked('optimizer', factory, own)['rate_factors']
+  return float(factor)
 
 
 def _no_axis(name: str, found: Mapping[str, Any], factory: Callable | None = None) -> str:

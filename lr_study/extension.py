@@ -42,7 +42,9 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
   old = json.loads((folder / 'config.json').read_text())
   before, now = old['config'], new['config']
   same_images = old['data']['fingerprint'] == new['data']['fingerprint']
-  if not differences(before, now) or not same_images or not adds(before, now):
+  same_weights = workdir.weights_of(old) == workdir.weights_of(new)
+  same = same_images and same_weights
+  if not differences(before, now) or not same or not adds(before, now):
     return
   if not record.is_there(folder):
     raise StudyError(

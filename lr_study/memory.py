@@ -13,11 +13,15 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers the
 
 
 class Memory(NamedTuple):
-  """Bytes on a device: of each trial, its checkpoint with it, and of calls of the programs."""
+  """Bytes on a device: of each trial, its checkpoint with it, and of calls of the programs.
+
+  shared: of what all trials have in common. It is there already, so no part of what is free.
+  """
 
   trial: int
   call: int
   devices: int
+  shared: int = 0
 
 
 def free_memory() -> int:

@@ -1,8 +1,8 @@
-"""What a task is made of besides plain functions: optimisers and metrics."""
+"""What a task is made of besides plain functions: optimisers, metrics, and where trials start."""
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +25,24 @@ class Optimizer:
   make: Callable[..., optax.GradientTransformation]  # learning_rate, base_rate, **own -> transform
   eval_params: Callable[[Any, Any], Any] = lambda opt_state, params: params
   linear: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+  """What the trials of a task start from. Keys and variables are as in freeze.py.
+
+  weights: variables that were read, on the host; the others are drawn. frozen: the keys of those
+  that no step changes. shared: what was read and is frozen, so that all trials have it in common.
+  record: of the weights, for results.json: fingerprint, what was drawn in spite of them, ...
+  """
+
+  weights: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  frozen: frozenset[tuple[str, ...]] = frozenset()
+  shared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+NO_ORIGIN = Origin()  # all weights are drawn, and all are trained
 
 
 def mode_of(model: nn.Module, train: bool) -> dict[str, bool]:

@@ -35,10 +35,13 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
     need = measure(sweep, trials.running(sweep, np.arange(count)))
   # CPU devices share the memory of their machine.
   shared = need.devices if accelerate.shares_memory() else 1
-  free = sweep.config.memory_gb * 1e9 or memory.free_memory() // shared
+  free = memory.free_memory() // shared
+  if sweep.config.memory_gb:
+    free = max(0, sweep.config.memory_gb * 1e9 - need.shared)
   fit = max(0, int((free - need.call) // need.trial)) * need.devices
+  once = f'; {need.shared / 1e9:.2g} GB of frozen weights are held once' if need.shared else ''
   note(
-    f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB; '
+    f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB{once}; '
     f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}: '
     f'{formats.count(fit, "trial")} fit{"s" if fit == 1 else ""}'
   )

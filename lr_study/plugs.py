@@ -172,6 +172,11 @@ def may_sweep(config: Mapping[str, Any], name: str) -> bool:
   return hasattr(module, 'may_sweep') and field in module.may_sweep(values, (field,))
 
 
+def takes(factory: Callable, name: str) -> bool:
+  """True if it has an argument of its own of this name."""
+  return name in signature(factory).parameters
+
+
 def call(
   section: str, factory: Callable, supplied: Mapping[str, Any], values: Mapping[str, Any]
 ) -> Any:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import accelerate, extension, inputs, loop, losses, progress, settings, trials
+from lr_study import (
+  accelerate,
+  extension,
+  inputs,
+  loop,
+  losses,
+  progress,
+  settings,
+  trials,
+  weights,
+)
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
 from lr_study.answer.measure import Measure
@@ -134,13 +144,21 @@ def carry_out(
   study = provenance.describe(config, data)
   extends = extend and workdir.holds_another(folder, study)
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
-  # Before the folder is claimed: what does not fit together leaves it as it was.
-  sweeps = {} if is_finished else _sweeps(config, of_study, data)
+  # Before the folder is claimed: what does not fit together leaves it as it was. A finished study is
+  # only read, but the weights that it started from may be others now.
+  is_read = is_finished and not config.model.get('weights')
+  sweeps = {} if is_read else _sweeps(config, of_study, data)
+  origins = list(dict.fromkeys(sweep.task.origin for sweep in sweeps.values()))
+  study |= weights.record(origins)
+  for line in weights.describe(origins, data.classes):
+    progress.note(line)
   if process.index:
     workdir.wait_until_planned(folder, process)
   if extends and not process.index:
     extension.extend(folder, study, sweeps)
   workdir.claim(folder, study, overwrite and not process.index)
+  if not process.index:
+    weights.keep(origins, folder)
   finished = report.read(folder) or _train(config, sweeps, data, folder, study, process, reports)
   if finished and not process.index:
     tell(folder, config, *finished)

@@ -1,10 +1,13 @@
 """From a config to the task that its trials share."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import inputs, losses, metrics, models, optimizers, schedules
+from lr_study import inputs, losses, metrics, models, optimizers, schedules, weights
+from lr_study.parts import Origin
 from lr_study.trial import Task
 
 
@@ -14,6 +17,7 @@ def make_task(
   counts: np.ndarray,
   stored: jax.ShapeDtypeStruct,
   steps_per_epoch: int,
+  origin: Origin | None = None,
 ) -> Task:
   """Builds every part that the config names.
 
@@ -23,6 +27,7 @@ def make_task(
     counts: training images of each class, int (classes,).
     stored: shape and type of one image as it is stored.
     steps_per_epoch: of the trials.
+    origin: of another task of the same network; by default what `model` says is read.
 
   Raises:
     StudyError: if a part does not fit the others, naming it.
@@ -32,7 +37,7 @@ def make_task(
   model = models.build(config.model, classes, config.dtype)
   shape = inputs.shape(config.input, stored.shape, classes, stored.dtype)
   models.check(model, shape, classes, config.dtype, config.model.name)
-  return Task(
+  task = Task(
     model=model,
     optimizer=optimizers.build(config.optimizer, sweep['optimizer']),
     schedule=schedules.build(config.schedule, steps_per_epoch, config.epochs, sweep['schedule']),
@@ -42,6 +47,7 @@ def make_task(
     shape=shape,
     dtype=config.dtype,
   )
+  return dataclasses.replace(task, origin=origin or weights.origin(task, config.model))
 
 
 def swept(config: ConfigDict, part: str) -> tuple[str, ...]:

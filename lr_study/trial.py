@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lr_study.parts import Metric, Optimizer, mode_of
+from lr_study import freeze
+from lr_study.parts import NO_ORIGIN, Metric, Optimizer, Origin, mode_of
 
 # The scalars that differ between trials of one program: 'learning_rate', and any argument of the
 # optimiser, the schedule or the loss that is swept, by its name, as 'optimizer.weight_decay'.
@@ -17,7 +18,7 @@ Hyper = Mapping[str, jax.Array]
 
 
 class State(NamedTuple):
-  """What a step changes. `model_state`: the network's other collections, as batch_stats."""
+  """What a step changes. `model_state`: other collections, as batch_stats; see freeze.py."""
 
   params: Any
   model_state: Any
@@ -44,24 +45,25 @@ class Task:
   metrics: Mapping[str, Metric]
   shape: tuple[int, ...]  # of one input
   dtype: str = 'float32'  # of activations and products; weights stay float32
+  origin: Origin = NO_ORIGIN  # weights to start from, and which of them no step changes
 
 
 def init(task: Task, hyper: Hyper, key: jax.Array) -> State:
   """Draws the initial weights, float32, and begins."""
-  return start(task, draw(task, key), hyper)
+  return start(task, draw(task, key, task.origin.weights), hyper)
 
 
-def draw(task: Task, key: jax.Array) -> dict[str, Any]:
-  """The network's initial collections, which depend on the seed alone."""
+def draw(task: Task, key: jax.Array, weights: Any = None) -> dict[str, Any]:
+  """The network's initial collections: `weights` where they have them, the rest by the seed."""
   inputs = jnp.zeros((1, *task.shape), task.dtype)
-  return dict(task.model.init(key, inputs, **mode_of(task.model, train=False)))
+  drawn = dict(task.model.init(key, inputs, **mode_of(task.model, train=False)))
+  return freeze.merge(drawn, weights)
 
 
 def start(task: Task, variables: Mapping[str, Any], hyper: Hyper) -> State:
   """The state before the first step."""
-  model_state = {name: of for name, of in variables.items() if name != 'params'}
-  opt_state = make_transform(task, hyper, 0).init(variables['params'])
-  return State(variables['params'], model_state, opt_state)
+  params, model_state = freeze.apart(variables, task.origin.frozen)
+  return State(params, model_state, make_transform(task, hyper, 0).init(params))
 
 
 def train_step(
@@ -131,13 +133,15 @@ def measure(loss, logits, targets, gradient_norm, update_ratio) -> dict[str, jax
 def apply(task: Task, params: Any, model_state: Any, inputs: jax.Array, dropout_key=None):
   """Logits, float32 (batch, classes), and the new model_state; a dropout key means training."""
   low = lambda x: x.astype(task.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
-  train = dropout_key is not None
-  # A network with a field `dtype` converts its weights itself.
-  params = params if hasattr(task.model, 'dtype') else jax.tree.map(low, params)
+  train, mode = dropout_key is not None, mode_of(task.model, dropout_key is not None)
+  variables = freeze.whole(params, model_state)
+  if not hasattr(task.model, 'dtype'):  # else it converts its weights itself
+    variables['params'] = jax.tree.map(low, variables['params'])
   more = {'rngs': {'dropout': dropout_key, 'params': dropout_key} if train else None}
-  more |= mode_of(task.model, train) | {'mutable': list(model_state) if train else []}
-  logits, new = task.model.apply({'params': params, **model_state}, low(inputs), **more)
-  return logits.astype(jnp.float32), {**model_state, **new}
+  more |= {'mutable': [name for name in variables if name != 'params'] if train else []}
+  with freeze.held(model_state):
+    logits, new = task.model.apply(variables, low(inputs), **more, **mode)
+  return logits.astype(jnp.float32), freeze.updated(model_state, new)
 
 
 def own(hyper: Hyper, part: str) -> dict[str, jax.Array]:

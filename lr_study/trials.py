@@ -123,8 +123,11 @@ def in_setting(sweep: Sweep, config: ConfigDict) -> Sweep:
     return sweep
   counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
   steps_per_epoch = len(sweep.train.labels) // config.batch_size
-  task = make_task(config, sweep.classes, counts, sweep.train.stored, steps_per_epoch)
-  spread = accelerate.spread(make_engine(task, config), config.parallel)
+  # One network has its weights in memory once, whatever else settings differ in.
+  same = config.model == sweep.config.model
+  origin, shared = (sweep.task.origin, sweep.spread.shared) if same else (None, None)
+  task = make_task(config, sweep.classes, counts, sweep.train.stored, steps_per_epoch, origin)
+  spread = accelerate.spread(make_engine(task, config), config.parallel, shared)
   return sweep._replace(config=config, steps_per_epoch=steps_per_epoch, task=task, spread=spread)
 
 

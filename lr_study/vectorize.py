@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lr_study import freeze
 from lr_study.engine import Engine
 from lr_study.memory import Memory
 from lr_study.trial import Batch
@@ -77,6 +78,7 @@ class Spread(Protocol):
 
   engine: Engine
   devices: int
+  shared: Any  # `engine.origin.shared` on the devices, once for all trials
 
   def share(self, tree: Any) -> Any:
     """Puts host arrays on every device that trials use."""
@@ -186,13 +188,14 @@ def padded(index: np.ndarray, steps: int) -> np.ndarray:
 class Batched:
   """All trials in one call of the program: vmap, and over several devices pmap or shard_map."""
 
-  def __init__(self, engine: Engine, how: str):
-    """`how` is one of `HOW`."""
+  def __init__(self, engine: Engine, how: str, shared: Any = None):
+    """`how` is one of `HOW`. shared: of another spread over the same weights."""
     self.engine, self._how = engine, how
     local = jax.local_devices()
     self._mesh = Mesh(np.asarray(local[:1] if how == 'vmap' else local), _AXIS)
     self.devices = self._mesh.size
     self.programs = _compiled(engine, how, self._mesh)
+    self.shared = self.share(engine.origin.shared) if shared is None else shared
 
   def share(self, tree: Any) -> Any:
     if self._how == 'pmap':  # a leading axis: a copy for each device
@@ -222,13 +225,14 @@ class Batched:
     return self.put(jax.tree.map(lambda x: x[good], self.get(state_T, len(good))))
 
   def init(self, hyper_T: Any, seeds: Sequence[int]) -> Any:
-    return self.programs['init'](self.put(hyper_T), self.put(np.asarray(seeds, np.uint32)))
+    of_trials = self.put(hyper_T), self.put(np.asarray(seeds, np.uint32))
+    return self.programs['init'](*of_trials, self.share(to_draw(self.engine)))
 
   def train(self, state_T, hyper_T, seeds, chunks):
     hyper_T, count, rows, ratio_T = self.put(hyper_T), len(seeds), [], None
     for chunk in chunks:
       of_seeds, done = self._of_seeds(seeds, chunk), np.int32(chunk.done)
-      arguments = (state_T, hyper_T, *of_seeds, chunk.data, done)
+      arguments = (state_T, hyper_T, *of_seeds, chunk.data, self.shared, done)
       steps = len(next(iter(chunk.index_of.values())))
       # Trials of one seed share their images: then they are selected and augmented once.
       same = '_one_seed' if len(set(seeds)) == 1 else ''
@@ -253,34 +257,41 @@ class Batched:
     return self.programs['settle'](state_T) if self.engine.settle else state_T
 
   def evaluate(self, state_T, windows, count):
-    return [self.get(self.programs['evaluate'](state_T, *window), count) for window in windows]
+    found = (self.programs['evaluate'](state_T, self.shared, *window) for window in windows)
+    return [self.get(sums, count) for sums in found]
 
   def apply(self, function, state_T, hyper_T, batch):
     program, count = _applied(self.engine, self._how, self._mesh, function), _length(hyper_T)
-    return self.get(program(state_T, self.put(hyper_T), batch), count)
+    return self.get(program(state_T, self.put(hyper_T), batch, self.shared), count)
 
   def memory(self, count, hyper_T, seeds, chunk, window):
     programs, of_trials = self.programs, NamedSharding(self._mesh, PartitionSpec(_AXIS))
     hyper_T, seed, index = self.put(hyper_T), *self._of_seeds(seeds, chunk)
-    of_init = hyper_T, self.put(np.asarray(seeds, np.uint32))
+    of_init = hyper_T, self.put(np.asarray(seeds, np.uint32)), self.share(to_draw(self.engine))
     # Where the state of a study is: then a call finds what is compiled here.
     state_T = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of_trials),
       jax.eval_shape(programs['init'], *of_init),
     )
     same = '_one_seed' if len(set(seeds)) == 1 else ''
-    steps = (state_T, hyper_T, seed, index, chunk.data, np.int32(0))
+    steps = (state_T, hyper_T, seed, index, chunk.data, self.shared, np.int32(0))
     needed = [
       programs['init'].lower(*of_init),
       programs[f'train{same}'].lower(*steps, np.int32(1)),
       programs[f'measured{same}'].lower(*steps),
-      programs['evaluate'].lower(state_T, *window),
+      programs['evaluate'].lower(state_T, self.shared, *window),
     ]
     if self.engine.settle:
       needed.append(programs['settle'].lower(state_T))
     temporary = max(p.compile().memory_analysis().temp_size_in_bytes for p in needed)
     each = -(-count // self.devices)  # trials of a device
-    return Memory(tree_bytes(state_T) // (each * self.devices) + temporary // each, 0, self.devices)
+    of_trial = tree_bytes(state_T) // (each * self.devices) + temporary // each
+    return Memory(of_trial, 0, self.devices, tree_bytes(self.engine.origin.shared))
+
+
+def to_draw(engine: Engine) -> Any:
+  """The weights that `engine.draw` takes: those that a trial has to itself."""
+  return freeze.split(engine.origin.weights, freeze.keys_of(engine.origin.shared))[0]
 
 
 def _length(tree_T: Any) -> int:
@@ -296,27 +307,27 @@ def tree_bytes(tree: Any) -> int:
 def _compiled(engine: Engine, how: str, mesh: Mesh) -> dict[str, Any]:
   """The programs of an engine, compiled once for each number of trials."""
 
-  def init(hyper, seed):
-    return engine.start(engine.draw(keys_of(seed)[0]), hyper)
+  def init(hyper, seed, weights):
+    return engine.start(engine.draw(keys_of(seed)[0], weights), hyper)
 
-  def train(state, hyper, seed, index, data, done, count):
-    return take_steps(engine, state, hyper, seed, data, index, done, count)
+  def train(state, hyper, seed, index, data, shared, done, count):
+    return take_steps(engine.over(shared), state, hyper, seed, data, index, done, count)
 
-  def measured(state, hyper, seed, index, data, done):
-    return measured_step(engine, state, hyper, seed, data, index, done)
+  def measured(state, hyper, seed, index, data, shared, done):
+    return measured_step(engine.over(shared), state, hyper, seed, data, index, done)
 
-  def of_evaluation(state, data, index, weight):
-    return evaluate(engine, state, data, index, weight)
+  def of_evaluation(state, shared, data, index, weight):
+    return evaluate(engine.over(shared), state, data, index, weight)
 
   many = functools.partial(_many, how, mesh)
   return {
-    'init': many(init, 'TT'),
-    'train': many(train, 'TTTTD11', donate=True),
-    'train_one_seed': many(train, 'TT11D11', donate=True),
-    'measured': many(measured, 'TTTTD1', donate=True),
-    'measured_one_seed': many(measured, 'TT11D1', donate=True),
+    'init': many(init, 'TTD'),
+    'train': many(train, 'TTTTDD11', donate=True),
+    'train_one_seed': many(train, 'TT11DD11', donate=True),
+    'measured': many(measured, 'TTTTDD1', donate=True),
+    'measured_one_seed': many(measured, 'TT11DD1', donate=True),
     'settle': many(engine.settle, 'T', donate=True) if engine.settle else None,
-    'evaluate': many(of_evaluation, 'TD11'),
+    'evaluate': many(of_evaluation, 'TDD11'),
   }
 
 
@@ -324,10 +335,10 @@ def _compiled(engine: Engine, how: str, mesh: Mesh) -> dict[str, Any]:
 def _applied(engine: Engine, how: str, mesh: Mesh, function: Any) -> Any:
   function = engine.around(function)
 
-  def of_plain(state, hyper, batch):
-    return function(engine.plain(state), hyper, batch)
+  def of_plain(state, hyper, batch, shared):
+    return function(engine.over(shared).plain(state), hyper, batch)
 
-  return _many(how, mesh, of_plain, 'TTD')
+  return _many(how, mesh, of_plain, 'TTDD')
 
 
 def _many(how: str, mesh: Mesh, function: Any, kinds: str, donate: bool = False) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
 
 
-from lr_study import cli
+from lr_study import cli, weights
 from lr_study.errors import StudyError, is_full
 from lr_study.files.workdir import write_text
 from lr_study.progress import note
@@ -27,7 +27,8 @@ def main() -> None:
   if len(set(study.config.learning_rates)) == 1:
     raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
   keep_compiled_programs()
-  found = climb.climb(study.config, again.load(study.config, study.record['data'], workdir))
+  config = weights.kept(study.config, workdir)
+  found = climb.climb(config, again.load(config, study.record['data'], workdir))
   print(climb.table(found, study.results, study.verdict))
   try:
     content = json.dumps(climb.as_json(found), allow_nan=False)

@@ -83,8 +83,11 @@ def net(
   return {name: value for name, value in locals().items() if name != 'classes'}
 
 
+ORIGIN = {'weights': '', 'redraw': (), 'freeze': ()}  # what all networks have in common
+
+
 def test_fields_are_the_arguments_that_a_config_can_hold():
-  assert plugs.fields('model', net) == {
+  assert plugs.fields('model', net) == ORIGIN | {
     'depth': REQUIRED,
     'width': 1.0,
     'dropout': 0.0,
@@ -105,7 +108,7 @@ def test_values_get_the_types_of_the_defaults():
   values = {'depth': 3, 'width': 2, 'dropout': 0, 'stages': [3, 4], 'sizes': (1, 2)}
   values |= {'rest': {'a': [1, None]}, 'options': ('x', 1), 'name': 'net'}
   checked = plugs.checked('model', net, ConfigDict(values))
-  assert checked == {
+  assert checked == ORIGIN | {
     'depth': 3,
     'width': 2.0,
     'dropout': 0.0,
@@ -179,7 +182,7 @@ def test_a_network_of_ones_own(own):
   found = plugs.find('model', 'my_plugs.py:MyNet')
   assert plugs.is_own(found)
   assert plugs.find('model', str(own / 'my_plugs.py:MyNet')) is found  # imported once
-  assert plugs.fields('model', found) == {
+  assert plugs.fields('model', found) == ORIGIN | {
     'depth': REQUIRED,
     'width': 1.0,
     'features': (8, 16),
@@ -205,7 +208,8 @@ def test_a_file_may_import_what_lies_beside_it(own):
   (own / 'uses_parts.py').write_text(
     'from parts_beside import WIDTH\n\ndef net(classes, width=WIDTH):\n  pass\n'
   )
-  assert plugs.fields('model', plugs.find('model', 'uses_parts.py:net')) == {'width': 7.0}
+  found = plugs.find('model', 'uses_parts.py:net')
+  assert plugs.fields('model', found) == ORIGIN | {'width': 7.0}
 
 
 @pytest.mark.parametrize(
@@ -342,7 +346,8 @@ def answer(tmp_path_factory):
 def test_another_network_on_the_command_line(answer):
   config, said = answer('--config.model.name=resnet18')
   assert said == 'model.name is resnet18: dropout=0.0, width=0.25 of digits_tensorflow are dropped'
-  assert config['model'] == plugs.fields('model', models.KNOWN['resnet18']) | {'name': 'resnet18'}
+  fields = plugs.fields('model', models.KNOWN['resnet18']) | {'name': 'resnet18'}
+  assert config['model'] == json.loads(json.dumps(fields))  # lists, where there were tuples
   config, said = answer('--config.model.norm=group', '--config.model', 'resnet18')
   assert said == 'model.name is resnet18: dropout=0.0, width=0.25 of digits_tensorflow are dropped'
   assert config['model']['norm'] == 'group'

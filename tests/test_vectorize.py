@@ -271,7 +271,8 @@ def test_the_loop_of_steps_copies_no_weights(tiny):
   state, (hyper,) = sweep.spread.init(now.hyper_T, now.seeds)[0], sweep.spread.put(now.hyper_T)
   chunk = next(trials.chunks(sweep, now.seeds, 0, 0, 16))
   index, program = chunk.index_of[0], sweep.spread.programs['train']
-  lowered = program.lower(state, hyper, np.uint32(0), chunk.data, index, np.int32(0), np.int32(1))
+  of_chunk = np.uint32(0), chunk.data, index, np.int32(0), np.int32(1)
+  lowered = program.lower({}, state, hyper, *of_chunk)
   text = lowered.compile().as_text()
   copied = re.findall(r'f32\[([\d,]+)\]\S* copy\(%get-tuple-element', text)
   weights = {','.join(map(str, leaf.shape)) for leaf in jax.tree.leaves(state) if leaf.ndim > 1}

@@ -4,6 +4,7 @@ Each accelerator says in one function when it applies: `factored.layers`, `produ
 `choose_spread` for threads. `--config.accelerate=off` switches all of them off.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,8 @@ from ml_collections import ConfigDict
 from lr_study import memory, vectorize
 from lr_study.accelerate import factored, products
 from lr_study.accelerate.threads import Threads
-from lr_study.engine import Engine, plain
+from lr_study.config import RATE_FACTOR
+from lr_study.engine import Engine, plain, sharing
 from lr_study.trial import Task
 from lr_study.vectorize import Batched, Spread, tree_bytes
 
@@ -56,18 +58,25 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
         evaluate=_with_products(engine.evaluate),
         around=_with_products,
       )
-  return engine._replace(
+  engine = engine._replace(
     # Traced once, for the loop of steps and for the step that is measured.
     step=jax.jit(engine.step),
     steps_per_call=_steps_per_call(convolutions, multiplies, task, config),
     about='; '.join(about) or 'plain Flax and optax',
   )
+  return sharing(engine)
 
 
-def spread(engine: Engine, how: str) -> Spread:
-  """How trials run side by side: `how` is one of `HOW`."""
+def spread(engine: Engine, how: str, shared: Any = None) -> Spread:
+  """How trials run side by side.
+
+  Args:
+    engine: how each is computed.
+    how: one of `HOW`.
+    shared: of another spread over the same weights, which then are on the devices once.
+  """
   how = choose_spread(how)
-  return Threads(engine) if how == 'threads' else Batched(engine, how)
+  return Threads(engine, shared) if how == 'threads' else Batched(engine, how, shared)
 
 
 def choose_spread(how: str) -> str:
@@ -117,6 +126,9 @@ def _bounds(config: ConfigDict, largest: Mapping[str, float]) -> factored.Bounds
   def most(name):
     return largest.get(f'optimizer.{name}', optimizer.get(name, 0.0))
 
+  factors = dict(optimizer.get('rate_factors', ()))
+  factors |= {n: x for n, x in largest.items() if n.startswith(RATE_FACTOR)}
+  rate *= math.prod(max(1.0, factor) for factor in factors.values())
   decay = most('weight_decay') * rate * (rate if optimizer.get('decay_per_rate') else 1.0)
   return factored.Bounds(most('momentum'), decay)
 

@@ -61,9 +61,9 @@ class Bounds(NamedTuple):
 def layers(task: Task, batch_size: int, bounds: Bounds) -> tuple[str, ...]:
   """Paths of the kernels that this applies to and that it makes cheaper; none for most optimisers.
 
-  The optimiser must be linear. A kernel must belong to an `nn.Dense` that is called on rows, and be
-  used in that product alone: not on tokens, not shared, not inside `nn.scan` or `nn.remat`, and
-  not normalised or otherwise changed before.
+  The optimiser must be linear. A kernel must be trained and belong to an `nn.Dense` that is called
+  on rows, and be used in that product alone: not on tokens, not shared, not inside `nn.scan` or
+  `nn.remat`, and not normalised or otherwise changed before.
   """
   if not task.optimizer.linear or task.dtype != 'float32':
     return ()
@@ -80,7 +80,10 @@ def layers(task: Task, batch_size: int, bounds: Bounds) -> tuple[str, ...]:
   return tuple(
     path
     for path, shape in called.items()
-    if shape and _is_factor(weights[path], shape) and pays(shape, batch_size, bounds)
+    if shape
+    and ('params', *_keys(path)) not in task.origin.frozen
+    and _is_factor(weights[path], shape)
+    and pays(shape, batch_size, bounds)
   )
 
 
@@ -135,13 +138,14 @@ def engine(
     return factored.state._replace(params=merge(factored.state.params, factored.factors))
 
   return Engine(
-    draw=lambda key: trial.draw(task, key),
+    draw=lambda key, weights=None: trial.draw(task, key, weights),
     start=start,
     step=step,
     evaluate=lambda factored, *arguments: trial.eval_step(task, plain(factored), *arguments),
     plain=plain,
     settle=settle,
     every=fold_every(batch_size),
+    origin=task.origin,
   )
 
 

@@ -35,8 +35,10 @@ class Threads:
 
   devices = 1
 
-  def __init__(self, engine: Engine):
+  def __init__(self, engine: Engine, shared: Any = None):
+    """shared: of another spread over the same weights."""
     self.engine = engine
+    self.shared = self.share(engine.origin.shared) if shared is None else shared
     self.programs = _compiled(engine)
     self._pool = _pool(cores())
     keep_freed()
@@ -58,8 +60,8 @@ class Threads:
     # Drawing needs several times the memory of a state. So weights are drawn once for each seed,
     # before there are other states, and what states of an earlier wave have freed is given back.
     give_back()
-    draw = functools.partial(_ready, self.programs['draw'])
-    drawn = {seed: draw(self.share(np.uint32(seed))) for seed in dict.fromkeys(seeds)}
+    draw, weights = self.programs['draw'], self.share(vectorize.to_draw(self.engine))
+    drawn = {s: _ready(draw, self.share(np.uint32(s)), weights) for s in dict.fromkeys(seeds)}
 
     left, state_T = collections.Counter(seeds), []
     for seed, hyper in zip(seeds, self.put(hyper_T), strict=True):
@@ -91,11 +93,12 @@ class Threads:
 
   def _take(self, before, hyper, seed, chunk: Chunk, index: np.ndarray, count: int) -> tuple:
     state, ratio = before.result()[0], None
-    arguments = (state, hyper, np.uint32(seed), chunk.data, index, np.int32(chunk.done))
+    arguments = (self.shared, state, hyper, np.uint32(seed), chunk.data, index)
+    done = np.int32(chunk.done)
     if chunk.measured:
-      state, metrics, ratio = self.programs['measured'](*arguments)
+      state, metrics, ratio = self.programs['measured'](*arguments, done)
     else:
-      state, metrics = self.programs['train'](*arguments, np.int32(count))
+      state, metrics = self.programs['train'](*arguments, done, np.int32(count))
     if chunk.settles and self.engine.settle:
       state = self.programs['settle'](state)
     # Else a CPU would begin the next chunk of several calls, each with temporaries of its own.
@@ -109,29 +112,31 @@ class Threads:
     submitted = []
     for window in windows:
       submitted.append([
-        self._pool.submit(_ready, self.programs['evaluate'], state, *window) for state in state_T
+        self._pool.submit(_ready, self.programs['evaluate'], self.shared, state, *window)
+        for state in state_T
       ])  # fmt: skip
       _wait_for_all_but_last(submitted)
     return [self.get([f.result() for f in futures], len(futures)) for futures in submitted]
 
   def apply(self, function, state_T, hyper_T, batch: Batch):
     program = functools.partial(_ready, _applied(self.engine, function))
-    found = self._pool.map(lambda *of: program(*of, batch), state_T, self.put(hyper_T))
+    found = self._pool.map(lambda *of: program(self.shared, *of, batch), state_T, self.put(hyper_T))
     return self.get(list(found), len(state_T))
 
   def memory(self, count, hyper_T, seeds, chunk, window: Window):
     programs, form = self.programs, functools.partial(jax.tree.map, _form)
     hyper = form(self.put(hyper_T)[0])
-    variables = form(jax.eval_shape(programs['draw'], np.uint32(0)))
+    weights, shared = form(vectorize.to_draw(self.engine)), form(self.shared)
+    variables = form(jax.eval_shape(programs['draw'], np.uint32(0), weights))
     state = form(jax.eval_shape(programs['start'], variables, hyper))
     index = padded(chunk.index_of[seeds[0]], self.engine.steps_per_call)
-    steps = (state, hyper, np.uint32(0), chunk.data, index, np.int32(0))
+    steps = (shared, state, hyper, np.uint32(0), chunk.data, index, np.int32(0))
     needed = [
-      (programs['draw'], form(np.uint32(0))),
+      (programs['draw'], form(np.uint32(0)), weights),
       (programs['start'], variables, hyper),
       (programs['train'], *steps, np.int32(1)),
       (programs['measured'], *steps),
-      (programs['evaluate'], state, *window),
+      (programs['evaluate'], shared, state, *window),
       *([(programs['settle'], state)] if self.engine.settle else []),
     ]
     compiling = []
@@ -146,10 +151,13 @@ class Threads:
     of_trial = tree_bytes(state)
     # Weights are drawn before there is anything to save.
     temporary = max(
-      drawing + len(set(seeds)) * tree_bytes(variables) - (_COPIES - 1) * of_trial,
+      drawing
+      + len(set(seeds)) * tree_bytes(variables)
+      + tree_bytes(weights)
+      - (_COPIES - 1) * of_trial,
       min(cores(), count) * max(others),
     )
-    return Memory(_COPIES * of_trial, temporary, 1)
+    return Memory(_COPIES * of_trial, temporary, 1, tree_bytes(shared))
 
   def _each(self, function: Callable[..., Any], state_T: list[Any]) -> list[Any]:
     return list(self._pool.map(functools.partial(_ready, function), state_T))
@@ -168,23 +176,23 @@ def cores() -> int:
 
 @functools.lru_cache(maxsize=16)
 def _compiled(engine: Engine) -> dict[str, Any]:
-  def draw(seed):
-    return engine.draw(vectorize.keys_of(seed)[0])
+  def draw(seed, weights):
+    return engine.draw(vectorize.keys_of(seed)[0], weights)
 
-  def train(*arguments):
-    return vectorize.take_steps(engine, *arguments)
+  def train(shared, *arguments):
+    return vectorize.take_steps(engine.over(shared), *arguments)
 
-  def measured(*arguments):
-    return vectorize.measured_step(engine, *arguments)
+  def measured(shared, *arguments):
+    return vectorize.measured_step(engine.over(shared), *arguments)
 
-  def evaluate(*arguments):
-    return vectorize.evaluate(engine, *arguments)
+  def evaluate(shared, *arguments):
+    return vectorize.evaluate(engine.over(shared), *arguments)
 
   return {
     'draw': jax.jit(draw, compiler_options=_QUICK),
     'start': jax.jit(engine.start, donate_argnums=0, compiler_options=_QUICK),
-    'train': jax.jit(train, donate_argnums=0, compiler_options=_IN_PLACE),
-    'measured': jax.jit(measured, donate_argnums=0, compiler_options=_QUICK),
+    'train': jax.jit(train, donate_argnums=1, compiler_options=_IN_PLACE),
+    'measured': jax.jit(measured, donate_argnums=1, compiler_options=_QUICK),
     'settle': jax.jit(engine.settle, donate_argnums=0) if engine.settle else None,
     'evaluate': jax.jit(evaluate),
   }
@@ -193,7 +201,7 @@ def _compiled(engine: Engine) -> dict[str, Any]:
 @functools.lru_cache(maxsize=16)
 def _applied(engine: Engine, function: Callable[..., Any]) -> Callable[..., Any]:
   function = engine.around(function)
-  return jax.jit(lambda state, *of: function(engine.plain(state), *of))
+  return jax.jit(lambda shared, state, *of: function(engine.over(shared).plain(state), *of))
 
 
 @functools.cache

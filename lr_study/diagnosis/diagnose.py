@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from lr_study import formats, models, trial, trials
+from lr_study import formats, freeze, models, trial, trials
 from lr_study.accelerate.threads import copy
 from lr_study.diagnosis import curvature, restart
 from lr_study.errors import StudyError, is_full
@@ -188,7 +188,8 @@ def _describe(
   name = Path('diverged', label, f'lr_{formats.rate(rate)}_seed_{seed}')
   saved = _save(folder, name, found.finite_at, _first(sweep.spread.get(found.finite, 1)))
   broke, order = _broke(sweep, now, found)
-  norms = _norms(_plain(sweep, now, found.finite).params, order)
+  params, model_state, _ = _plain(sweep, now, found.finite)
+  norms = _norms(freeze.whole(params, model_state)['params'], order)
   return Diagnosis(*about, norms, broke, saved)
 
 
@@ -270,10 +271,12 @@ def layer_outputs(
     return x.astype(task.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
   # As in trial.apply.
-  params = state.params if hasattr(task.model, 'dtype') else jax.tree.map(low, state.params)
+  variables = freeze.whole(state.params, state.model_state)
+  if not hasattr(task.model, 'dtype'):
+    variables['params'] = jax.tree.map(low, variables['params'])
   rngs = {'dropout': of_dropout, 'params': of_dropout}
-  variables = {'params': params, **state.model_state}
-  return models.outputs(task.model, variables, low(inputs), train=True, rngs=rngs)[0]
+  with freeze.held(state.model_state):
+    return models.outputs(task.model, variables, low(inputs), train=True, rngs=rngs)[0]
 
 
 def _settled(sweep: Sweep, state_T: Any) -> Any:
@@ -299,7 +302,7 @@ def _not_finite(state: State) -> str:
   """Names what of a state is not finite, as 'the weights of conv1, conv2'; '' if all is."""
   found = []
   for kind, tree in {'weights': state.params, **state.model_state}.items():
-    if kind == 'constants':  # of an NNX module: a mask may hold infinity
+    if kind in ('constants', freeze.FROZEN):  # of an NNX module: a mask may hold infinity
       continue
     broken = [name for name, norm in _norms(tree).items() if not np.isfinite(norm)]
     found += [f'the {kind} of {", ".join(broken)}'] if broken else []

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, loop, paths
+from lr_study import formats, loop, paths, weights
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files.checkpoint import Checkpoints
@@ -39,7 +39,7 @@ def read(folder: Path, moved: Moved = ()) -> tuple[ConfigDict, datasets.Dataset]
     raise StudyError(f'the study in {folder} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
-  return config, again.load(config, record, folder)
+  return weights.kept(config, folder), again.load(config, record, folder)
 
 
 def find(

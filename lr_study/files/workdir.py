@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +30,7 @@ from lr_study.progress import note
 _PLANNED = 'planned'  # what process 0 adds to its lock
 
 MEAN = 'mean.npy'  # of the training images: float32 (size, size, 3)
+WEIGHTS = 'weights.npz'  # that trials start from, by name; not there if they are drawn
 
 # What a study writes, at the top of its folder.
 CONTENT = (
@@ -39,6 +40,7 @@ CONTENT = (
   'figures',
   'diverged',
   MEAN,
+  WEIGHTS,
   'results.json',
   'results.csv',
   'summary.md',
@@ -308,6 +310,13 @@ def write_array(file: Path, array: np.ndarray) -> None:
   write_bytes(file, buffer.getvalue())
 
 
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays by name at once, as np.savez does."""
+  buffer = io.BytesIO()
+  np.savez(buffer, allow_pickle=False, **arrays)
+  write_bytes(file, buffer.getvalue())
+
+
 def write_bytes(file: Path, content: bytes) -> None:
   """Writes a file at once, likewise."""
   record.add(file)
@@ -328,6 +337,11 @@ def holds_another(workdir: Path, study: dict[str, Any]) -> bool:
     return False
 
 
+def weights_of(study: Mapping[str, Any]) -> str | None:
+  """The fingerprint of the weights that a study's trials start from; None if they are drawn."""
+  return study.get('weights', {}).get('fingerprint')
+
+
 def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
   new = _as_json(study)
   try:
@@ -343,6 +357,11 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
       way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
     raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
+  if weights_of(old) != weights_of(new):
+    raise StudyError(
+      f'{workdir} holds a study of other weights: the fingerprint of model.weights was '
+      f'{weights_of(old)} and is {weights_of(new)}; {way_out}'
+    )
   if was != fingerprint:
     before, now = flatten(old['config']['data']), flatten(new['config']['data'])
     fields = [

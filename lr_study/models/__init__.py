@@ -19,6 +19,7 @@ from lr_study.models.nnx_adapter import FromNNX, is_nnx
 from lr_study.models.resnet import resnet18, resnet50
 from lr_study.models.small_cnn import SmallCNN
 from lr_study.models.vit import vit_small, vit_tiny
+from lr_study.optimizers.paths import EXPRESSIONS
 
 KNOWN: dict[str, Callable[..., nn.Module]] = {
   'digits_tensorflow': digits_tensorflow,
@@ -35,7 +36,36 @@ KNOWN: dict[str, Callable[..., nn.Module]] = {
 }
 SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: of NNX modules only
 
-__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'outputs']
+__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'common', 'origin_fields', 'outputs']
+
+
+def common(
+  weights: str = '', redraw: tuple[str, ...] = (), freeze: tuple[str, ...] = ()
+) -> dict[str, Any]:
+  """Where any network's trials start, and what of it stays as it is.
+
+  Args:
+    weights: a file or folder of weights by the names of parameters, the work directory of another
+      study, or 'file.py:function'; '': all weights are drawn.
+    redraw: parameters whose path, as 'conv1/bias', matches one of these regular expressions are
+      drawn even if `weights` has them.
+    freeze: those that match one of these do not change.
+  """
+  return {'weights': weights, 'redraw': redraw, 'freeze': freeze}
+
+
+def origin_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The arguments of `common` in a config; empty where the network has an own one of that name.
+
+  Raises:
+    StudyError: an expression is none. No limit of `common` says so: it would be one of an own, too.
+  """
+  factory = plugs.find('model', config['name'])
+  names = (n for n in plugs.common('model') if n in config and not plugs.takes(factory, n))
+  values = common(**{name: config[name] for name in names})
+  for name in ('redraw', 'freeze'):
+    plugs.convert(f'model.{name}', values[name], tuple[str, ...], EXPRESSIONS)
+  return values
 
 
 def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
@@ -60,6 +90,8 @@ def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
   values = plugs.checked('model', factory, config)
   supplied = {'classes': classes, 'dtype': jnp.dtype(dtype)}
   if is_nnx(factory):
+    of_all = plugs.common('model')
+    values = {n: x for n, x in values.items() if n not in of_all or plugs.takes(factory, n)}
     return FromNNX(factory, values=FrozenDict(values), **supplied)
   model = plugs.call('model', factory, supplied, values)
   if isinstance(model, nnx.Module):

@@ -13,7 +13,7 @@ from flax import nnx
 from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lr_study import plugs
+from lr_study import freeze, plugs
 
 # The collection of a variable is that of the first of these classes that it is an instance of.
 _COLLECTIONS = (
@@ -65,6 +65,9 @@ class FromNNX(nn.Module):
       self._set(module)
     if train:
       module.train()
+      for path, layer in nnx.iter_modules(module):
+        if freeze.is_held(tuple(map(str, path))):
+          layer.eval()
     else:
       module.eval()
     takes_train = 'train' in inspect.signature(type(module).__call__).parameters

@@ -26,6 +26,7 @@ from lr_study.trial import Optimizer
 SUPPLIED = ('learning_rate', 'base_rate', 'mask', 'weight_decay_mask')
 _MASKS = SUPPLIED[2:]  # what optax calls the mask of weight decay
 _LINEAR = (sgd, caffe_sgd)  # an update is linear in gradients and weights, entry by entry
+_FACTOR = 'rate_factors.'  # before an expression: its factor is swept
 _CLIPS = ('clip_norm', 'clip_value')
 _RANDOM = ('key', 'seed')  # of an optimiser's noise: no numbers to compare trials by
 
@@ -86,8 +87,8 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
   own = {n: values[n] for n in inspect.signature(common).parameters}
 
   def make(learning_rate, base_rate, **swept) -> optax.GradientTransformation:
-    swept = {name: _as_default(values[name], x) for name, x in swept.items()}
-    wrap = common(**{n: swept.get(n, x) for n, x in own.items()})
+    swept, factors = _apart(values, swept)
+    wrap = common(**{n: swept.get(n, x) for n, x in own.items()} | {'rate_factors': factors})
     transform, _ = _call(factory, learning_rate, base_rate, values | swept)
     return wrap(transform)
 
@@ -96,7 +97,7 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
     _check_sweep(factory, values, name)
   if sweep:  # a function of one's own may close over what is swept
     eval_params, _ = _try(factory, values, sweep)
-  check_rate_factors(values['rate_factors'], state)
+  check_rate_factors(_apart(values, dict.fromkeys(sweep))[1], state)
   clips = any(values[name] or name in sweep for name in _CLIPS)
   linear = factory in _LINEAR and not clips
   return Optimizer(make, _evaluated(factory, eval_params), linear)
@@ -113,14 +114,27 @@ def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[s
   """
   build(config)
   factory = plugs.find('optimizer', config['name'])
-  values, names = plugs.checked('optimizer', factory, config), []
-  for name in sorted({*values} & {*among} or values, key=_CLIPS.__contains__):
+  values = plugs.checked('optimizer', factory, config)
+  names = [name for name in among if name.startswith(_FACTOR)]
+  tried = {*values} & {*among} if among else values
+  for name in sorted(tried, key=_CLIPS.__contains__):
     try:
       _check_sweep(factory, values, name)
     except StudyError:
       continue
     names.append(name)
   return tuple(names)
+
+
+def _apart(values: Mapping[str, Any], swept: Mapping[str, Any]) -> tuple[dict[str, Any], tuple]:
+  """The arguments that are swept as the optimiser takes them; and rate_factors with theirs.
+
+  'rate_factors.head' is the factor of the expression 'head'; it replaces one in `values`.
+  """
+  factors = {n.removeprefix(_FACTOR): x for n, x in swept.items() if n.startswith(_FACTOR)}
+  others = tuple(pair for pair in values['rate_factors'] if pair[0] not in factors)
+  rest = {n: x for n, x in swept.items() if not n.startswith(_FACTOR)}
+  return {n: _as_default(values[n], x) for n, x in rest.items()}, (*others, *factors.items())
 
 
 def _as_default(default: Any, value: Any) -> Any:
@@ -203,7 +217,7 @@ def _try(
   found = []
 
   def step(rate, swept):
-    cast = {name: _as_default(values[name], x) for name, x in swept.items()}
+    cast, _ = _apart(values, swept)
     transform, eval_params = _call(factory, rate, rate, {**values, **cast})
     found.append(eval_params)
     if plugs.is_own(factory):
@@ -219,6 +233,8 @@ def _try(
 
 def _check_sweep(factory: Callable, values: Mapping[str, Any], name: str) -> None:
   """Fails if this argument cannot be an array of the compiled step."""
+  if name.startswith(_FACTOR):
+    return
   if name not in values:
     raise StudyError(f'optimizer.{name}: no such field{plugs.nearest(name, values)}')
   if name in _CLIPS:

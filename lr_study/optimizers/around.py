@@ -1,6 +1,5 @@
 """What any optimiser can have around it: clipping, masks and scales by paths of parameters."""
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,23 +14,11 @@ from lr_study.optimizers import paths
 from lr_study.optimizers.sgd import is_number
 from lr_study.plugs import AT_LEAST_0, Limit, limits
 
-
-def _are_expressions(texts: Collection[Any]) -> bool:
-  try:
-    return all(isinstance(text, str) and text and re.compile(text) for text in texts)
-  except re.error:
-    return False
-
-
-_PATHS: Limit = (
-  _are_expressions,
-  "regular expressions over the paths of parameters, such as ('bias|norm|scale',)",
-)
 _FACTORS: Limit = (
   lambda pairs: all(
     isinstance(pair, tuple)
     and len(pair) == 2
-    and _are_expressions(pair[:1])
+    and paths.are_expressions(pair[:1])
     and plugs.is_number(pair[1])
     and pair[1] >= 0
     for pair in pairs
@@ -40,7 +27,9 @@ _FACTORS: Limit = (
 )
 
 
-@limits(clip_norm=AT_LEAST_0, clip_value=AT_LEAST_0, no_decay=_PATHS, rate_factors=_FACTORS)
+@limits(
+  clip_norm=AT_LEAST_0, clip_value=AT_LEAST_0, no_decay=paths.EXPRESSIONS, rate_factors=_FACTORS
+)
 def common(
   clip_norm: float = 0.0,
   clip_value: float = 0.0,
@@ -55,12 +44,16 @@ def common(
     no_decay: parameters whose path, as 'conv1/bias', matches one of these regular expressions
       have no weight decay; the optimiser itself takes that as its mask.
     rate_factors: pairs of a regular expression and a factor; the update of a parameter is
-      multiplied by those of all expressions that match its path.
+      multiplied by those of all expressions that match its path. --axis
+      optimizer.rate_factors.head=1,10 tries several factors for the expression 'head'.
 
   Returns:
     A function of the optimiser.
   """
-  expressions = {'no_decay': no_decay, 'rate_factors': [pattern for pattern, _ in rate_factors]}
+  expressions = {
+    'optimizer.no_decay': no_decay,
+    'optimizer.rate_factors': [pattern for pattern, _ in rate_factors],
+  }
 
   def wrap(transform):
     inner = optax.with_extra_args_support(transform)

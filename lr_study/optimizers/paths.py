@@ -1,14 +1,30 @@
 """Parameters by their paths, such as 'conv1/bias', and what regular expressions say of them."""
 
+import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
 
 from lr_study.errors import StudyError
+from lr_study.plugs import Limit
 
 _SHOWN = 8  # paths in a message
+
+
+def are_expressions(texts: Collection[Any]) -> bool:
+  """True if all are regular expressions, none of them empty."""
+  try:
+    return all(isinstance(text, str) and text and re.compile(text) for text in texts)
+  except re.error:
+    return False
+
+
+EXPRESSIONS: Limit = (
+  are_expressions,
+  "regular expressions over the paths of parameters, such as ('bias|norm|scale',)",
+)
 
 
 def path_of(path: tuple[Any, ...]) -> str:
@@ -40,8 +56,10 @@ def scaled(tree: Any, scales: Collection[tuple[str, float]]) -> Any:
 def check_matches(params: Any, expressions: Mapping[str, Collection[str]]) -> None:
   """Checks that each expression of a field matches a parameter; a slip of the pen would not.
 
+  `expressions`: by the field, as 'optimizer.no_decay'.
+
   Raises:
-    StudyError: naming the field, the expression and some of the paths.
+    StudyError: naming the field, the expression and the nearest paths.
   """
   paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   if not paths:  # the stand-in for parameters of optax.tree.map_params
@@ -50,9 +68,19 @@ def check_matches(params: Any, expressions: Mapping[str, Collection[str]]) -> No
     for pattern in patterns:
       if not any(re.search(pattern, path) for path in paths):
         raise StudyError(
-          f'optimizer.{field}: {pattern!r} matches no parameter; there are '
-          f'{", ".join(paths[:_SHOWN])}{", ..." if len(paths) > _SHOWN else ""}'
+          f'{field}: {pattern!r} matches no parameter; there are '
+          f'{", ".join(nearest(pattern, paths))}{", ..." if len(paths) > _SHOWN else ""}'
         )
+
+
+def nearest(text: str, paths: Iterable[str]) -> list[str]:
+  """Some paths, those first that are like a text, as a whole or in a part."""
+
+  def likeness(path):
+    parts = (path, *path.split('/'))
+    return max(difflib.SequenceMatcher(None, text[:100], part).ratio() for part in parts)
+
+  return sorted(paths, key=likeness, reverse=True)[:_SHOWN]
 
 
 def difference(tree: Any, like: Any) -> str:

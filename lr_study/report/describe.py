@@ -98,6 +98,10 @@ def part(config: Mapping[str, Any], section: str) -> str:
       told.append(f'{argument} {"/".join(map(value_text, swept))}')
     elif _says_something(argument, value, defaults):
       told.append(f'{argument} {_text(value)}')
+  for axis, of in axes.items():  # as optimizer.rate_factors.head
+    own, _, argument = axis.partition('.')
+    if own == section and '.' in argument:
+      told.append(f'{argument} {"/".join(map(value_text, of))}')
   name = plugs.short(name)
   text = f'{name} ({", ".join(told)})' if told else name
   return formats.printable(text)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from lr_study import formats, paths, plugs
-from lr_study.config import check, flatten, own_section
+from lr_study.config import RATE_FACTOR, check, flatten, own_section
 from lr_study.errors import StudyError
 from lr_study.files import record
 from lr_study.files.workdir import write_text
@@ -180,7 +180,9 @@ def _differences(setting: Setting, among: Sequence[Setting]) -> list[str]:
   for name, value in varied(setting, among).items():
     text = _short(value, [dict(other.axes).get(name) for other in among])
     section, _, own = name.rpartition('.')
-    if sum(other.rpartition('.')[2] == own for other, _ in setting.axes) > 1:
+    if name.startswith(RATE_FACTOR):  # an expression may hold what no folder's name can
+      own = '_'.join(['rate_factor', *re.findall(r'\w+', name.removeprefix(RATE_FACTOR))])
+    elif sum(other.rpartition('.')[2] == own for other, _ in setting.axes) > 1:
       own = f'{section}_{own}'
     parts.append(text if own == 'name' else f'{own}_{text}'.removeprefix('_'))
   return parts

@@ -12,7 +12,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import data as datasets
-from lr_study import formats, inputs, loop, models, paths, plugs, settings, trial, trials
+from lr_study import (
+  formats,
+  freeze,
+  inputs,
+  loop,
+  models,
+  paths,
+  plugs,
+  settings,
+  trial,
+  trials,
+  weights,
+)
 from lr_study.answer.measure import value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -361,6 +373,7 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   Raises:
     StudyError: if they are lost.
   """
+  config = weights.kept(config, workdir)
   settings, planned = rounds.settings(config), rounds.read(workdir / 'history')
   if not planned.trials or not (workdir / 'checkpoints').is_dir():
     raise StudyError(f'{workdir} has lost its history/ or checkpoints/; run the study again')
@@ -380,7 +393,7 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   column = columns.tolist().index(planned.column(wanted))
   state = engine.plain(jax.tree.map(lambda x: x[column], state_T))
   params = task.optimizer.eval_params(state.opt_state, state.params)
-  return jax.tree.map(np.asarray, {'params': params, **state.model_state})
+  return jax.tree.map(np.asarray, freeze.whole(params, state.model_state))
 
 
 def _stored(data: dict[str, Any]) -> jax.ShapeDtypeStruct:
