@@ -144,8 +144,8 @@ def carry_out(
   study = provenance.describe(config, data)
   extends = extend and workdir.holds_another(folder, study)
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
-  # Before the folder is claimed: what does not fit together leaves it as it was. A finished study is
-  # only read, but the weights that it started from may be others now.
+  # Before the folder is claimed: what does not fit together leaves it as it was. A finished study
+  # is only read, but the weights that it started from may be others now.
   is_read = is_finished and not config.model.get('weights')
   sweeps = {} if is_read else _sweeps(config, of_study, data)
   origins = list(dict.fromkeys(sweep.task.origin for sweep in sweeps.values()))
