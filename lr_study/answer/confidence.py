@@ -14,7 +14,7 @@ _DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of i
 # Rates are compared on the same images, so most of the error of counting them cancels in a
 # difference, and part of the rest is in the differences between seeds already. What stays depends
 # on how the rates disagree image by image, which accuracies do not tell: of the variance of a
-# difference that independent images would give, this share. It is 0.001 in
+# difference that independent images would give, this share. It is 0.002 in
 # docs/calibration.json (scripts/calibrate.py); data on which rates disagree more may have more.
 SHARE_OF_IMAGES = 0.05
 
