@@ -203,7 +203,7 @@ def _train(
   by_trial = judged(planned)
   last = rounds.last(planned, sweeps)
   results = [by_trial[trial] for trial in last]
-  answer = axes.answer(results, labels, measure, config.search.name == 'bisect')
+  answer = axes.answer(results, labels, measure, guessing_loss, config.search.name == 'bisect')
   measures = [further._asdict() for further in further_measures(shared.task.metrics)]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('curves'):

@@ -9,6 +9,7 @@ from lr_study.answer import axes
 from lr_study.answer.measure import ACCURACY, BALANCED, LOSS
 from lr_study.answer.verdict import Result
 
+GUESSING = np.log(10)
 RATES = tuple(10.0 ** (-k / 2) for k in range(2, 11))  # 0.1 to 1e-5
 
 
@@ -30,7 +31,7 @@ def grid(peak, size, schedule='constant', height=0.9, seed=0, **axes):
 
 
 def answer_of(results, measure=ACCURACY):
-  return axes.answer(results, np.arange(1000) % 10, measure)
+  return axes.answer(results, np.arange(1000) % 10, measure, GUESSING)
 
 
 def test_one_setting_has_its_own_verdict():
@@ -125,15 +126,15 @@ def test_a_setting_where_all_diverged():
 
 def test_short_runs_tell_of_the_edge_alone():
   results = [result(1e-2, None), result(2.05e-3, None), result(1.78e-3, 0.2), result(1e-4, 0.3)]
-  sentence = axes.answer(results, np.arange(10), ACCURACY, True).verdict.sentence
+  sentence = axes.answer(results, np.arange(10), ACCURACY, GUESSING, True).verdict.sentence
   assert sentence.startswith('Training is stable up to 1.78e-03 and diverges at 2.05e-03, a ')
   assert 'factor of 1.15' in sentence
-  stable = axes.answer(results[2:], np.arange(10), ACCURACY, True)
+  stable = axes.answer(results[2:], np.arange(10), ACCURACY, GUESSING, True)
   assert stable.verdict.sentence == 'Training is stable up to 1.78e-03 at least, in 2 epochs.'
-  broken = axes.answer(results[:2], np.arange(10), ACCURACY, True)
+  broken = axes.answer(results[:2], np.arange(10), ACCURACY, GUESSING, True)
   assert broken.verdict.sentence.startswith('No rate is stable: 2.05e-03 diverges')
   more = [dataclasses.replace(r, batch_size=4) for r in results[2:]]
-  both = axes.answer(results + more, np.arange(10), ACCURACY, True)
+  both = axes.answer(results + more, np.arange(10), ACCURACY, GUESSING, True)
   assert both.verdict.sentence == (
     f'With batch size 1 and the schedule constant: {sentence} With batch size 4 and the schedule '
     f'constant: {stable.verdict.sentence}'
@@ -152,7 +153,10 @@ def test_a_further_axis_is_named_with_the_best_setting():
     'Of 2 settings, the best validation accuracy at a rate to use is with optimizer.momentum 0.9. '
     'Use 1'
   )
-  assert answer.growth == answer.gains == ()
+  assert answer.growth == ()  # 0 has no logarithm
+  [gain] = answer.gains
+  assert (gain.axis, gain.value, gain.over) == ('optimizer.momentum', 0.9, 0.0)
+  assert gain.gain == pytest.approx(0.1)
 
 
 def test_batch_sizes_and_schedules_are_compared_all_else_equal():
@@ -173,7 +177,8 @@ def test_batch_sizes_and_schedules_are_compared_all_else_equal():
     ('constant', 0.0), ('step_decay', 0.0), ('constant', 1e-4), ('step_decay', 1e-4),
   ]  # fmt: skip
   assert all(growth.exponent == pytest.approx(1.0) for growth in answer.growth)
-  assert [(g.batch_size, g.axes['optimizer.weight_decay']) for g in answer.gains] == [
+  of_schedules = [g for g in answer.gains if g.axis == 'schedule.name']
+  assert [(g.batch_size, g.axes['optimizer.weight_decay']) for g in of_schedules] == [
     (1, 0.0), (4, 0.0), (1, 1e-4), (4, 1e-4),
   ]  # fmt: skip
   assert 'The best rate with constant, optimizer.weight_decay 1e-04, by batch size: ' in (
@@ -217,7 +222,7 @@ def of_decays(*heights, seeds=(0.0,), measure=ACCURACY, images=1000):
     for r in grid(1e-3, 1, height=(height if np.ndim(height) == 0 else height[seed]) + luck,
                   seed=seed, optimizer_decay=decay)
   ]  # fmt: skip
-  return axes.answer(results, np.arange(images) % 10, measure)
+  return axes.answer(results, np.arange(images) % 10, measure, GUESSING)
 
 
 ALIKE = 'The setting with optimizer.decay 1 may be just as good: these {} cannot separate them.'
@@ -262,12 +267,12 @@ def test_settings_by_a_figure_without_noise_of_counting():
 def test_a_setting_without_a_rate_to_use_is_not_compared():
   broken = [result(rate, None, optimizer_decay=5) for rate in RATES]
   results = grid(1e-3, 1, height=0.9, optimizer_decay=0) + broken
-  answer = axes.answer(results, np.arange(1000) % 10, ACCURACY)
+  answer = axes.answer(results, np.arange(1000) % 10, ACCURACY, GUESSING)
   best, other = answer.standings
   assert (best.may_be_best, other.may_be_best, other.value) == (True, False, None)
   assert 'other setting' not in answer.verdict.sentence
   results += grid(1e-3, 1, height=0.5, optimizer_decay=6)
-  sentence = axes.answer(results, np.arange(1000) % 10, ACCURACY).verdict.sentence
+  sentence = axes.answer(results, np.arange(1000) % 10, ACCURACY, GUESSING).verdict.sentence
   assert 'One other setting with a rate to use did worse on these images.' in sentence
 
 
@@ -276,8 +281,41 @@ def test_settings_of_unequal_classes_count_fewer_images():
   labels = np.repeat([0, 1, 2], [960, 30, 10])
   results = [r for d, height in ((0, 0.85), (1, 0.78)) for r in grid(1e-3, 1, height=height,
                                                                    optimizer_decay=d)]  # fmt: skip
-  apart = axes.answer(results, labels, ACCURACY).standings[1]
+  apart = axes.answer(results, labels, ACCURACY, GUESSING).standings[1]
   assert not apart.may_be_best
   results = [dataclasses.replace(r, validation_balanced_accuracy=r.validation_accuracy)
              for r in results]  # fmt: skip
-  assert axes.answer(results, labels, BALANCED).standings[1].may_be_best
+  assert axes.answer(results, labels, BALANCED, GUESSING).standings[1].may_be_best
+
+
+def test_the_best_rate_along_any_axis_of_numbers():
+  """Along each of two widths on its own; of the one that the best setting has, it is said."""
+  results = [
+    r
+    for optimizer, height in (('sgd', 0.8), ('adamw', 0.9))
+    for width in (1, 2, 4)
+    for r in grid(1e-3 / width, 1, height=height + width / 100, model_width=width,
+                  optimizer_name=optimizer)
+  ]  # fmt: skip
+  answer = answer_of(results)
+  assert [(g.axis, g.values, g.axes) for g in answer.growth] == [
+    ('model.width', (1, 2, 4), {'optimizer.name': name}) for name in ('sgd', 'adamw')
+  ]
+  assert all(g.exponent == pytest.approx(-1) for g in answer.growth)
+  assert all(g.batch_sizes == (1, 1, 1) for g in answer.growth)
+  said = answer.verdict.sentence
+  assert 'The best rate with constant, optimizer.name adamw, by model.width: 1e-03 at 1, ' in said
+  assert 'it goes as model.width to the power -1.00 ± ' in said
+  assert 'optimizer.name sgd, by' not in said
+  gains = {(g.axis, g.value, g.over) for g in answer.gains}
+  assert gains == {
+    ('model.width', 2, 1), ('model.width', 4, 1), ('optimizer.name', 'adamw', 'sgd'),
+  }  # fmt: skip
+
+
+def test_every_setting_has_a_landscape():
+  results = grid(2e-3, 1) + grid(1e-2, 4)
+  found = answer_of(results).landscapes
+  assert [of.batch_size for of in found] == [1, 4]
+  assert [of.peak for of in found] == [pytest.approx(2e-3), pytest.approx(1e-2)]
+  assert all(of.sensitivity > 0 for of in found)

@@ -332,7 +332,7 @@ def test_axes_and_metrics_are_columns(finished, tmp_path):
     for momentum in (0.0, 0.9)
     for result, value in zip(finished[0], (None, 0.75, 0.5), strict=True)
   ]
-  whole = axes.answer(results, np.arange(200) % 10, Measure('validation_top5'))
+  whole = axes.answer(results, np.arange(200) % 10, Measure('validation_top5'), 2.3)
   report.write(tmp_path, STUDY, results, whole, None)
   rows = list(csv.DictReader((tmp_path / 'results.csv').read_text().splitlines()))
   assert [row['optimizer.momentum'] for row in rows] == ['0.0'] * 3 + ['0.9'] * 3

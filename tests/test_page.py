@@ -111,7 +111,7 @@ def make_study(
     for epoch in range(own.epochs):
       history.write_epoch(epoch, dict.fromkeys(history.epochs, ends))
     results += verdict.results(history, trials, np.arange(40) % 4, [steps] * len(trials), measure)
-  whole = axes.answer(results, np.arange(40) % 4, measure)
+  whole = axes.answer(results, np.arange(40) % 4, measure, 1.4)
   answer = whole.verdict
   found = None
   if answer.learning_rate is not None and examined:

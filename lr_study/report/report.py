@@ -52,7 +52,7 @@ def write(
   write_text(workdir / 'summary.md', summary.text(study, results, answer))
   content = {'study': study, 'trials': trials, 'verdict': dataclasses.asdict(answer.verdict)}
   content['settings'] = [dataclasses.asdict(verdict) for verdict in answer.of_setting.values()]
-  for name in ('growth', 'gains', 'standings'):
+  for name in ('growth', 'gains', 'standings', 'landscapes'):
     content[name] = [dataclasses.asdict(found) for found in getattr(answer, name)]
   write_content(workdir, content | {'best_trial': best_trial})
 

@@ -224,7 +224,7 @@ def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Set
   Raises:
     StudyError: naming the first value that none of them has.
   """
-  found = [(setting, _on_axes(setting)) for setting in settings]
+  found = [(setting, on_axes(setting)) for setting in settings]
   for given, value in wanted.items():
     name = _axis_named(given, found[0][1])
     fits = [(setting, own) for setting, own in found if _is_same(own[name], value)]
@@ -237,7 +237,8 @@ def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Set
   return [setting for setting, _ in found]
 
 
-def _on_axes(setting: Setting) -> dict[str, Any]:
+def on_axes(setting: Setting) -> dict[str, Any]:
+  """Its value on each axis but rate and seed, by the axis's name."""
   return {'batch_size': setting.batch_size, 'schedule.name': setting.schedule, **dict(setting.axes)}
 
 
