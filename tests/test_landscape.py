@@ -1,11 +1,16 @@
 """Where the best rate lies between those tried, how much the rate matters, how wide it is right."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from lr_study.answer import landscape
 from lr_study.answer.measure import ACCURACY, LOSS
-from lr_study.answer.verdict import DIVERGED, Result, judge
+from lr_study.answer.status import DIVERGED
+from lr_study.answer.verdict import Result, judge
+from lr_study.search.rounds import Setting
 
 RATES = 10.0 ** np.arange(-5, 0)
 
@@ -89,3 +94,23 @@ def test_nothing_of_a_setting_without_a_rate():
   assert verdict.learning_rate is None
   assert (found.peak, found.peak_interval, found.basin) == (None, None, None)
   assert found.sensitivity == 0
+
+
+def test_its_words_say_what_it_has():
+  whole = landscape.Landscape(1, 'constant', {}, 2.13e-3, (1.96e-3, 2.4e-3), 0.4567, 1.0)
+  assert landscape.words(whole) == (
+    'Between the rates tried, a parabola through the best one and its neighbours puts the best '
+    'rate at 2.1e-03 (90 % interval 2e-03 to 2.4e-03). Rates over a factor of 10 are about as '
+    'good. Rate sensitivity: 0.457 nats, by which the validation loss lies above its lowest on '
+    'average over the rates tried (Wortsman et al. 2023).'
+  )
+  narrow = dataclasses.replace(whole, peak=None, peak_interval=None, sensitivity=None, basin=0.0)
+  assert landscape.words(narrow) == 'No rate beside it is about as good.'
+  assert landscape.words(dataclasses.replace(narrow, basin=None)) == ''
+
+
+def test_it_is_read_as_it_was_written():
+  found = landscape.Landscape(4, 'cosine', {'model.hidden': (8, 4)}, 1e-3, (1e-4, 1e-2), 0.1, 0.0)
+  setting, read = landscape.from_json(json.loads(json.dumps(dataclasses.asdict(found))))
+  assert setting == Setting(4, 'cosine', (('model.hidden', (8, 4)),))
+  assert landscape.words(read) == landscape.words(found)

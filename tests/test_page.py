@@ -315,7 +315,7 @@ def test_several_batch_sizes_and_schedules(tmp_path):
   for name in names:
     start = f'{name.replace("_", " ").capitalize()}. Mean validation accuracy; framed'
     assert sum(caption.startswith(start) for caption in captions) == 1
-  assert len(found.all('svg')) == 4 * (2 + 4) + 2 + 1
+  assert len(found.all('svg')) == 4 * (2 + 4) + 4 + 1
   out = tmp_path / 'c.html'
   compare.write([tmp_path, tmp_path], out)
   heads = re.search('<h2>Accuracy.*?<thead>(.*?)</thead>', out.read_text(), re.S)[1]
@@ -564,7 +564,7 @@ def test_batch_sizes():
     Trial(1e-3, 1, 'constant', 'plateaued', 0.75),
     Trial(1e-3, 8, 'constant', 'at_chance', 0.25),
   ]
-  figure = matrices.build(trials, (), None, ACCURACY)['batch_sizes']
+  figure = matrices.build(trials, (), None, ACCURACY)['rate_and_batch_size']
   (axes,) = figure.axes
   places = {text.get_text(): text.get_position() for text in axes.texts}
   assert places == {'75.0 %': (0, 0), '80.0 %\n1 diverged': (1, 1), '25.0 %': (0, 1)}
@@ -572,7 +572,7 @@ def test_batch_sizes():
   assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (0.5, 0.5)]
   assert [t.get_text() for t in axes.get_xticklabels()] == ['1e-03', '1e-02']
   by_loss = Measure('validation_accuracy', is_share=False, larger_is_better=False)
-  (axes,) = matrices.build(trials, (), None, by_loss)['batch_sizes'].axes
+  (axes,) = matrices.build(trials, (), None, by_loss)['rate_and_batch_size'].axes
   assert sorted(text.get_text() for text in axes.texts) == ['0.25', '0.75', '0.8\n1 diverged']
   assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (-0.5, 0.5)]
   opacity = [colour[3] for colour in axes.collections[0].get_facecolors()]

@@ -67,10 +67,10 @@ def growth(
   Settings without a rate to use are left out, and so is a value of 0, which has no logarithm.
   """
   found = []
-  for axis, values in _varied(verdicts).items():
+  for axis, values in varied(verdicts).items():
     if not all(map(plugs.is_number, values)):
       continue
-    for members in _groups(verdicts, axis):
+    for members in groups(verdicts, axis):
       points = sorted(
         (value, _peak(of_setting[s], verdicts[s].learning_rate, measure), s.batch_size)
         for value, s in members
@@ -107,10 +107,10 @@ def gains(values: Mapping[Setting, Mapping[int, float]], images: float) -> tuple
     images: that a share was counted on, infinitely many for what is no share.
   """
   found = []
-  for axis in _varied(values):
+  for axis in varied(values):
     if axis == BATCH_SIZE:
       continue
-    for (over, first), *others in _groups(values, axis):
+    for (over, first), *others in groups(values, axis):
       for value, setting in others:
         new, base = values[setting], values[first]
         seeds = [seed for seed in new if seed in base]
@@ -158,7 +158,7 @@ def _has(found: Growth, best: Setting) -> bool:
   return same and (found.schedule, {best.batch_size}) == (best.schedule, {*found.batch_sizes})
 
 
-def _varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
+def varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
   """The values on each axis that has several among the settings."""
   values: dict[str, dict[Any, None]] = {}
   for setting in settings:
@@ -167,7 +167,7 @@ def _varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
   return {name: list(of) for name, of in values.items() if len(of) > 1}
 
 
-def _groups(settings: Iterable[Setting], axis: str) -> list[list[tuple[Any, Setting]]]:
+def groups(settings: Iterable[Setting], axis: str) -> list[list[tuple[Any, Setting]]]:
   """Settings that differ on this axis alone, each with its value there."""
   groups: dict[tuple[Any, ...], list[tuple[Any, Setting]]] = {}
   for setting in settings:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import scipy  # its parts, which take long to import, only where they are asked for
 
+from lr_study import formats
+from lr_study.answer import confidence
 from lr_study.answer.measure import LOSS, Measure, value_of
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.search.rounds import Setting
+from lr_study.search.rounds import Setting, frozen
 
 _CLOSE = 0.01  # of a share, or of a loss: what lies as near to the best is as good
 _TAIL = 0.05  # on each side of a 90 % interval
@@ -163,3 +165,34 @@ def _basin(rates: np.ndarray, scores: np.ndarray, verdict: Verdict, measure: Mea
   while last < len(rates) - 1 and good[last + 1]:
     last += 1
   return float(np.log10(rates[last] / rates[first]))
+
+
+def words(found: Landscape) -> str:
+  """A landscape for people: a sentence for each figure that it has."""
+  said = []
+  if found.peak is not None:
+    ends = ''
+    if found.peak_interval is not None:
+      low, high = (formats.rate(float(f'{end:.2g}')) for end in found.peak_interval)
+      ends = f' ({confidence.STATED} interval {low} to {high})'
+    said.append(
+      'Between the rates tried, a parabola through the best one and its neighbours puts the best '
+      f'rate at {formats.rate(float(f"{found.peak:.2g}"))}{ends}.'
+    )
+  if found.basin:
+    said.append(f'Rates over a factor of {10**found.basin:.2g} are about as good.')
+  elif found.basin is not None:
+    said.append('No rate beside it is about as good.')
+  if found.sensitivity is not None:
+    said.append(
+      f'Rate sensitivity: {formats.loss(found.sensitivity)} nats, by which the validation loss '
+      'lies above its lowest on average over the rates tried (Wortsman et al. 2023).'
+    )
+  return ' '.join(said)
+
+
+def from_json(fields: Mapping[str, Any]) -> tuple[Setting, Landscape]:
+  """A landscape of results.json, and the setting that it is of."""
+  axes = {name: frozen(value) for name, value in fields['axes'].items()}
+  found = Landscape(**{**fields, 'axes': axes})
+  return Setting(found.batch_size, found.schedule, tuple(axes.items())), found

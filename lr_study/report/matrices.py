@@ -1,7 +1,7 @@
-"""Figures made of cells: the confusion matrix, and accuracy over rates and batch sizes."""
+"""Figures made of cells: the confusion matrix, and the measure over rate and one more axis."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -10,7 +10,8 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lr_study import formats
+from lr_study import formats, plugs
+from lr_study.answer import effects
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result
@@ -20,6 +21,7 @@ from lr_study.search import rounds
 MOST_CLASSES = 40  # in a confusion matrix: more are too small to be read
 _NUMBERED = 26  # classes up to which a cell holds its number
 _LONGEST = 16  # characters of a class's name
+_MOST_MAPS = 6  # of an axis: of more, nobody would look at each
 _DARKEST = 0.6  # opacity of a cell: its number is read on it
 
 
@@ -29,11 +31,12 @@ def build(
   """What there is to draw of these, by name.
 
   confusion: the best trial's, if it was examined (see best.py) and there are not too many classes.
-  batch_sizes, or with several schedules or further axes batch_sizes_constant, ...: the measure that
-  leads, if the study has several batch sizes; see `over_batch_sizes`.
+  rate_and_batch_size, or with several schedules rate_and_batch_size_constant, ...: the measure that
+  leads, for each axis that has several values; see `heat_maps`.
   """
   parts = {
-    name: (batch_sizes, own, measure) for name, (_, own) in over_batch_sizes(results).items()
+    name: (heat_map, found.results, found.axis, measure)
+    for name, found in heat_maps(results).items()
   }
   if best and best.get('confusion') and len(classes) <= MOST_CLASSES:
     counts = np.asarray(best['confusion'])
@@ -43,22 +46,43 @@ def build(
   return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def over_batch_sizes(results: Sequence[Result]) -> dict[str, tuple[str, list[Result]]]:
-  """The results that differ in rate and batch size alone, by the name of their figure.
+class HeatMap(NamedTuple):
+  """What a figure of rate and one more axis shows.
 
-  With each, what they have in common, for people; '' if there is one figure. Empty if the study
-  has one batch size.
+  axis: its name, as 'optimizer.momentum'. title: what its settings have in common, for people; ''
+  if there is one figure of the axis.
   """
-  if len({result.batch_size for result in results}) == 1:
-    return {}
-  others = dict.fromkeys(result.setting._replace(batch_size=0) for result in results)
-  return {
-    '_'.join(filter(None, ('batch_sizes', rounds.label(other, others)))): (
-      rounds.title(other, others),
-      [r for r in results if r.setting._replace(batch_size=0) == other],
-    )
-    for other in others
-  }
+
+  axis: str
+  title: str
+  results: list[Result]
+
+
+def heat_maps(results: Sequence[Result]) -> dict[str, HeatMap]:
+  """The results that differ in rate and one more axis alone, by the name of their figure.
+
+  Of an axis that has several values; at most `_MOST_MAPS` of each.
+  """
+  found, settings = {}, list(dict.fromkeys(result.setting for result in results))
+  for axis in effects.varied(settings):
+    groups = effects.groups(settings, axis)
+    others = [rounds.without(members[0][1], axis) for members in groups]
+    for members, other in list(zip(groups, others, strict=True))[:_MOST_MAPS]:
+      name = '_'.join(filter(None, (figure_name(axis), rounds.label(other, others))))
+      own = {setting for _, setting in members}
+      of_map = [result for result in results if result.setting in own]
+      found[name] = HeatMap(axis, rounds.title(other, others), of_map)
+  return found
+
+
+def axis_name(axis: str) -> str:
+  """An axis for people: 'batch size', 'schedule', 'optimizer.momentum'."""
+  return {effects.BATCH_SIZE: 'batch size', effects.SCHEDULE: 'schedule'}.get(axis, axis)
+
+
+def figure_name(axis: str) -> str:
+  """The name of the figure of rate and this axis."""
+  return 'rate_and_' + axis_name(axis).replace(' ', '_').replace('.', '_')
 
 
 def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
@@ -80,19 +104,22 @@ def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
   return axes.figure
 
 
-def batch_sizes(results: Sequence[Result], measure: Measure) -> Figure:
-  """The mean over seeds at each rate and batch size; a cross where all diverged.
+def heat_map(results: Sequence[Result], axis: str, measure: Measure) -> Figure:
+  """The mean over seeds at each rate and value of an axis; a cross where all diverged.
 
   A share is the darker the larger it is, else the worst cell is white and the best the darkest.
   """
   rates = sorted({r.learning_rate for r in results})
-  sizes = sorted({r.batch_size for r in results})
-  means = np.full((len(sizes), len(rates)), np.nan)
-  size = (1.2 + 0.75 * len(rates), 0.9 + 0.42 * len(sizes))
+  value_at = {r.setting: rounds.on_axes(r.setting)[axis] for r in results}
+  values = list(dict.fromkeys(value_at.values()))
+  if all(map(plugs.is_number, values)):
+    values.sort()
+  means = np.full((len(values), len(rates)), np.nan)
+  size = (1.2 + 0.75 * len(rates), 0.9 + 0.42 * len(values))
   axes = Figure(figsize=size).add_subplot()
-  for row, batch_size in enumerate(sizes):
+  for row, value in enumerate(values):
     for column, rate in enumerate(rates):
-      here = [r for r in results if (r.learning_rate, r.batch_size) == (rate, batch_size)]
+      here = [r for r in results if (r.learning_rate, value_at[r.setting]) == (rate, value)]
       left = [value_of(r, measure) for r in here if r.status != DIVERGED]
       if left and None not in left:
         means[row, column] = np.mean(left)
@@ -109,9 +136,9 @@ def batch_sizes(results: Sequence[Result], measure: Measure) -> Figure:
   for row in np.flatnonzero(known.any(1)):
     corner = (np.nanargmax(scores[row]) - 0.5, row - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.5, clip_on=False, zorder=3))
-  _name_ticks(axes, [formats.rate(rate) for rate in rates], [str(size) for size in sizes])
+  _name_ticks(axes, list(map(formats.rate, rates)), list(map(rounds.value_text, values)))
   axes.xaxis.set_tick_params(labelrotation=0)
-  axes.set(xlabel='learning rate', ylabel='batch size')
+  axes.set(xlabel='learning rate', ylabel=axis_name(axis))
   return axes.figure
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lr_study import formats
-from lr_study.answer import confidence
+from lr_study.answer import confidence, landscape
 from lr_study.answer.measure import Measure
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -42,7 +42,7 @@ _MOST_ROWS = 50  # of the table of classes
 
 # What figures of the whole study are to a reader who does not see them.
 _CONFUSION = 'Confusion matrix of the best trial, its main points in the table below'
-_BATCH_SIZES = 'Mean {} at each learning rate and batch size'
+_HEAT_MAP = 'Mean {} at each learning rate and {}'
 
 # The columns of the table of trials: field of a result, head, how it is written. Those of further
 # axes come after the first ones, those of further metrics before the last ones.
@@ -87,6 +87,8 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
       'same command of scripts/sweep.py writes it again'
     ) from error
   verdicts, leads = report.of_settings(content), verdict.leads
+  found = map(landscape.from_json, content.get('landscapes', ()))  # older studies have none
+  of_landscape = {setting: landscape.words(of) for setting, of in found}
   drawn = pictures.build(workdir, config, study, results, verdicts, examined)
   text = html.render(
     'report.html',
@@ -103,18 +105,12 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     answers=_answers(results, verdicts, verdict),
     settings=[
       _of_setting(setting, verdicts, drawn[rounds.label(setting, verdicts)], results)
+      | {'landscape': of_landscape.get(setting, '')}
       for setting in verdicts
     ],
     about_sharpness=curvature.ABOUT,
     level=formats.percent(confidence.LEVEL, 0),
-    batch_sizes=[
-      (
-        figures.capital(f'{title}. ' if title else '') + figures.capital(f'mean {leads.name}'),
-        picture,
-      )
-      for name, (title, _) in matrices.over_batch_sizes(results).items()
-      if (picture := _picture(drawn[''], name, name, _BATCH_SIZES.format(leads.name)))
-    ],
+    heat_maps=_heat_maps(results, drawn[''], leads),
     confusion=_picture(drawn[''], 'confusion', 'confusion', _CONFUSION),
     several_seeds=len({result.seed for result in results}) > 1,
     guessing=formats.loss(guessing_loss),
@@ -125,6 +121,21 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     config=sorted((name, repr(value)) for name, value in flatten(config).items()),
   )
   html.save(out or workdir / NAME, text)
+
+
+def _heat_maps(
+  results: Sequence[Result], drawn: Mapping[str, Figure], measure: Measure
+) -> dict[str, list[tuple[str, Markup]]]:
+  """The figures of rate and each axis, with captions, by the axis's name."""
+  found = {}
+  for name, of in matrices.heat_maps(results).items():
+    axis = matrices.axis_name(of.axis)
+    caption = figures.capital(f'{of.title}. ' if of.title else '')
+    caption += f'{figures.capital(f"mean {measure.name}")}; framed, the best rate of each value.'
+    picture = _picture(drawn, name, name, _HEAT_MAP.format(measure.name, axis))
+    if picture:
+      found.setdefault(axis, []).append((f'{caption} A cross: diverged.', picture))
+  return found
 
 
 def _about(study: dict[str, Any]) -> str:

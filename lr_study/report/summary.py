@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lr_study import formats
+from lr_study.answer import landscape
 from lr_study.answer.axes import Answer
 from lr_study.answer.confidence import STATED
 from lr_study.answer.measure import ACCURACY, value_of
@@ -88,10 +89,13 @@ def _settings(results: Sequence[Result], answer: Answer) -> list[str]:
       rate = f'**{rate}**' if setting in may_be_best else rate
       rows.append((*(_plain(of(setting)) for of in names.values()), rate, *others))
     lines += ['A row a setting; in bold, those that may be the best:', '', *_table(heads, rows), '']
+  found = zip(answer.of_setting, answer.landscapes, strict=False)  # short runs have none
+  of_landscape = {setting: landscape.words(of) for setting, of in found}
   for setting, verdict in answer.of_setting.items():
     name = figures.capital(title(setting, answer.of_setting))
     lines += [f'## {name}', ''] if name else []
     lines += [*_rates([r for r in results if r.setting == setting], verdict), '']
+    lines += [_plain(of_landscape[setting]), ''] if of_landscape.get(setting) else []
   bold = 'the rates that may be the best'
   if answer.verdict.probability_best is None:  # of one seed nobody knows
     bold = 'the rate to use, and those that may be just as good'

@@ -237,6 +237,14 @@ def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Set
   return [setting for setting, _ in found]
 
 
+def without(setting: Setting, axis: str) -> Setting:
+  """The setting with nothing said of one axis."""
+  if axis in _OF_ALL:
+    blank = {'batch_size': 0} if axis == 'batch_size' else {'schedule': ''}
+    return setting._replace(**blank)
+  return setting._replace(axes=tuple((n, x) for n, x in setting.axes if n != axis))
+
+
 def on_axes(setting: Setting) -> dict[str, Any]:
   """Its value on each axis but rate and seed, by the axis's name."""
   return {'batch_size': setting.batch_size, 'schedule.name': setting.schedule, **dict(setting.axes)}
