@@ -289,13 +289,14 @@ def test_weights_of_another_epoch_than_the_figures_are_told(trained, photos):
   file = str(photos / 'O' / '0.png')
   assert 'the weights are' not in classify.answer(trained, [file]).text
   result = dataclasses.replace(trained.result, best_epoch=2)
+  last = result.epochs
   for paths in ([file], [str(photos)]):
     found = classify.answer(trained._replace(result=result), paths)
     assert found.text.splitlines()[-1] == (
-      'the weights are those of epoch 6, the last one; the figures of the study are of epoch 2, '
-      'the best one of this trial'
+      f'the weights are those of epoch {last}, the last one; the figures of the study are of epoch '
+      '2, the best one of this trial'
     )
-    assert (found.content['epochs'], found.content['best_epoch']) == (6, 2)
+    assert (found.content['epochs'], found.content['best_epoch']) == (last, 2)
 
 
 def test_the_photographs_of_letters(trained):

@@ -63,12 +63,12 @@ def factored(tmp_path_factory):
   """A finished study whose checkpoint holds a dense kernel as factors; of grey images."""
   folder = tmp_path_factory.mktemp('factored')
   rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (60, 24, 24), np.uint8)
-  np.savez(
-    folder / 'grey.npz', x=images, y=np.where(images[:, :12].mean((1, 2)) > 127, 'up', 'low')
-  )
+  images, labels = rng.integers(0, 200, (120, 24, 24), np.uint8), np.arange(120) % 2
+  images[:, :12] += np.uint8(30 * labels)[:, None, None]
+  labels[::13] = 1 - labels[::13]  # so that some are predicted wrong
+  np.savez(folder / 'grey.npz', x=images, y=np.where(labels, 'up', 'low'))
   config = ConfigDict()
-  config.learning_rates, config.epochs = (1e-2, 1e-3), 2
+  config.learning_rates, config.epochs = (1e-2, 1e-3), 4
   config.data = ConfigDict({'name': f'npz:{folder / "grey.npz"}'})
   config.model = ConfigDict({'name': 'mlp', 'hidden': (128,)})
   config.schedule = ConfigDict({'name': 'constant'})
