@@ -59,13 +59,16 @@ def without_flags(text: str) -> str:
 class Best:
   """The trial that the study recommends, with the weights of its end.
 
-  result: its figures. classes: their names, in the order of the logits. variables: all collections
-  of its network as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and
-  others where there are any.
+  result: its figures. classes: their names, in the order of the logits. model: its network, a Linen
+  module; `model.apply(variables, inputs)` gives logits. variables: all collections of the network
+  as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and others where
+  there are any.
   """
 
-  def __init__(self, trained: Trained, held: Mapping[str, Held]):
-    self._trained, self._held = trained, held
+  def __init__(self, trained: Trained):
+    self._stored = trained.stored
+    self._logits = evaluate.make_predict(trained, trained.config.eval_batch_size)
+    self.model: nn.Module = evaluate.network(trained)
     self.result: Result = trained.result
     self.classes: tuple[str, ...] = trained.classes
     self.variables: dict[str, Any] = trained.variables
@@ -79,12 +82,6 @@ class Best:
   def learning_rate(self) -> float:
     """Its rate."""
     return self.result.learning_rate
-
-  @functools.cached_property
-  def model(self) -> nn.Module:
-    """Its network, a Linen module: `model.apply(variables, inputs)` gives logits."""
-    with objects.holding(self._held):
-      return evaluate.network(self._trained)
 
   def predict(self, images: Any) -> np.ndarray:
     """The probability of each class, float32 (images, classes), after the study's preprocessing.
@@ -100,14 +97,9 @@ class Best:
       return np.zeros((0, len(self.classes)), np.float32)
     return scipy.special.softmax(self._logits(images), 1)
 
-  @functools.cached_property
-  def _logits(self) -> Any:
-    with objects.holding(self._held):
-      return evaluate.make_predict(self._trained, self._trained.config.eval_batch_size)
-
   def _checked(self, images: Any) -> np.ndarray:
-    images, stored = np.asarray(images), self._trained.stored
-    shape, dtype = stored.shape, np.dtype(stored.dtype)
+    images, shape = np.asarray(images), self._stored.shape
+    dtype = np.dtype(self._stored.dtype)
     if images.shape[1:] != shape or not images.ndim:
       raise StudyError(
         f'predict was given an array of shape {images.shape}; the study has samples of {shape}, '
@@ -257,7 +249,7 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False, moved: Mov
   def find_best() -> Best:
     try:
       with ONE_AT_A_TIME, objects.holding(held):
-        return Best(evaluate.load(workdir, moved=moved), held)
+        return Best(evaluate.load(workdir, moved=moved))
     except StudyError as error:
       raise StudyError(without_flags(str(error))) from None
 

@@ -262,6 +262,19 @@ def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_
   np.testing.assert_array_equal(best.predict(X), whole.best.predict(X))
 
 
+def test_a_file_that_was_moved(tmp_path, without_figures):
+  file, new = tmp_path / 'net.py', tmp_path / 'new' / 'net.py'
+  file.write_text('from lr_study.models.mlp import MLP as Net\n')
+  model = {'name': f'{file}:Net', 'hidden': (16,)}
+  best = sweep(**NAMED | {'model': model}, workdir=tmp_path / 'study').best
+  new.parent.mkdir()
+  file.rename(new)
+  with pytest.raises(lr_study.StudyError, match=r'no file .*net.py; .* add moved=\{OLD: NEW\}'):
+    lr_study.read(tmp_path / 'study').best  # noqa: B018
+  again = lr_study.read(tmp_path / 'study', moved={str(tmp_path): str(new.parent)}).best
+  np.testing.assert_array_equal(again.predict(X), best.predict(X))
+
+
 def test_in_a_thread_and_twice_at_once():
   """A signal handler cannot be set there. One runs after the other, with objects of its own."""
   found, errors = {}, []
