@@ -132,7 +132,19 @@ def test_table_and_pictures(finished, monkeypatch):
   assert 'diverged' in text
 
 
-def test_a_program_finds_all_as_it_was(monkeypatch, tmp_path, capfd):
+@pytest.fixture
+def plain_jax():
+  """JAX as a program has it: tests keep what they compile."""
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = [getattr(jax.config, name) for name in names]
+  for name, value in zip(names, (None, 1.0), strict=True):
+    jax.config.update(name, value)
+  yield
+  for name, value in zip(names, before, strict=True):
+    jax.config.update(name, value)
+
+
+def test_a_program_finds_all_as_it_was(monkeypatch, tmp_path, capfd, plain_jax):
   """No file, no setting of JAX, no handler of a signal, no compiled program in the user's cache."""
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
   monkeypatch.chdir(tmp_path)
