@@ -26,6 +26,7 @@ from lr_study.data import arrays
 from lr_study.errors import StudyError
 from lr_study.files.history import History, open_joined
 from lr_study.objects import Held
+from lr_study.paths import Moved
 from lr_study.report import drawing, figures, report, tables
 from lr_study.search import rounds
 from lr_study.use import evaluate
@@ -34,14 +35,15 @@ from lr_study.use.evaluate import Trained
 if TYPE_CHECKING:
   import pandas as pd
 
-# Orbax counts its saves for the whole process: those of two threads at once wait for each other,
-# and for ever. And one study has all cores busy.
+# Orbax numbers its saves for the whole process: those of two threads at once would wait for each
+# other's signals, and fail after minutes. Besides, one study keeps all cores busy.
 ONE_AT_A_TIME = threading.RLock()
 
 # In a message: --config.NAME, but not the files config.json and config.py.
 _FLAG = re.compile(r'(?:--)?\bconfig\.(?!json\b|py\b)(?=\w)')
 _OPTIONS = {
   '; give --learning_rate': '', '--overwrite': 'overwrite=True', '--extend': 'extend=True',
+  '--moved=OLD=NEW': 'moved={OLD: NEW}',
   '--workdir': 'workdir',
 }  # fmt: skip
 
@@ -57,13 +59,16 @@ def without_flags(text: str) -> str:
 class Best:
   """The trial that the study recommends, with the weights of its end.
 
-  result: its figures. classes: their names, in the order of the logits. variables: all collections
-  of its network as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and
-  others where there are any.
+  result: its figures. classes: their names, in the order of the logits. model: its network, a Linen
+  module; `model.apply(variables, inputs)` gives logits. variables: all collections of the network
+  as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and others where
+  there are any.
   """
 
-  def __init__(self, trained: Trained, held: Mapping[str, Held]):
-    self._trained, self._held = trained, held
+  def __init__(self, trained: Trained):
+    self._stored = trained.stored
+    self._logits = evaluate.make_predict(trained, trained.config.eval_batch_size)
+    self.model: nn.Module = evaluate.network(trained)
     self.result: Result = trained.result
     self.classes: tuple[str, ...] = trained.classes
     self.variables: dict[str, Any] = trained.variables
@@ -77,12 +82,6 @@ class Best:
   def learning_rate(self) -> float:
     """Its rate."""
     return self.result.learning_rate
-
-  @functools.cached_property
-  def model(self) -> nn.Module:
-    """Its network, a Linen module: `model.apply(variables, inputs)` gives logits."""
-    with objects.holding(self._held):
-      return evaluate.network(self._trained)
 
   def predict(self, images: Any) -> np.ndarray:
     """The probability of each class, float32 (images, classes), after the study's preprocessing.
@@ -98,13 +97,9 @@ class Best:
       return np.zeros((0, len(self.classes)), np.float32)
     return scipy.special.softmax(self._logits(images), 1)
 
-  @functools.cached_property
-  def _logits(self) -> Any:
-    with objects.holding(self._held):
-      return evaluate.make_predict(self._trained, self._trained.config.eval_batch_size)
-
   def _checked(self, images: Any) -> np.ndarray:
-    images, (shape, dtype) = np.asarray(images), (self._trained.stored.shape, self._stored_dtype)
+    images, shape = np.asarray(images), self._stored.shape
+    dtype = np.dtype(self._stored.dtype)
     if images.shape[1:] != shape or not images.ndim:
       raise StudyError(
         f'predict was given an array of shape {images.shape}; the study has samples of {shape}, '
@@ -121,10 +116,6 @@ class Best:
       )
     return images
 
-  @property
-  def _stored_dtype(self) -> np.dtype:
-    return np.dtype(self._trained.stored.dtype)
-
   def __repr__(self) -> str:
     return f'Best(learning_rate={formats.rate(self.learning_rate)}, seed={self.result.seed})'
 
@@ -140,7 +131,7 @@ class _Curves(NamedTuple):
 class Study:
   """A finished study. Print it for its answer; a notebook shows its table, too.
 
-  verdict: the answer; it prints as its sentence. `learning_rate` is None if no rate learned.
+  verdict: the answer; it prints as its sentence. `learning_rate` is None if none can be used.
   verdicts: that of each setting, a combination of values of the axes, batch sizes and schedules.
   trials: a result for each trial, in the order of the columns of `curves`.
   curves: by name, NaN where a trial has no point, such as after it diverged.
@@ -178,7 +169,7 @@ class Study:
     """The trial that the verdict recommends; of several seeds, the best one.
 
     Raises:
-      StudyError: no rate learned, or its weights are lost.
+      StudyError: there is no rate to use, or its weights are lost.
     """
     return self._find_best()
 
@@ -234,13 +225,14 @@ class Study:
     return '\n'.join([*lines, '</tbody></table>', '<p>In bold: may be the best.</p>'])
 
 
-def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
+def load(workdir: Path, held: Mapping[str, Held], keep: bool = False, moved: Moved = ()) -> Study:
   """Reads a finished study into memory.
 
   Args:
     workdir: its folder.
     held: the objects that its config names.
     keep: the folder will go: read the weights of the best trial now.
+    moved: as of `evaluate.read_study`.
 
   Raises:
     StudyError: it is not finished, or damaged.
@@ -257,7 +249,7 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False) -> Study:
   def find_best() -> Best:
     try:
       with ONE_AT_A_TIME, objects.holding(held):
-        return Best(evaluate.load(workdir), held)
+        return Best(evaluate.load(workdir, moved=moved))
     except StudyError as error:
       raise StudyError(without_flags(str(error))) from None
 

@@ -113,11 +113,14 @@ def sweep(
       return _run(configs.from_json(plain), held, workdir, overwrite, extend)
 
 
-def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
+def read(
+  workdir: 'str | PathLike[str]', moved: Mapping[str, str] | None = None, **parts: Any
+) -> Study:
   """Opens the finished study that a work directory holds.
 
   Args:
     workdir: of a call of `sweep`, or of the command.
+    moved: where files that the study names, such as my_models.py, lie now, by where they lay.
     **parts: the parts of your own that the study was run with, such as model=MyNet, if another
       program ran it; only `Study.best` needs them.
 
@@ -130,7 +133,7 @@ def read(workdir: 'str | PathLike[str]', **parts: Any) -> Study:
         raise StudyError(f'{name}: no part of a study{configs.nearest(name)}')
     held = {}
     _named(parts, held)
-    return finished.load(Path(workdir), held)
+    return finished.load(Path(workdir).expanduser(), held, moved=tuple((moved or {}).items()))
 
 
 def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from own.my_data import digits
 from own.my_loss import margin, poly_loss
-from own.my_nnx import MyNNX
 from own.my_parts import halves, rolled, sawtooth
 
 import lr_study
@@ -43,6 +42,16 @@ class Net(nn.Module):
   def __call__(self, x, train):
     x = nn.Dense(self.width)(x.reshape(len(x), -1))
     return nn.Dense(self.classes)(nn.relu(nn.BatchNorm(use_running_average=not train)(x)))
+
+
+class Flat(nnx.Module):
+  """A single layer, in NNX."""
+
+  def __init__(self, classes, scale: float = 1.0, *, rngs):
+    self.layer, self.scale = nnx.Linear(64, classes, rngs=rngs), scale
+
+  def __call__(self, x):
+    return self.layer(self.scale * x.reshape(len(x), -1))
 
 
 def sweep(**changes):
@@ -123,7 +132,19 @@ def test_table_and_pictures(finished, monkeypatch):
   assert 'diverged' in text
 
 
-def test_a_program_finds_all_as_it_was(monkeypatch, tmp_path, capfd):
+@pytest.fixture
+def plain_jax():
+  """JAX as a program has it: tests keep what they compile."""
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = [getattr(jax.config, name) for name in names]
+  for name, value in zip(names, (None, 1.0), strict=True):
+    jax.config.update(name, value)
+  yield
+  for name, value in zip(names, before, strict=True):
+    jax.config.update(name, value)
+
+
+def test_a_program_finds_all_as_it_was(monkeypatch, tmp_path, capfd, plain_jax):
   """No file, no setting of JAX, no handler of a signal, no compiled program in the user's cache."""
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
   monkeypatch.chdir(tmp_path)
@@ -202,7 +223,7 @@ def named():
 
 def test_parts_of_ones_own():
   found = sweep(
-    model={'name': MyNNX, 'features': 4},
+    model={'name': Flat, 'scale': 0.5},
     data={'name': ((255 * X).astype(np.uint8), Y), 'train_fraction': 0.5},
     loss={'name': poly_loss, 'epsilon': 0.5},
     metrics=[margin, 'top3'],
@@ -210,17 +231,17 @@ def test_parts_of_ones_own():
     input=rolled,
     search={'name': halves, 'rounds': 1},
     learning_rates=[6e-2],
-    epochs=20,
+    epochs=6,
     verdict={'measure': 'margin'},
     axes={'loss.epsilon': [0.5]},
   )
   assert found.record['data']['train'] == 60
   assert [trial.learning_rate for trial in found.trials] == [6e-2, 3e-2]
   assert found.verdict.measure == 'validation_margin'
-  assert found.curves['validation_top3'].shape == (20, 2)
+  assert found.curves['validation_top3'].shape == (6, 2)
   assert found.best.predict((255 * X).astype(np.uint8)).shape == (120, 10)
   text = json.dumps(found.record['config'])
-  assert all(f':{of}"' in text for of in ('MyNNX', 'poly_loss', 'margin', 'sawtooth', 'rolled'))
+  assert all(f':{of}"' in text for of in ('Flat', 'poly_loss', 'margin', 'sawtooth', 'rolled'))
 
 
 def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_figures):
@@ -251,6 +272,19 @@ def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_
     read.best  # noqa: B018
   best = lr_study.read(tmp_path / 'whole', model=Net()).best
   np.testing.assert_array_equal(best.predict(X), whole.best.predict(X))
+
+
+def test_a_file_that_was_moved(tmp_path, without_figures):
+  file, new = tmp_path / 'net.py', tmp_path / 'new' / 'net.py'
+  file.write_text('from lr_study.models.mlp import MLP as Net\n')
+  model = {'name': f'{file}:Net', 'hidden': (16,)}
+  best = sweep(**NAMED | {'model': model}, workdir=tmp_path / 'study').best
+  new.parent.mkdir()
+  file.rename(new)
+  with pytest.raises(lr_study.StudyError, match=r'no file .*net.py; .* add moved=\{OLD: NEW\}'):
+    lr_study.read(tmp_path / 'study').best  # noqa: B018
+  again = lr_study.read(tmp_path / 'study', moved={str(tmp_path): str(new.parent)}).best
+  np.testing.assert_array_equal(again.predict(X), best.predict(X))
 
 
 def test_in_a_thread_and_twice_at_once():
@@ -335,7 +369,7 @@ WRONG = [
   ({'learning_rates': None}, '^learning_rates is missing'),
   ({'epoch': 5}, '^epoch: no such field; did you mean epochs'),
   ({'model': Net(classes=3)}, r'model.name=.*logits of shape \(2, 3\).*10 classes need'),
-  ({'model': MyNNX(10, rngs=nnx.Rngs(0))}, 'MyNNX that has its weights already'),
+  ({'model': Flat(10, rngs=nnx.Rngs(0))}, 'Flat that has its weights already'),
   ({'model': lambda: MLP(10)}, 'takes no argument .classes.'),
   ({'optimizer': optax.adam(1e-3)}, 'has its learning rate already'),
   ({'optimizer': {'name': 'sgd', 'momentun': 0.9}}, '^optimizer.momentun: .*optimizer.momentum'),
@@ -367,7 +401,7 @@ def test_no_rate_learns():
   found = sweep(learning_rates=[1e30], **MOMENTA)
   assert found.verdict.learning_rate is None
   assert '--' not in found.verdict.sentence
-  with pytest.raises(lr_study.StudyError, match='no rate learned'):
+  with pytest.raises(lr_study.StudyError, match='there is no rate to use'):
     found.best  # noqa: B018
 
 
