@@ -64,7 +64,7 @@ def kill_often(
       killed += 1
       killed_in[list(spent)[-1]] += 1
       last[_last_written(folder)[0]] += 1
-      tell(f'killed {killed} times; finished {finished} times')
+      tell(f'killed {killed} times; finished {finished} times, {len(differs)} differences')
       files = _checkpoint_files(folder)
       if files and not (folder / 'results.json').exists() and draw.random() < _READ_ERRORS:
         errors += 1
@@ -145,9 +145,10 @@ def results(folder: Path) -> dict[str, Any]:
 def _last_written(folder: Path) -> tuple[str, float]:
   """Which part of the work directory was written last, and when, in seconds since the epoch."""
   newest, name = 0.0, 'nothing'
-  for path in folder.rglob('*'):
-    with contextlib.suppress(OSError):  # a checkpoint's folder may just have been renamed
-      if path.is_file() and path.stat().st_mtime > newest:
+  # os.walk goes on where a folder, as a checkpoint's, has just been renamed.
+  for path in (Path(place, file) for place, _, files in os.walk(folder) for file in files):
+    with contextlib.suppress(OSError):
+      if path.stat().st_mtime > newest:
         newest, name = path.stat().st_mtime, path.relative_to(folder).parts[0]
   return name, newest
 
