@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import faults, study, trials
+from lr_study import faults, study, trial, trials
 from lr_study.config import check, from_json
 from lr_study.errors import StudyError
 from lr_study.search import rounds
@@ -253,3 +253,23 @@ def test_the_setting_that_is_named():
   ):
     with pytest.raises(StudyError, match=message):
       rounds.matching(found, wanted)
+
+
+def test_a_grid_of_numbers_compiles_one_program(small, tmp_path, monkeypatch):
+  """As many times as for one combination is a step traced for rate x decay x momentum."""
+  traced, train_step = [], trial.train_step
+
+  def count(*arguments):
+    traced.append(arguments)
+    return train_step(*arguments)
+
+  monkeypatch.setattr(trial, 'train_step', count)
+  small.epochs, small.seeds = 1, (0, 1)
+  counts = []
+  for name, decays, momenta in (('one', (0.1,), (0.9,)), ('grid', (0.0, 0.1), (0.0, 0.5, 0.9))):
+    axes = {'optimizer.weight_decay': decays, 'optimizer.momentum': momenta}
+    small.axes = ConfigDict(axes, allow_dotted_keys=True)
+    study.run(small, tmp_path / name)
+    counts.append(len(traced) - sum(counts))
+  assert len(read(tmp_path / 'grid')['trials']) == 3 * 2 * 2 * 3
+  assert counts[0] == counts[1] > 0
