@@ -446,7 +446,7 @@ def test_the_file_may_go_once_the_study_has_begun_but_not_change(folder, tmp_pat
   monkeypatch.chdir(folder)  # the path in the record is whole
   assert check(config).model.weights == str(folder / 'weights.npz')
   config.model.weights = str(file)
-  config.model.weights = shutil.copy(file, tmp_path / 'moved.npz')
+  config.model.weights = str(shutil.copy(file, tmp_path / 'moved.npz'))
   studies.run(config, workdir)  # it reads the results: what counts is in the file
   config.model.weights = str(file)
   save('npz', tmp_path, drawn(net_task(), seed=8))
