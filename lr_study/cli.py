@@ -29,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from lr_study import config as configs
-from lr_study import formats, paths, processes, settings
+from lr_study import environment, formats, paths, processes
 from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -142,7 +142,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     try:
       if argv[1:] and not takes_arguments:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
-      with settings.ours():
+      with environment.ours():
         main(*argv[1:])
     except StudyError as error:
       _fail(str(error))
@@ -169,7 +169,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
           status=1,
         )
       try:
-        settings.check_devices()
+        environment.check_devices()
       except StudyError as of_devices:
         _fail(str(of_devices))
       raise

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from lr_study import (
   accelerate,
+  environment,
   extension,
   inputs,
   loop,
   losses,
   progress,
-  settings,
   trials,
   weights,
 )
@@ -106,7 +106,7 @@ def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> Confi
   return config if overwrite else workdir.as_begun(folder, config)
 
 
-@settings.ours()
+@environment.ours()
 def carry_out(
   config: ConfigDict,
   folder: Path,
@@ -129,7 +129,7 @@ def carry_out(
     reports: False: no figures, no page, and no look at what the best trial gets wrong.
     tell: is called with `folder`, `config`, the results and the answer before these are made.
   """
-  settings.check_devices()
+  environment.check_devices()
   of_study = rounds.settings(config)
   room = accelerate.room_for_images(config.parallel)
   data = datasets.opened(config.data, config.image_size).load(room)

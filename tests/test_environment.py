@@ -12,7 +12,7 @@ import pytest
 from commands import ROOT
 from conftest import sweep
 
-from lr_study import faults, settings, vectorize
+from lr_study import environment, faults, vectorize
 from lr_study.errors import StudyError
 from lr_study.report import drawing, figures
 
@@ -58,14 +58,14 @@ def test_every_setting_of_jax_is_ours_or_harmless():
   unknown = [
     name
     for name in jax.config.values
-    if name not in settings.OURS and not any(part in name for part in HARMLESS)
+    if name not in environment.OURS and not any(part in name for part in HARMLESS)
   ]
   assert unknown == []
-  assert [name for name in settings.OURS if name not in jax.config.values] == []
+  assert [name for name in environment.OURS if name not in jax.config.values] == []
 
 
 def test_ours_are_the_defaults_and_hold_for_a_while(capsys):
-  program = 'import jax; from lr_study import settings\nwith settings.ours(): pass'
+  program = 'import jax; from lr_study import environment\nwith environment.ours(): pass'
   bare = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
   told = subprocess.run(
     [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=bare
@@ -73,14 +73,14 @@ def test_ours_are_the_defaults_and_hold_for_a_while(capsys):
   assert told.stdout == ''  # nothing differs
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   try:
-    with settings.ours():
+    with environment.ours():
       assert (jnp.ones((2, 3)) + jnp.ones(3)).shape == (2, 3)
     assert 'jax_numpy_rank_promotion is allow, not raise' in capsys.readouterr().out
     assert jax.config.jax_numpy_rank_promotion == 'raise'
   finally:
     jax.config.update('jax_numpy_rank_promotion', 'allow')
   before = jax.config.values['jax_enable_x64']
-  ours, refused = settings.ours(), pytest.raises(StudyError, match='jax_enable_x64 is True')
+  ours, refused = environment.ours(), pytest.raises(StudyError, match='jax_enable_x64 is True')
   with jax.enable_x64(True), refused, ours:
     pass
   assert jax.config.values['jax_enable_x64'] == before

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from lr_study import data as datasets
 from lr_study import (
+  environment,
   formats,
   freeze,
   inputs,
@@ -20,7 +21,6 @@ from lr_study import (
   models,
   paths,
   plugs,
-  settings,
   trial,
   trials,
   weights,
@@ -360,7 +360,7 @@ class _Reader(NamedTuple):
   engine: Engine
 
 
-@settings.ours()
+@environment.ours()
 def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int) -> dict[str, Any]:
   """The variables of a trial as evaluations use them, from its last checkpoint.
 
