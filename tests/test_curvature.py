@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from accelerated import CLASSES, batches, engine_of, task_of
 from jax.flatten_util import ravel_pytree
 
 from lr_study import losses, optimizers, trial, trials
-from lr_study.accelerate import factored
+from lr_study.accelerate import factored, products
 from lr_study.diagnosis import curvature
 from lr_study.models.mlp import MLP
 from lr_study.models.resnet import ResNet
@@ -36,6 +37,22 @@ def test_a_hessian_of_few_eigenvalues():
   found = curvature.sharpness(lambda x: 3 * jnp.sum(x[:3] ** 2), jnp.ones(30))
   assert found == pytest.approx(6, rel=1e-5)
   assert curvature.sharpness(jnp.sum, jnp.ones(5)) == 0
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+def test_with_convolutions_as_products(strides):
+  """They have gradients of their own; see accelerate/convolution.py."""
+  layer = nn.Conv(8, (3, 3), strides, padding=1)
+  x = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
+  params = layer.init(jax.random.key(1), x)
+
+  def loss(params):
+    return jnp.mean(jnp.tanh(layer.apply(params, x)) ** 2)
+
+  expected = float(curvature.sharpness(loss, params))
+  with nn.intercept_methods(products.intercept):
+    assert 'custom_vjp' in str(jax.make_jaxpr(loss)(params))
+    assert curvature.sharpness(loss, params) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_edge():

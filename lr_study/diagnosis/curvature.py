@@ -26,9 +26,9 @@ def sharpness(
 ) -> jax.Array:
   """The largest eigenvalue of the Hessian of `loss` at `params`, a scalar.
 
-  By the method of Lanczos (1950), from products with the Hessian alone, each the derivative of
-  the gradient along a vector. Unlike power iteration it finds the largest eigenvalue and not the
-  largest in magnitude, and in a tenth of the products. Only three vectors are kept: those that
+  By the method of Lanczos (1950), from products with the Hessian alone, each the gradient of the
+  gradient's product with a vector. Unlike power iteration it finds the largest eigenvalue and not
+  the largest in magnitude, and in a tenth of the products. Only three vectors are kept: those that
   are no longer orthogonal repeat eigenvalues, and the largest stays the largest (Paige, 1980).
 
   Args:
@@ -43,7 +43,8 @@ def sharpness(
 
   def iterate(carry, _):
     before, vector, beta = carry
-    product = jax.jvp(gradient, (point,), (vector,))[1] - beta * before
+    # A gradient of a gradient: a network may have gradients of its own, which jax.jvp refuses.
+    product = jax.grad(lambda flat: gradient(flat) @ vector)(point) - beta * before
     alpha = product @ vector
     product = product - alpha * vector
     beta = jnp.linalg.norm(product)
