@@ -41,9 +41,9 @@ def test_a_hessian_of_few_eigenvalues():
 
 @pytest.mark.parametrize('strides', [1, 2])
 def test_with_convolutions_as_products(strides):
-  """They have gradients of their own; see accelerate/convolution.py."""
-  layer = nn.Conv(8, (3, 3), strides, padding=1)
-  x = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
+  """They have gradients of their own; see accelerate/convolution.py. With stride 1, in tiles."""
+  layer = nn.Conv(24, (3, 3), strides, padding=1)
+  x = jax.random.normal(jax.random.key(0), (1, 24, 24, 24))
   params = layer.init(jax.random.key(1), x)
 
   def loss(params):
