@@ -1,6 +1,7 @@
 """What all tests share: four CPU devices, and the quick study shrunk to seconds."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ os.environ['GIT_DIR'] = os.devnull
 import jax
 import pytest
 
+# As in a terminal: what a shell runs in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 sys.path.insert(0, str(Path(__file__).parent))

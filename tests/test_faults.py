@@ -304,6 +304,7 @@ def test_a_data_folder_that_changes_is_refused(config_file, tmp_path):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (20, 20), (30 * k, 0, 90)).save(file)
   folder, options = tmp_path / 'study', ['--config.data.name=image_folder', '--config.epochs=1']
+  options.append('--config.data.classes=()')
   options += [f'--config.data.dir={tmp_path / "data"}', '--config.accelerate=off']
   done = sweep(config_file, f'--workdir={folder}', *options, draws=False)
   assert done.returncode == 0, done.stderr

@@ -63,9 +63,9 @@ def test_the_best_trial_is_looked_at(whole):
   (judged,) = (trial for trial in content['trials'] if trial['learning_rate'] == rate)
   assert (best['learning_rate'], best['seed']) == (rate, 0)
   confusion = np.asarray(best['confusion'])
-  assert confusion.sum(1).tolist() == [3] * 10
+  assert confusion.sum(1).tolist() == [10] * 3
   assert np.trace(confusion) / 30 == pytest.approx(judged['validation_accuracy'])
-  np.testing.assert_allclose(best['recall'], np.diag(confusion) / 3)
+  np.testing.assert_allclose(best['recall'], np.diag(confusion) / 10)
   classes = content['study']['data']['classes']
   assert len(best['mistakes']) == min(24, 30 - np.trace(confusion))
   for mistake in best['mistakes']:

@@ -472,7 +472,8 @@ def test_what_is_frozen_is_in_memory_once(folder, base, how, capsys):
   config = study_config(folder, weights=str(base), freeze=('body', 'norm'))
   config.learning_rates, config.parallel = (1e-1, 1e-2, 1e-3, 1e-4), how
   config = check(config)
-  before = {id(x) for x in jax.live_arrays()}
+  held = jax.live_arrays()  # so that none of them leaves its id to another
+  before = set(map(id, held))
   sweep = trials.prepare(config, data.load(config.data, config.image_size))
   now = trials.running(sweep, np.arange(8))
   need = plan.measure(sweep, now)
