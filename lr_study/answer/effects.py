@@ -142,20 +142,29 @@ def _difference(
 def sentences(
   growths: Iterable[Growth], all_gains: Iterable[Gain], best: Setting, measure: Measure
 ) -> list[str]:
-  """What is said of them: of batch sizes and schedules all, of other axes how the rate moves there.
+  """What is said of them, as far as it is about the best setting; results.json has the rest.
 
-  As far as the best setting is among them. Which of their values is better, the comparison of
-  settings says already.
+  Of gains, those of schedules: which value of another axis is better, the comparison of settings
+  says already.
   """
-  said = [_growth_sentence(g) for g in growths if g.axis == BATCH_SIZE or _has(g, best)]
-  return said + [_gain_sentence(g, measure) for g in all_gains if g.axis == SCHEDULE]
+  said = [_growth_sentence(found) for found in growths if _is_about(found, best)]
+  return said + [
+    _gain_sentence(gain, measure)
+    for gain in all_gains
+    if gain.axis == SCHEDULE and gain.batch_size == best.batch_size and _fit(gain.axes, best)
+  ]
 
 
-def _has(found: Growth, best: Setting) -> bool:
-  """True if the best setting is among those that it is about."""
+def _is_about(found: Growth, best: Setting) -> bool:
+  """True if the best setting is among those along which the rate moves so."""
+  sizes = {best.batch_size, *found.batch_sizes}
+  one_size = found.axis == BATCH_SIZE or len(sizes) == 1
+  return one_size and found.schedule == best.schedule and _fit(found.axes, best)
+
+
+def _fit(axes: Mapping[str, Any], best: Setting) -> bool:
   own = dict(best.axes)
-  same = all(own.get(name) == value for name, value in found.axes.items())
-  return same and (found.schedule, {best.batch_size}) == (best.schedule, {*found.batch_sizes})
+  return all(own.get(name) == value for name, value in axes.items())
 
 
 def varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
