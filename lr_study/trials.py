@@ -142,7 +142,7 @@ def measure_of(config: ConfigDict, task: Task, data: Dataset) -> Measure:
 def same_program(sweep: Sweep, config: ConfigDict) -> bool:
   """True if trials of this config are computed as those of the sweep are.
 
-  Which factors are kept, and how long, may depend on the largest numbers of the study.
+  How a trial is computed may depend on the largest numbers of the study.
   """
   engine = make_engine(sweep.task, config)
   hyper = dict.fromkeys(hyper_of(sweep.config, sweep.trials[:1]), np.float32(0))
