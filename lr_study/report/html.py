@@ -49,9 +49,9 @@ def save(file: Path, text: str) -> None:
 
 
 def _unbroken(sentence: str) -> Markup:
-  """A sentence in which no line breaks within a figure, as 1e-03 or 81.2 %."""
-  text = str(escape(sentence))
-  return Markup(re.sub(r'[\d.]+(e[+-]\d+| %)', r'<span class="unbroken">\g<0></span>', text))
+  """A sentence in which no line breaks within a figure, as 1e-03 or 81.2 %, or within a flag."""
+  text, whole = str(escape(sentence)), r'[\d.]+(e[+-]\d+| %)|--[\w.=,]+'
+  return Markup(re.sub(whole, r'<span class="unbroken">\g<0></span>', text))
 
 
 def _breakable(name: str) -> Markup:
