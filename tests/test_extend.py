@@ -26,6 +26,12 @@ def small(tiny):
   return tiny
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+  """They take most of the time of such studies, and are drawn anew in any case."""
+  monkeypatch.setattr(study, '_show', lambda *arguments: None)
+
+
 @pytest.fixture
 def trained(monkeypatch):
   """The steps of trials that were trained since the fixture was asked for."""
