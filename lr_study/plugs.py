@@ -263,8 +263,7 @@ def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
 
 def has_it(section: str, field: str) -> str:
   """A hint at the known plugs of a section that have a field, or nothing."""
-  known = importlib.import_module(MODULES[section]).KNOWN
-  names = [name for name, factory in known.items() if field in fields(section, factory)]
+  names = [name for name, factory in known(section).items() if field in fields(section, factory)]
   few = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
   has = 'has' if len(names) == 1 else 'have'
   return f'; {few} {has} it, as with --config.{section}.name={names[0]}' if names else ''

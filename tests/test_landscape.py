@@ -10,6 +10,7 @@ from lr_study.answer import landscape
 from lr_study.answer.measure import ACCURACY, LOSS
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, judge
+from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
 RATES = 10.0 ** np.arange(-5, 0)
@@ -111,6 +112,7 @@ def test_its_words_say_what_it_has():
 
 def test_it_is_read_as_it_was_written():
   found = landscape.Landscape(4, 'cosine', {'model.hidden': (8, 4)}, 1e-3, (1e-4, 1e-2), 0.1, 0.0)
-  setting, read = landscape.from_json(json.loads(json.dumps(dataclasses.asdict(found))))
-  assert setting == Setting(4, 'cosine', (('model.hidden', (8, 4)),))
+  fields = json.loads(json.dumps(dataclasses.asdict(found)))
+  read = landscape.Landscape(**rounds.record_of(fields))
+  assert read.setting == Setting(4, 'cosine', (('model.hidden', (8, 4)),))
   assert landscape.words(read) == landscape.words(found)

@@ -40,7 +40,7 @@ class Standing:
   @property
   def setting(self) -> Setting:
     """Which one it is."""
-    return Setting(self.batch_size, self.schedule, tuple(self.axes.items()))
+    return Setting.of(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lr_study import formats
 from lr_study.answer import confidence
 from lr_study.answer.measure import LOSS, Measure, value_of
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.search.rounds import Setting, frozen
+from lr_study.search.rounds import Setting
 
 _CLOSE = 0.01  # of a share, or of a loss: what lies as near to the best is as good
 _TAIL = 0.05  # on each side of a 90 % interval
@@ -40,6 +40,11 @@ class Landscape:
   peak_interval: tuple[float, float] | None
   sensitivity: float | None
   basin: float | None
+
+  @property
+  def setting(self) -> Setting:
+    """Which one it is of."""
+    return Setting.of(self)
 
 
 def landscapes(
@@ -189,10 +194,3 @@ def words(found: Landscape) -> str:
       'lies above its lowest on average over the rates tried (Wortsman et al. 2023).'
     )
   return ' '.join(said)
-
-
-def from_json(fields: Mapping[str, Any]) -> tuple[Setting, Landscape]:
-  """A landscape of results.json, and the setting that it is of."""
-  axes = {name: frozen(value) for name, value in fields['axes'].items()}
-  found = Landscape(**{**fields, 'axes': axes})
-  return Setting(found.batch_size, found.schedule, tuple(axes.items())), found

@@ -64,7 +64,7 @@ class Result:
   @property
   def setting(self) -> Setting:
     """What its search held fixed."""
-    return Setting(self.batch_size, self.schedule, tuple(self.axes.items()))
+    return Setting.of(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Verdict:
   @property
   def setting(self) -> Setting:
     """What it is the answer for."""
-    return Setting(self.batch_size, self.schedule, tuple(self.axes.items()))
+    return Setting.of(self)
 
   @property
   def leads(self) -> Measure:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lr_study import formats
 from lr_study.answer import confidence, landscape
+from lr_study.answer.landscape import Landscape
 from lr_study.answer.measure import Measure
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -87,8 +88,8 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
       'same command of scripts/sweep.py writes it again'
     ) from error
   verdicts, leads = report.of_settings(content), verdict.leads
-  found = map(landscape.from_json, content.get('landscapes', ()))  # older studies have none
-  of_landscape = {setting: landscape.words(of) for setting, of in found}
+  records = map(rounds.record_of, content.get('landscapes', ()))  # older studies have none
+  of_landscape = {of.setting: landscape.words(of) for of in (Landscape(**r) for r in records)}
   drawn = pictures.build(workdir, config, study, results, verdicts, examined)
   text = html.render(
     'report.html',

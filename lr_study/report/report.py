@@ -15,7 +15,8 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
 from lr_study.report import summary
-from lr_study.search.rounds import Setting, frozen, placeless
+from lr_study.search import rounds
+from lr_study.search.rounds import Setting
 
 _OF_NAMES = ('metrics', 'axes')  # fields of a result that hold values by names
 
@@ -82,8 +83,8 @@ def read(workdir: Path) -> tuple[list[Result], Verdict] | None:
     return None
   try:
     content = read_content(workdir)
-    results = [Result(**_frozen(trial)) for trial in content['trials']]
-    verdict = Verdict(**_frozen(content['verdict']))
+    results = [Result(**rounds.record_of(trial)) for trial in content['trials']]
+    verdict = Verdict(**rounds.record_of(content['verdict']))
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(
       f'{file} is damaged ({error!r}); delete it, and the same command writes it again'
@@ -104,11 +105,5 @@ def read_content(workdir: Path) -> dict[str, Any]:
 
 def of_settings(content: dict[str, Any]) -> dict[Setting, Verdict]:
   """The verdict of each setting of a study, from what results.json holds."""
-  verdicts = [Verdict(**_frozen(verdict)) for verdict in content['settings']]
+  verdicts = [Verdict(**rounds.record_of(verdict)) for verdict in content['settings']]
   return {verdict.setting: verdict for verdict in verdicts}
-
-
-def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
-  """A trial or a verdict of results.json, with values on axes as its `Setting` has them."""
-  axes = {name: placeless(name, frozen(value)) for name, value in fields['axes'].items()}
-  return fields | {'axes': axes, 'schedule': placeless('schedule.name', fields['schedule'])}

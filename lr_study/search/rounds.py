@@ -36,6 +36,11 @@ class Setting(NamedTuple):
   schedule: str
   axes: Axes = ()
 
+  @classmethod
+  def of(cls, record: Any) -> 'Setting':
+    """That of a result, a verdict or another record: its `axes` is a dict there."""
+    return cls(record.batch_size, record.schedule, tuple(record.axes.items()))
+
 
 class Planned(NamedTuple):
   """A trial as far as a round asks for it: to the end of epoch `epochs`, in wave `wave`.
@@ -206,6 +211,11 @@ def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
 def frozen(value: Any) -> Any:
   """A value that JSON held, with tuples for lists."""
   return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def record_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of a record of results.json, with tuples for lists among its values on axes."""
+  return {**fields, 'axes': {name: frozen(value) for name, value in fields['axes'].items()}}
 
 
 def placeless(name: str, value: Any) -> Any:
