@@ -9,7 +9,7 @@ published size, for a GPU.
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_letters
+from lr_study.configs import alexnet_letters
 
 
 def get_config(variant: str = '') -> ConfigDict:

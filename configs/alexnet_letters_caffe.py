@@ -12,7 +12,7 @@ is wrong for letters; --config.input.mirror=True brings it back. DIGITS drops th
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_letters
+from lr_study.configs import alexnet_letters
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ statuses too).
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_letters
+from lr_study.configs import alexnet_letters
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ With --config.model.redraw=dense2 the last layer is drawn, for other classes, sa
 
 from ml_collections import ConfigDict
 
-from configs import letters_to_photos
+from lr_study.configs import letters_to_photos
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ cores; 98 % on rendered letters, 85.6 % balanced on the Chars74K photographs (RE
 
 from ml_collections import ConfigDict
 
-from configs import alexnet_letters
+from lr_study.configs import alexnet_letters
 
 
 def get_config() -> ConfigDict:

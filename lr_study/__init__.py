@@ -14,6 +14,8 @@ if TYPE_CHECKING:
   from lr_study.library import read, sweep
   from lr_study.parts import Metric
 
+__version__ = '0.1.0'
+
 __all__ = ['Best', 'Metric', 'Result', 'Study', 'StudyError', 'Verdict', 'read', 'sweep']
 
 _WHERE = {

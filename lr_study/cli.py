@@ -5,8 +5,9 @@ import gc
 # Hardly anything of a module is garbage: to search while they are imported is a sixth of that time.
 gc.disable()
 
-import ast
 import difflib
+import functools
+import itertools
 import os
 import select
 import signal
@@ -26,10 +27,10 @@ except Exception as error:
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
-from ml_collections.config_flags import tuple_parser
 
 from lr_study import config as configs
-from lr_study import environment, formats, paths, processes
+from lr_study import configs as own_configs
+from lr_study import environment, flag_types, formats, processes, usage
 from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -47,6 +48,9 @@ class _ConfigParser(flags.ArgumentParser):
   def __init__(self, inner: flags.ArgumentParser):
     self._inner = inner
 
+  def flag_type(self) -> str:
+    return 'CONFIG'
+
   def parse(self, path: str) -> Any:
     loaded = self._inner.parse(path)
     if isinstance(loaded, ConfigDict):
@@ -55,78 +59,13 @@ class _ConfigParser(flags.ArgumentParser):
     return loaded
 
 
-class _LiteralParser(flags.ArgumentParser):
-  """Parses an override of a field that is None: a number or a tuple, else a text."""
-
-  def parse(self, argument: str) -> Any:
-    try:
-      return ast.literal_eval(argument)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-      return argument
-
-
-class _PathParser(flags.ArgumentParser):
-  """A path, with `~` as the user's home: no shell sees to that in `--workdir=~/x`."""
-
-  syntactic_help = 'a path'
-
-  def parse(self, argument: str | Path) -> Path:
-    if not argument:
-      raise ValueError('it is empty')
-    try:
-      return Path(argument).expanduser()
-    except RuntimeError as error:
-      raise ValueError(str(error)) from error
-
-
-class _MovedParser(flags.ArgumentParser):
-  """OLD=NEW: two places."""
-
-  syntactic_help = 'two places, OLD=NEW'
-
-  def parse(self, argument: str) -> tuple[str, str]:
-    old, sign, new = argument.partition('=')
-    if not (old and sign and new):
-      raise ValueError('give OLD=NEW, the place that is on record and where its content is now')
-    return paths.absolute(old), paths.absolute(new)
-
-
-class _TupleParser(tuple_parser.TupleParser):
-  """Parses an override of a tuple: numbers, or names between commas that need no quotes."""
-
-  def parse(self, argument: Any) -> tuple[Any, ...]:
-    try:
-      values = super().parse(argument)
-    except ValueError:  # names that are no words, as `my_metrics.py:margin,top5`
-      values = (argument,)
-    return tuple(argument.split(',')) if values == (argument,) else values
-
-
 _SECTIONS = [f'config.{section}' for section in configs.SECTIONS]
+_CONFIG = '--config', '-config'
 _MOST_VALUES = 10_000
 _ARGV: list[str] = []  # what was typed, with `--config.search.name=bisect` for `--config.search=`
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  help_string='The study: a file of configs/, such as configs/alexnet_letters.py:quick.',
-  sys_argv=_ARGV,
-)
-_PARSER = flags.FLAGS['config'].parser = _ConfigParser(flags.FLAGS['config'].parser)
-config_flags.register_flag_parser_for_type(type(None), _LiteralParser())
-config_flags.register_flag_parser_for_type(tuple, _TupleParser())
-_AXIS = flags.DEFINE_multi_string(
-  'axis',
-  [],
-  'NAME=V1,V2,...: try each rate with each of these, as optimizer.weight_decay=0,1e-4, seed=0..4, '
-  'batch_size=1,4 or model.name=lenet,resnet18. Of a finished study, NAME=V: the trial with this.',
-)
-_DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'Be one process of several, under Slurm, Open MPI, Kubernetes or on TPUs.'
-)
-_ADDRESS = flags.DEFINE_string(
-  'coordinator_address', None, 'Elsewhere: host:port of process 0, the same for all.'
-)
-_COUNT = flags.DEFINE_integer('num_processes', None, 'Elsewhere: how many there are.')
-_INDEX = flags.DEFINE_integer('process_id', None, 'Elsewhere: which one this is, from 0.')
+config_flags.register_flag_parser_for_type(type(None), flag_types.LiteralParser())
+config_flags.register_flag_parser_for_type(tuple, flag_types.TupleParser())
+flags.disclaim_key_flags()  # flags that a function here defines are the caller's
 
 
 def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
@@ -142,6 +81,9 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     try:
       if argv[1:] and not takes_arguments:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
+      if 'help_config' in flags.FLAGS and flags.FLAGS.help_config:
+        print('TODO')
+        return
       with environment.ours():
         main(*argv[1:])
     except StudyError as error:
@@ -182,7 +124,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   flags.FLAGS.set_gnu_getopt(takes_arguments)
   try:
     try:
-      app.run(guarded, flags_parser=_parse)
+      app.run(guarded, flags_parser=functools.partial(_parse, main))
     finally:
       for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()  # here, and not while Python ends, where an error could only be ignored
@@ -198,37 +140,82 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     sys.exit(128 + signal.SIGPIPE)
 
 
-def path_flag(name: str, default: str | None, help_text: str) -> flags.FlagHolder[Path | None]:
+def path_flag(name: str, help_text: str) -> flags.FlagHolder[Path | None]:
   """Defines a flag that is a path."""
-  return flags.DEFINE(_PathParser(), name, default, help_text)
+  return flags.DEFINE(flag_types.PathParser(), name, None, help_text)
 
 
-def moved_flag() -> flags.FlagHolder[list[tuple[str, str]]]:
-  """Defines --moved, for what reads a study: pairs of places, as `paths.Moved` says."""
-  words = 'OLD=NEW: images, or a file of your own, that the study names as OLD and that are in NEW.'
-  return flags.DEFINE_multi(_MovedParser(), None, 'moved', [], words)
+def study_flags() -> None:
+  """Defines --config, --axis and --help_config, for what runs a study."""
+  config_flags.DEFINE_config_file(
+    'config',
+    help_string='The study: the name of a config that comes with lr_study, such as '
+    'alexnet_letters:quick, or a file of your own.',
+    sys_argv=_ARGV,
+  )
+  flags.FLAGS['config'].parser = _ConfigParser(flags.FLAGS['config'].parser)
+  flags.DEFINE_bool('help_config', False, 'Explain every field of the config, and stop.')
+  _define_axis(
+    'Try each rate with each of these values of a field. Examples: '
+    'optimizer.weight_decay=0,1e-4, seed=0..4, batch_size=1,4, model.name=lenet,resnet18.'
+  )
+
+
+def process_flags() -> None:
+  """Defines the flags of a study that runs in several processes."""
+  flags.DEFINE_bool(
+    'distributed',
+    False,
+    'Run as one of several processes, under Slurm, Open MPI or Kubernetes, or on TPUs.',
+  )
+  flags.DEFINE_string(
+    'coordinator_address',
+    None,
+    'Run as one of several processes elsewhere: host:port of process 0, the same for all.',
+  )
+  flags.DEFINE_integer('num_processes', None, 'With it: how many processes there are.')
+  flags.DEFINE_integer('process_id', None, 'With it: the number of this process, from 0.')
+
+
+def finished_flags() -> None:
+  """Defines the flags that find a trial of a study that was run: --axis and --moved."""
+  _define_axis('The trial with this value on an axis, as NAME=V, where the study has several.')
+  moved_flag()
+
+
+def moved_flag() -> None:
+  """Defines --moved, for what reads a study."""
+  words = 'Images, or a file of your own, that the study names as OLD are now in NEW.'
+  flags.DEFINE_multi(flag_types.MovedParser(), None, 'moved', [], words)
+
+
+def moved() -> list[tuple[str, str]]:
+  """The pairs of places of --moved, as `paths.Moved` says."""
+  return flags.FLAGS.moved
 
 
 def study_config() -> tuple[ConfigDict, str]:
   """The config of --config with overrides and axes, and its name, as `alexnet_letters_quick`."""
-  if _CONFIG.value is None:
-    raise StudyError('no --config; try --config configs/alexnet_letters.py:quick')
-  path, _, variant = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
-  if not isinstance(_CONFIG.value, ConfigDict):
+  flag = flags.FLAGS['config']
+  if flag.value is None:
+    raise StudyError('no --config; try --config alexnet_letters:quick')
+  path, _, variant = config_flags.get_config_filename(flag).partition(':')
+  config = flag.value
+  if not isinstance(config, ConfigDict):
     raise StudyError(f'--config {path}: get_config() must return an ml_collections.ConfigDict')
-  for line in _PARSER.notes:
+  for line in flag.parser.notes:
     note(line)
-  if _AXIS.value:
-    axes = {**configs.flatten(_CONFIG.value.axes), **_axes(_AXIS.value)}
-    with _CONFIG.value.unlocked():
-      _CONFIG.value.axes = ConfigDict(axes, allow_dotted_keys=True)
-  return _CONFIG.value, Path(path).stem + (f'_{variant}' if variant else '')
+  if flags.FLAGS.axis:
+    axes = {**configs.flatten(config.axes), **_axes(flags.FLAGS.axis)}
+    with config.unlocked():
+      config.axes = ConfigDict(axes, allow_dotted_keys=True)
+  return config, Path(path).stem + (f'_{variant}' if variant else '')
 
 
 def setting() -> dict[str, Any]:
   """What --axis NAME=V says of one setting of a finished study, as `rounds.matching` takes it."""
   found = {}
-  for name, values in _axes(_AXIS.value).items():
+  for name, values in _axes(flags.FLAGS.axis).items():
     if len(values) > 1:
       raise StudyError(f'--axis {name} has {len(values)} values; one of them chooses a trial')
     found[name] = values[0]
@@ -251,8 +238,9 @@ def check_writable(flag: flags.FlagHolder) -> None:
 
 def process() -> processes.Process:
   """Which process of the study this is, by the flags; all have joined then."""
-  if _DISTRIBUTED.value or _ADDRESS.value:
-    return processes.join(_ADDRESS.value, _COUNT.value, _INDEX.value)
+  values = flags.FLAGS
+  if values.distributed or values.coordinator_address:
+    return processes.join(values.coordinator_address, values.num_processes, values.process_id)
   return processes.ALONE
 
 
@@ -263,17 +251,20 @@ def _is_unread(stream: IO[str]) -> bool:
   return any(events & select.POLLERR for _, events in look.poll(0))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _define_axis(help_text: str) -> None:
+  flags.DEFINE_multi(flag_types.AxisParser(), None, 'axis', [], help_text)
+
+
+def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
+  if {'-h', '--help', '-help'} & {*itertools.takewhile(lambda one: one != '--', argv)}:
+    print(usage.describe(main))
+    sys.exit(0)
   try:
     # Flag files are read here: ml_collections looks for overrides of a config among these alone.
     read = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
     _ARGV[:] = [*argv[:1], *_with_names(read)]
-  except flags.Error as error:
+  except (flags.Error, StudyError) as error:
     _fail(_one_line(error).removeprefix('ERROR:: '))
-  for flag, value in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
-    name, _, path = (flag if '=' in flag else f'{flag}={value}').partition('=')
-    if name in ('--config', '-config') and not os.path.isfile(path.partition(':')[0]):
-      _fail(f'--config {path}: no such file; try configs/alexnet_letters.py:quick')
   names = [flag.partition('=')[0].lstrip('-') for flag in _ARGV if flag.startswith('-')]
   overrides = [n.removeprefix('config.') for n in names if n.startswith('config.')]
   for name in overrides:
@@ -292,16 +283,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
     raise
   except Exception as error:  # a config is a program: it can fail in any way
     # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
-    known = configs.flatten(_PARSER.config) if _PARSER.config else {}
+    known = configs.flatten(_config()) if _config() else {}
     unknown = [name for name in overrides if name not in known]
     if unknown and 'Traceback' not in str(error):
-      _fail(configs.no_such_field(unknown[0], _PARSER.config))
+      _fail(configs.no_such_field(unknown[0], _config()))
     _fail(f'--config: {_one_line(error)}')
 
 
 def _flag_meant(name: str) -> str:
   """A hint at the field of the config, or at the flag, that was probably meant; or nothing."""
-  known = configs.flatten(_PARSER.config) if _PARSER.config else {}
+  known = configs.flatten(_config()) if _config() else {}
   wanted = name.replace('-', '_')
   found = [field for field in known if wanted in (field, field.rpartition('.')[2])]
   if found:
@@ -312,9 +303,14 @@ def _flag_meant(name: str) -> str:
   return f'; did you mean --{names[close[0]]}?' if close else ''
 
 
+def _config() -> ConfigDict | None:
+  """The config of --config, as far as it was parsed."""
+  return flags.FLAGS['config'].parser.config if 'config' in flags.FLAGS else None
+
+
 def _field(name: str) -> Any:
   """What the config has under a dotted name; None if there is nothing."""
-  found = _PARSER.config
+  found = _config()
   for part in name.split('.'):
     found = found.get(part) if isinstance(found, ConfigDict) else None
   return found
@@ -347,23 +343,27 @@ def _values(text: str) -> Sequence[Any]:
     if not 0 <= int(last) - int(first) < _MOST_VALUES:
       raise StudyError(f'--axis: {text} is no range of 1 to {_MOST_VALUES} whole numbers')
     return range(int(first), int(last) + 1)
-  value = _LiteralParser().parse(text)
+  value = flag_types.LiteralParser().parse(text)
   return (float(text) if text.lower() in ('nan', 'inf', '-inf') else value,)
 
 
 def _with_names(argv: Sequence[str]) -> list[str]:
   """`--config.search=bisect` as `--config.search.name=bisect`, likewise for the other sections.
 
-  And `--config=~/study.py` with the user's home.
+  And the file of --config, which may be the name of one of ours.
   """
-  found = []
+  if 'config' not in flags.FLAGS:
+    return [*argv]
+  found: list[str] = []
   for flag, after in zip(argv, [*argv, ''][1:], strict=True):
     name, sign, value = flag.partition('=')
     is_section = name.startswith('-') and name.lstrip('-') in _SECTIONS
     if is_section and not (value if sign else after).startswith('{'):
       name += '.name'
-    if name in ('--config', '-config') and value.startswith('~'):
-      value = os.path.expanduser(value)
+    if name in _CONFIG and (sign or not after):
+      value = own_configs.find(value)
+    elif found and found[-1] in _CONFIG:
+      name, sign, value = own_configs.find(flag), '', ''
     found.append(name + sign + value)
   return found
 

@@ -19,8 +19,8 @@ from lr_study.progress import note
 
 _ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each side runs.', lower_bound=1)
-_AGAINST = cli.path_flag('against', None, 'Another checkout, to compare with.')
-_JSON = cli.path_flag('json', None, 'A file for every figure; written after each row.')
+_AGAINST = cli.path_flag('against', 'Another checkout, to compare with.')
+_JSON = cli.path_flag('json', 'A file for every figure; written after each row.')
 
 
 def main() -> None:

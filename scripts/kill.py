@@ -17,6 +17,7 @@ from absl import flags
 from lr_study import cli, faults
 from lr_study.progress import note
 
+cli.study_flags()
 _KILLS = flags.DEFINE_integer('kills', 300, 'How often.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
 

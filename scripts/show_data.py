@@ -1,22 +1,11 @@
-"""Shows what a study trains on: python scripts/show_data.py --config configs/alexnet_folder.py"""
+"""`lr-study show-data` from a checkout, without an installation."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-from lr_study import cli
-from lr_study.config import check
-from lr_study.report import show
-
-_OUT = cli.path_flag('out', None, 'Where the pictures go; default: runs/<config name>_data.')
-
-
-def main() -> None:
-  config, name = cli.study_config()
-  show.show(check(config), _OUT.value or Path('runs', f'{name}_data'))
-
+from lr_study import commands
 
 if __name__ == '__main__':
-  cli.run(main)
+  commands.run('show-data')

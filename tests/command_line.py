@@ -14,6 +14,7 @@ CONFIG = 'configs/alexnet_letters.py:quick'
 _SERVER = """
 import importlib, json, os, sys, traceback
 from lr_study import cli, config, plugs
+from lr_study.commands import sweep  # for its flags
 for module in plugs.MODULES.values():
   importlib.import_module(module)
 

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 from ml_collections import ConfigDict
 
-from configs import alexnet_letters
 from lr_study.config import check
+from lr_study.configs import alexnet_letters
 
 RATES = tuple(10.0**-k for k in range(1, 8))  # the published ladder
 LOOKS = 24  # in a ladder, for trials that have diverged; a real study looks far more often

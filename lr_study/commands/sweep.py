@@ -1,0 +1,35 @@
+"""Train every learning rate of a config and say which one to use.
+
+usage: lr-study sweep --config CONFIG [FLAGS]
+
+  lr-study sweep --config alexnet_letters:quick
+  lr-study sweep --config alexnet_folder --config.data.dir=PHOTOS --workdir runs/photos
+
+The work directory receives the answer (summary.md, report.html, results.json), figures and
+checkpoints. The same command continues a study that was stopped.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from lr_study import cli, study
+
+cli.study_flags()
+_WORKDIR = cli.path_flag(
+  'workdir', 'Where results go. The default is runs/ and the name of the config.'
+)
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Delete the study in --workdir first.')
+_EXTEND = flags.DEFINE_bool(
+  'extend',
+  False,
+  'Keep the trials of the study in --workdir, and train only the rates, seeds, values and epochs '
+  'that the config adds.',
+)
+cli.process_flags()
+
+
+def main() -> None:
+  config, name = cli.study_config()
+  workdir = _WORKDIR.value or Path('runs', name)
+  study.run(config, workdir, _OVERWRITE.value, cli.process(), _EXTEND.value)
