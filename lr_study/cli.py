@@ -30,7 +30,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
 from lr_study import configs as own_configs
-from lr_study import environment, flag_types, formats, processes, usage
+from lr_study import environment, flag_types, formats, processes, reference, usage
 from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -82,7 +82,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
       if argv[1:] and not takes_arguments:
         raise StudyError(f'{argv[1]!r}: not a flag; flags look like --config.epochs=3')
       if 'help_config' in flags.FLAGS and flags.FLAGS.help_config:
-        print('TODO')
+        print(reference.describe(study_config()[0] if flags.FLAGS.config else None))
         return
       with environment.ours():
         main(*argv[1:])

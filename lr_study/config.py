@@ -28,11 +28,12 @@ class _Field(NamedTuple):
   default: Any
   kind: Any  # as plugs.convert takes it
   limit: Limit | None = None
+  about: str = ''  # what it is for, and why its default is what it is
   counts: bool = True  # False: no number of a study depends on it, so it may change on the way
 
 
-# Fields that belong to no plug; configs/alexnet_letters.py says what they are for.
-_FIELDS = {
+# Fields that belong to no plug.
+FIELDS = {
   'learning_rates': _Field(
     REQUIRED,
     tuple[float, ...],
@@ -40,6 +41,7 @@ _FIELDS = {
       lambda rates: rates and all(1e-37 < rate < 1e38 for rate in rates),
       'one or more numbers above 0 that float32 can hold',
     ),
+    'The rates to try. Each trains once from each seed, with each value on the axes.',
   ),
   'seeds': _Field(
     (0,),
@@ -48,25 +50,107 @@ _FIELDS = {
       lambda seeds: seeds and all(0 <= seed < 2**32 for seed in seeds),
       'one or more whole numbers from 0 to 2^32 - 1',
     ),
+    'Where randomness starts. All trials of a seed share initial weights, the order of images, '
+    'dropout and augmentation. One by default, as published; three say how sure the answer is.',
   ),
-  'epochs': _Field(30, int, (lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000')),
-  'batch_size': _Field(1, int, COUNT),
-  'equal': _Field('epochs', str, one_of(('epochs', 'steps'))),
-  'image_size': _Field(256, int, (lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536')),
-  'dtype': _Field('float32', str, one_of(('float32', 'bfloat16'))),
-  'parallel': _Field('auto', str, one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads'))),
-  'accelerate': _Field('auto', str, one_of(('auto', 'off'))),
-  'memory_gb': _Field(0.0, float, AT_LEAST_0, counts=False),
-  'eval_batch_size': _Field(50, int, COUNT),
-  'log_every_steps': _Field(100, int, COUNT, counts=False),
-  'checkpoint_minutes': _Field(10.0, float, POSITIVE, counts=False),
-  'checkpoint_steps': _Field(0, int, COUNT_OR_0, counts=False),
-  'sharpness_images': _Field(0, int, COUNT_OR_0),
-  'metrics': _Field(('balanced_accuracy',), tuple[str, ...]),
+  'epochs': _Field(
+    30,
+    int,
+    (lambda n: 1 <= n <= 100_000, 'a whole number from 1 to 100000'),
+    'How often a trial sees all training images. The default is that of the published experiment.',
+  ),
+  'batch_size': _Field(
+    1, int, COUNT, 'Images per step. The default is that of the published experiment.'
+  ),
+  'equal': _Field(
+    'epochs',
+    str,
+    one_of(('epochs', 'steps')),
+    'What all batch sizes have the same number of, where batch_size is an axis. With steps, '
+    '`epochs` are those of `batch_size`.',
+  ),
+  'image_size': _Field(
+    256,
+    int,
+    (lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
+    'Height and width that images are stored at, in pixels. The default is that of DIGITS for '
+    'AlexNet.',
+  ),
+  'dtype': _Field(
+    'float32',
+    str,
+    one_of(('float32', 'bfloat16')),
+    'The type of activations and products. Weights and optimiser state are float32 either way.',
+  ),
+  'parallel': _Field(
+    'auto',
+    str,
+    one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads')),
+    'How trials run side by side: vmap, all in one program (auto, except on CPUs); threads, one '
+    'each (auto on CPUs); pmap or shard_map, spread over all devices.',
+  ),
+  'accelerate': _Field(
+    'auto',
+    str,
+    one_of(('auto', 'off')),
+    'Use faster ways to the same numbers where they apply (lr_study/accelerate/), or none.',
+  ),
+  'memory_gb': _Field(
+    0.0,
+    float,
+    AT_LEAST_0,
+    'Gigabytes that the trials on a device may take together; 0: what is free. Trials that do '
+    'not fit train in waves, one after another.',
+    counts=False,
+  ),
+  'eval_batch_size': _Field(
+    50, int, COUNT, 'Images per batch of an evaluation. It changes speed and memory only.'
+  ),
+  'log_every_steps': _Field(
+    100,
+    int,
+    COUNT,
+    'Steps between two points of the training curves, each the mean over these steps.',
+    counts=False,
+  ),
+  'checkpoint_minutes': _Field(
+    10.0,
+    float,
+    POSITIVE,
+    'Minutes between two checkpoints, besides those at the ends of epochs.',
+    counts=False,
+  ),
+  'checkpoint_steps': _Field(
+    0, int, COUNT_OR_0, 'Steps between two further checkpoints; 0: none.', counts=False
+  ),
+  'sharpness_images': _Field(
+    0,
+    int,
+    COUNT_OR_0,
+    'Images to measure sharpness on after each epoch, against the edge of stability, '
+    '2 (1 + momentum) / rate; 0: none. It takes 20 products with the Hessian.',
+  ),
+  'metrics': _Field(
+    ('balanced_accuracy',),
+    tuple[str, ...],
+    None,
+    'What is measured besides loss and accuracy: names of lr_study/metrics.py, or file.py:name.',
+  ),
 }
-_VERDICT = {
-  'measure': _Field('', str),
-  'epoch': _Field('last', str, one_of(('last', 'best'))),
+VERDICT = {
+  'measure': _Field(
+    '',
+    str,
+    None,
+    "The metric that decides which rate is best, or 'loss'. '': accuracy, or balanced accuracy "
+    'where classes have different numbers of images.',
+  ),
+  'epoch': _Field(
+    'last',
+    str,
+    one_of(('last', 'best')),
+    'The epoch that trials are compared at: last or best.',
+  ),
 }
 # What else can be an axis: not the data, which all trials share, nor how they are computed.
 _AXES = (
@@ -101,19 +185,19 @@ def check(config: ConfigDict) -> ConfigDict:
   except RequiredValueError as error:  # a placeholder that nothing was put into
     raise StudyError(f'config: {error}') from error
   for name in fields:
-    if name not in (*_FIELDS, *SECTIONS, 'verdict', 'axes'):
+    if name not in (*FIELDS, *SECTIONS, 'verdict', 'axes'):
       raise StudyError(no_such_field(str(name), config))
   axes = {name: _several(name, of) for name, of in flatten(_fields_of('axes', fields)).items()}
   for name in _PLURAL.keys() & axes.keys():
     fields[_PLURAL[name]] = axes.pop(name)
-  found = _values(_FIELDS, fields)
+  found = _values(FIELDS, fields)
   for name in found['metrics']:
     plugs.find('metrics', name)
   found['metrics'] = tuple(map(paths.absolute_name, found['metrics']))
   for section in SECTIONS:
     others = axes.get(f'{section}.name', ())
     found[section] = _section(section, _fields_of(section, fields), others)
-  found['verdict'] = _values(_VERDICT, _fields_of('verdict', fields), 'verdict.')
+  found['verdict'] = _values(VERDICT, _fields_of('verdict', fields), 'verdict.')
   found['verdict']['measure'] = paths.absolute_name(found['verdict']['measure'])
   axes = {name: _axis(name, of, found, axes) for name, of in axes.items()}
   _check_measure(found['verdict']['measure'], found['metrics'])
@@ -148,7 +232,7 @@ def complete(
   given = config.get('axes')
   all_axes = {**(flatten(given) if isinstance(given, ConfigDict) else {}), **(axes or {})}
   with config.unlocked(), config.ignore_type():
-    _fill(config, _FIELDS)
+    _fill(config, FIELDS)
     for section in (*SECTIONS, 'verdict', 'axes'):
       if section not in config:
         config[section] = ConfigDict(allow_dotted_keys=section == 'axes')
@@ -157,7 +241,7 @@ def complete(
       if not isinstance(config[section], ConfigDict):
         continue  # what it should be, `check` says
       if section == 'verdict':
-        _fill(config[section], _VERDICT)
+        _fill(config[section], VERDICT)
       elif section in SECTIONS:
         notes += _swap(config, section, overrides)
         _fill(config[section], _plug_fields(section, config, overrides, all_axes))
@@ -226,7 +310,7 @@ def essential(config: Mapping[str, Any]) -> dict[str, Any]:
   def counts(name):
     if name.startswith('data.'):
       return name in of_every_set
-    return name not in _FIELDS or _FIELDS[name].counts
+    return name not in FIELDS or FIELDS[name].counts
 
   flat = {name: value for name, value in flatten(config).items() if counts(name)}
   place = flat.get('model.weights')
@@ -245,7 +329,7 @@ def _alike(was: Any, now: Any) -> bool:
 
 def nearest(name: str, config: ConfigDict | None = None) -> str:
   """A hint at the field, of a config or of any, that was probably meant; or nothing."""
-  names = [*_FIELDS, *SECTIONS, *(f'{section}.name' for section in SECTIONS)]
+  names = [*FIELDS, *SECTIONS, *(f'{section}.name' for section in SECTIONS)]
   known = {*names, *(flatten(config) if config else ())} - {name}
   return plugs.nearest(name, sorted(known))
 
@@ -266,7 +350,7 @@ def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -
     if prefix and name not in table:
       raise StudyError(f'config.{prefix}{name}: no such field{plugs.nearest(name, table, prefix)}')
   found = {}
-  for name, (default, kind, limit, _) in table.items():
+  for name, (default, kind, limit, *_) in table.items():
     value = fields.get(name, default)
     if value is REQUIRED:
       raise StudyError(f'config.{name} is missing; configs/alexnet_letters.py shows every field')
@@ -335,7 +419,7 @@ def _axis(
   if section not in _AXES or bool(field) != (section in SECTIONS) or name in _NO_AXES:
     raise StudyError(_no_axis(name, found))
   if not field:
-    _, kind, limit, _ = _FIELDS[name]
+    _, kind, limit, *_ = FIELDS[name]
     values = tuple(plugs.convert(f'axes.{name}', value, kind, limit) for value in of)
   elif field == 'name':
     values = tuple(map(paths.absolute_name, of))  # `_section` has found them all

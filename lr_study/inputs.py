@@ -60,31 +60,57 @@ class Images:
   Arrays of other shapes than (height, width, channels) take `subtract`, 'image' or 'none', `scale`,
   `standardise`, `noise` and `mixup`.
 
+  Attributes:
+    classes: how many.
+    subtract: 'image', the mean image, as DIGITS does by default; 'pixel', its mean per channel; or
+      'none'.
+    scale: a factor on the values. The default leaves pixels at 0 to 255, as in DIGITS, which is
+      why stable rates are so small there.
+    crop: pixels of a random crop in training, of the centre in evaluation; 0: no crop.
+    mirror: flip every other image left to right in training, at random.
+    bgr: the channels in Caffe's order.
+    grey: one channel of brightness instead of three of colour.
+    size: pixels that images are scaled to, before the crop; 0: as they are stored.
+    standardise: scale each image to mean 0 and variance 1.
+    rotation: degrees that images are turned in training, at most, either way.
+    shift: share of the side that images are moved in training, at most, each way.
+    zoom: share that images are zoomed in or out in training, at most: 0.1 is 1 / 1.1 to 1.1.
+    stretch: share that width changes against height in training, at most, as in `zoom`.
+    shear: pixels that images lean aside in training per pixel down, at most.
+    brightness: grey levels that are added or taken away in training, at most.
+    contrast: share that contrast rises or falls in training, at most.
+    invert: exchange bright and dark in every other image in training, at random.
+    noise: the largest standard deviation of noise in training, in grey levels; each image draws
+      its own.
+    mixup: alpha of the Beta distribution that mixes pairs of images in training; 0: none.
+    cutmix: alpha of the Beta distribution for boxes that are cut from one image into another in
+      training; 0: none. With `mixup` too, each image has one of the two.
+
   Raises:
     ValueError: two arguments exclude each other.
     StudyError: when called, on arrays that an option does not work on.
   """
 
   classes: int
-  subtract: str = 'image'  # the mean image, 'pixel' or 'none'; see `subtracted`
-  scale: float = 1.0  # a factor on the values
-  crop: int = 0  # pixels; a random crop in training, the centre in evaluation; 0: none
-  mirror: bool = False  # every other image, left to right
-  bgr: bool = False  # Caffe's order of the channels
-  grey: bool = False  # one channel of brightness
-  size: int = 0  # pixels that images are scaled to, before the crop; 0: as they are
-  standardise: bool = False  # each image to mean 0, variance 1
-  rotation: float = 0.0  # up to so many degrees either way
-  shift: float = 0.0  # up to this share of the side, each way
-  zoom: float = 0.0  # in or out by up to this share: 0.1 is 1 / 1.1 to 1.1
-  stretch: float = 0.0  # width to height, likewise
-  shear: float = 0.0  # up to so many pixels aside a pixel down
-  brightness: float = 0.0  # up to so many grey levels more or less
-  contrast: float = 0.0  # up or down by up to this share
-  invert: bool = False  # bright for dark in every other image
-  noise: float = 0.0  # standard deviation in grey levels, of each image up to this
-  mixup: float = 0.0  # alpha of its Beta distribution; 0: none
-  cutmix: float = 0.0  # likewise; with both, each image has one of them
+  subtract: str = 'image'
+  scale: float = 1.0
+  crop: int = 0
+  mirror: bool = False
+  bgr: bool = False
+  grey: bool = False
+  size: int = 0
+  standardise: bool = False
+  rotation: float = 0.0
+  shift: float = 0.0
+  zoom: float = 0.0
+  stretch: float = 0.0
+  shear: float = 0.0
+  brightness: float = 0.0
+  contrast: float = 0.0
+  invert: bool = False
+  noise: float = 0.0
+  mixup: float = 0.0
+  cutmix: float = 0.0
 
   def __post_init__(self):
     if self.size and self.crop > self.size:

@@ -152,11 +152,16 @@ def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[
   return {n: _placed(value, of.get(n)) for n, value in {**known, **given}.items()}
 
 
+def common_function(section: str) -> Callable | None:
+  """The function whose arguments are fields of a section whatever its name is, if it has one."""
+  return getattr(importlib.import_module(MODULES[section]), 'common', None)
+
+
 def common(section: str) -> dict[str, inspect.Parameter]:
   """The arguments that are fields of a section whatever its name is."""
-  module = importlib.import_module(MODULES[section])
-  of_all = signature(module.common).parameters if hasattr(module, 'common') else {}
-  return {name: p for name, p in of_all.items() if name not in module.SUPPLIED}
+  of_all, module = common_function(section), importlib.import_module(MODULES[section])
+  parameters = signature(of_all).parameters if of_all else {}
+  return {name: p for name, p in parameters.items() if name not in module.SUPPLIED}
 
 
 def may_sweep(config: Mapping[str, Any], name: str) -> bool:
@@ -431,7 +436,7 @@ def _parameters(section: str, factory: Callable) -> dict[str, inspect.Parameter]
 
 
 def _flax_arguments(factory: Callable) -> tuple[str, ...]:
-  factory = _inner(factory)
+  factory = inner(factory)
   if _is_module(factory, 'flax.linen'):
     return 'parent', 'name'
   return ('rngs',) if _is_module(factory, 'flax.nnx') else ()
@@ -451,12 +456,13 @@ def _takes_any(factory: Callable) -> bool:
 
 
 def _limits(section: str, factory: Callable) -> dict[str, Limit]:
-  of_all = getattr(importlib.import_module(MODULES[section]), 'common', None)
-  return {**getattr(of_all, '_limits', {}), **getattr(_inner(factory), '_limits', {})}
+  of_all = common_function(section)
+  return {**getattr(of_all, '_limits', {}), **getattr(inner(factory), '_limits', {})}
 
 
-def _inner(factory: Callable) -> Callable:
-  return _inner(factory.func) if isinstance(factory, functools.partial) else factory
+def inner(factory: Callable) -> Callable:
+  """What functools.partial wraps, or the factory itself."""
+  return inner(factory.func) if isinstance(factory, functools.partial) else factory
 
 
 def _unknown(section: str, factory: Callable, name: str, known: Collection[str]) -> str:
@@ -533,7 +539,7 @@ def _line(path: Path, error: BaseException) -> int | None:
 
 def _first_line(factory: Callable) -> int:
   try:
-    return max(1, inspect.getsourcelines(_inner(factory))[1])
+    return max(1, inspect.getsourcelines(inner(factory))[1])
   except (OSError, TypeError):  # an object that can be called
     return 1
 

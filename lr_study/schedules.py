@@ -96,6 +96,11 @@ def common(steps_per_epoch: int, warmup_epochs: float = 0.0, warmup_steps: int =
   """A linear rise to 1, which it reaches at the last step of the warm-up.
 
   The first step is not lost to a rate of 0: with w steps, the height of step t is (t + 1) / w.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    warmup_epochs: the length of the warm-up in epochs, which need not be whole; 0: none.
+    warmup_steps: as many further steps of warm-up.
   """
   nearest = round if _is_static(warmup_epochs) else jnp.round
   steps = warmup_steps + nearest(warmup_epochs * steps_per_epoch)
@@ -115,6 +120,12 @@ def step_decay(
   """`factor` once every `every_epochs` epochs, to the nearest step where that falls within one.
 
   The defaults are those of the published experiment. There are at most 1000 drops.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    every_epochs: epochs from one drop to the next, which need not be whole.
+    factor: what the rate is multiplied by at each drop.
   """
   if not _is_static(every_epochs):
     drops = jnp.round(jnp.arange(1, _MOST_DROPS + 1) * (every_epochs * steps_per_epoch))
@@ -140,6 +151,12 @@ def piecewise(
   """Height `heights[k]` from the first step of epoch `from_epochs[k]` on; 1 before.
 
   The defaults are the published example: 1e-3, then 1e-4 from epoch 11 and 1e-5 from epoch 20.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    from_epochs: the epochs, from 1, at whose first steps the height changes.
+    heights: the height from each of these epochs on.
   """
   del epochs
   if len(from_epochs) != len(heights):
@@ -155,6 +172,11 @@ def exponential(steps_per_epoch: int, epochs: int, start_height: float = 1e-8) -
   """From `start_height` at the first step to 1 at the last, by the same factor every step.
 
   This is the learning rate range test; the default is the span of fastai's.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    start_height: the height at the first step.
   """
   last = max(1, steps_per_epoch * epochs - 1)
   return lambda step: jnp.float32(start_height) ** (1 - step / last)
@@ -162,14 +184,26 @@ def exponential(steps_per_epoch: int, epochs: int, start_height: float = 1e-8) -
 
 @limits(final_height=AT_LEAST_0)
 def cosine(steps_per_epoch: int, epochs: int, final_height: float = 0.0) -> Schedule:
-  """Half a cosine from 1 at the first step to `final_height` after the last (SGDR, 2016)."""
+  """Half a cosine from 1 at the first step to `final_height` after the last (SGDR, 2016).
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    final_height: the height after the last step.
+  """
   total = steps_per_epoch * epochs
   return lambda step: _between(final_height, 0.5 * (1 - jnp.cos(jnp.pi * _left(step, total))))
 
 
 @limits(final_height=AT_LEAST_0)
 def linear(steps_per_epoch: int, epochs: int, final_height: float = 0.0) -> Schedule:
-  """A straight line from 1 at the first step to `final_height` after the last."""
+  """A straight line from 1 at the first step to `final_height` after the last.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    final_height: the height after the last step.
+  """
   total = steps_per_epoch * epochs
   return lambda step: _between(final_height, _left(step, total))
 
@@ -178,7 +212,14 @@ def linear(steps_per_epoch: int, epochs: int, final_height: float = 0.0) -> Sche
 def polynomial(
   steps_per_epoch: int, epochs: int, power: float = 2.0, final_height: float = 0.0
 ) -> Schedule:
-  """(1 - share of the run that is done) ^ `power`, from 1 to `final_height` after the last step."""
+  """(1 - share of the run that is done) ^ `power`, from 1 to `final_height` after the last step.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    power: 1 is a straight line; larger powers fall sooner.
+    final_height: the height after the last step.
+  """
   total = steps_per_epoch * epochs
   return lambda step: _between(final_height, _left(step, total) ** jnp.float32(power))
 
@@ -188,6 +229,11 @@ def inverse_sqrt(steps_per_epoch: int, epochs: int, flat_epochs: float = 1.0) ->
   """1 for `flat_epochs`, then falling with 1 / sqrt(step).
 
   With as many epochs of warm-up this is the schedule of Attention Is All You Need (2017).
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    flat_epochs: epochs at height 1 before the fall.
   """
   del epochs
   flat = jnp.maximum(jnp.float32(flat_epochs) * steps_per_epoch, 1.0)
@@ -201,6 +247,12 @@ def wsd(
   """Warm-up, stable, decay: 1, then a straight line to `final_height` over the last share.
 
   The rise is the warm-up that all schedules can have. MiniCPM (2024) named it.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    decay_share: the share of the run, at its end, in which the rate falls.
+    final_height: the height after the last step.
   """
   total = steps_per_epoch * epochs
   decay = jnp.maximum(jnp.float32(decay_share) * total, 1.0)
@@ -219,6 +271,13 @@ def one_cycle(
 
   Smith and Topin's Super-Convergence (2017), with the shape and the numbers of PyTorch's
   OneCycleLR; momentum stays as it is.
+
+  Args:
+    steps_per_epoch: how many steps an epoch has.
+    epochs: of the trial.
+    rise_share: the share of the run, at its start, in which the rate rises.
+    start_height: the height at the first step.
+    final_height: the height after the last step.
   """
   total = steps_per_epoch * epochs
   peak = jnp.maximum(jnp.float32(rise_share) * total, 1.0)

@@ -41,7 +41,10 @@ def image_list(
   A line of a list is a path, from `dir` on unless it is absolute, and the number of a class, a
   blank or a comma between them; line n of labels.txt, from 0, names class n, or from 1 if the
   numbers are. Without labels.txt a class is called by its number. Paths and links may lead
-  anywhere: the lists are the user's own. The other arguments are those of `folder.image_folder`.
+  anywhere: the lists are the user's own. Further arguments as `folder.image_folder`.
+
+  Args:
+    dir: the folder of the lists.
 
   Raises:
     StudyError: naming the file and the line that cannot be understood.

@@ -29,11 +29,11 @@ def tombstone_letters(
   Args:
     image_size: height and width of the images in pixels.
     classes: capital letters; the ten published ones if empty.
-    per_class: images of each; 700, as published, if 0.
+    per_class: images of each letter; 700, as published, if 0.
     split: 'unseen' keeps whole typefaces and stones for validation, so that accuracy there is on
       what the network never saw.
-    seed: of what is rendered.
-    cache_dir: where they are stored as a TFDS data set; TFDS's own folder if ''.
+    seed: of what is rendered, and of the split.
+    cache_dir: where images are stored as a TFDS data set; TFDS's own folder if ''.
     resident: False leaves the images in their files, to be read step by step.
   """
   smallest, largest = render.SIZES

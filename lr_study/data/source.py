@@ -40,15 +40,15 @@ class Source(NamedTuple):
 
 
 class Common(NamedTuple):
-  """The fields of `config.data` that every data set has; `split` in __init__.py says more."""
+  """The fields of `config.data` that every data set has: the arguments of `common`."""
 
-  classes: tuple[str, ...]  # the classes to keep, in the order of their labels; all if empty
-  per_class: int  # images of each class, all if 0
-  train_fraction: float  # the rest validates, where the set has no validation part of its own
-  split: str  # 'unseen': whole typefaces and stones, of tombstone_letters, only validate
-  test_fraction: float  # kept out of the study, for an honest figure of its answer
-  seed: int  # of the split, and of what is rendered
-  reshuffle: bool  # a new order each epoch
+  classes: tuple[str, ...]
+  per_class: int
+  train_fraction: float
+  split: str
+  test_fraction: float
+  seed: int
+  reshuffle: bool
 
 
 @limits(
@@ -68,5 +68,18 @@ def common(
   seed: int = 0,
   reshuffle: bool = True,
 ) -> Common:
-  """Of any data set; a function that opens one may take them too."""
+  """Of any data set; a function that opens one may take them too.
+
+  Args:
+    classes: the classes to keep, in the order of their labels; all if empty.
+    per_class: images of each class; all if 0.
+    train_fraction: the share of the images to train on; the rest validates. A set that has a
+      validation part of its own is not split. The default is that of the published experiment.
+    split: 'random', or 'unseen': whole typefaces and stones of the rendered letters only validate,
+      so that accuracy there is on what the network never saw.
+    test_fraction: the share that is kept out of the study, for an honest figure of its answer.
+    seed: of the split, and of what is rendered.
+    reshuffle: a new order each epoch. With one order for all epochs, the images that `batch_size`
+      leaves over would always be the same ones.
+  """
   return Common(classes, per_class, train_fraction, split, test_fraction, seed, reshuffle)

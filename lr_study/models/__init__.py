@@ -49,7 +49,7 @@ def common(
       study, or 'file.py:function'; '': all weights are drawn.
     redraw: parameters whose path, as 'conv1/bias', matches one of these regular expressions are
       drawn even if `weights` has them.
-    freeze: those that match one of these do not change.
+    freeze: parameters whose path matches one of these do not change.
   """
   return {'weights': weights, 'redraw': redraw, 'freeze': freeze}
 

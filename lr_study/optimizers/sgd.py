@@ -21,11 +21,18 @@ def sgd(
   weight_decay: float = 0.0,
   mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-  """With gradient dL, weights w, momentum m and decay d:
+  """SGD with momentum. With gradient dL, weights w, momentum m and decay d:
 
     g = dL + d w,  v = m v + g,  w = w - rate v    (nesterov: w = w - rate (g + m v))
 
   The rate is the schedule's of this step, so a drop acts on old velocity too.
+
+  Args:
+    learning_rate: of this step, with the schedule's height.
+    momentum: the share of the velocity that each step keeps; 0 is plain SGD.
+    nesterov: look ahead by one step of the velocity.
+    weight_decay: how much of each weight is added to its gradient.
+    mask: a function of a tree that says which of its leaves decay; all if None.
   """
   return optax.chain(
     _add_weight_decay(weight_decay, 1.0, mask),
@@ -57,10 +64,10 @@ def caffe_sgd(
   Args:
     learning_rate: of this step, with the schedule's height.
     base_rate: of the trial, without it.
-    momentum: m.
-    weight_decay: d.
+    momentum: m, the share of the velocity that each step keeps.
+    weight_decay: d, how much of each weight is added to its gradient.
     decay_per_rate: d is weight_decay x base_rate instead, as DIGITS couples them.
-    rate_in_velocity: see above.
+    rate_in_velocity: multiply gradients by the rate before they enter the velocity, as Caffe does.
     bias_rate: factor on the rate of biases.
     bias_decay: factor on the weight decay of biases.
     mask: a function of a tree that says which of its leaves decay; all if None.
@@ -84,7 +91,15 @@ def polyak_sgd(
   eps: float = 0.0,
   variant: str = 'sps',
 ) -> optax.GradientTransformation:
-  """`optax.polyak_sgd`, whose step comes from the loss; the rate is the largest step it takes."""
+  """`optax.polyak_sgd`, whose step comes from the loss; the rate is the largest step it takes.
+
+  Args:
+    learning_rate: the largest step.
+    scaling: a factor on the step.
+    f_min: the smallest value that the loss can have.
+    eps: is added to the squared norm of the gradient, below the fraction.
+    variant: 'sps' or 'sps+', as in optax.
+  """
   return optax.polyak_sgd(learning_rate, scaling, f_min, eps, variant)
 
 

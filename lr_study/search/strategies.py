@@ -133,6 +133,12 @@ def _bisect(
 
   The grid first. Then as many rates at a time as the grid has, spread evenly between the largest
   that is stable and the smallest that is not.
+
+  Args:
+    config: of the study.
+    told: how rates did so far.
+    epochs: the length of each run.
+    factor: how close the two rates are in the end, the larger divided by the smaller.
   """
   if not told:
     return [Ask(rate, epochs) for rate in config.learning_rates]
@@ -154,6 +160,11 @@ def _refine(config: ConfigDict, told: Sequence[Told], *, factor: float = 1.25) -
 
   A finer grid has as many rates as trials of the first diverged, and at least two. A best rate at
   an end of the grid gets a neighbour outside first. Ends too where neighbours are within `factor`.
+
+  Args:
+    config: of the study.
+    told: how rates did so far.
+    factor: how close neighbours get, the larger divided by the smaller.
   """
   if not told:
     return _to_the_end(config, config.learning_rates)
@@ -183,6 +194,12 @@ def _halving(
 
   All rates train for `epochs`. The best 1 / `keep` of them go on to `keep` times as many, and so on
   to the last epoch. A rate that learns late is dropped for good.
+
+  Args:
+    config: of the study.
+    told: how rates did so far.
+    epochs: the length of the first runs.
+    keep: one rate in so many goes on, for so many times the epochs.
   """
   if not told:
     return [Ask(rate, min(epochs, config.epochs)) for rate in config.learning_rates]
@@ -197,7 +214,13 @@ def _halving(
 
 @limits(trials=COUNT)
 def _optuna(config: ConfigDict, told: Sequence[Told], *, trials: int = 20) -> list[Ask]:
-  """`trials` rates that Optuna's TPE sampler asks for, as many per round as the grid has."""
+  """`trials` rates that Optuna's TPE sampler asks for, as many per round as the grid has.
+
+  Args:
+    config: of the study; its smallest and largest rate are the ends of the range.
+    told: how rates did so far.
+    trials: how many rates there are in all.
+  """
   left = min(trials - len(told), len(config.learning_rates))
   if left < 1:
     return []
