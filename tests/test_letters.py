@@ -1,6 +1,7 @@
 """The rendered letters: the same bytes, sizes, what can be read, the split by what is unseen."""
 
 import collections
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,22 @@ def test_the_card(config):
   for face in faces.SEEN + faces.UNSEEN:
     name = face.package.replace('_', '-')
     assert f'fontpkg-{name}: {face.licence}' in info.redistribution_info.license
+
+
+def test_missing_typefaces_name_the_extra(tmp_path, monkeypatch):
+  """Before anything is rendered; a set that was rendered before needs none."""
+  config = alexnet_letters.get_config('quick')
+  config.image_size, config.data.per_class, config.data.classes = 64, 2, ('O', 'T')
+  config.data.cache_dir = str(tmp_path)
+  found = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util, 'find_spec', lambda name: None if name == 'fontpkg_lora' else found(name)
+  )
+  message = '1 of the 26 typefaces .* such as fontpkg-lora; install .* extra \\[letters\\]'
+  with pytest.raises(StudyError, match=message):
+    data.opened(config.data, config.image_size)
+  assert not list(tmp_path.iterdir())
+  monkeypatch.undo()
+  data.opened(config.data, config.image_size)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
+  data.opened(config.data, config.image_size)

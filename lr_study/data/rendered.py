@@ -5,7 +5,7 @@ import string
 import numpy as np
 
 from lr_study.data import builders
-from lr_study.data.letters import render
+from lr_study.data.letters import faces, render
 from lr_study.data.source import TRAIN, VALIDATION, Source
 from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
@@ -54,6 +54,7 @@ def tombstone_letters(
   )
   data_set = builders.make(builders.TombstoneLetters, cache_dir, letters_config)
   if not builders.is_built(data_set):
+    faces.check_installed()
     note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
   items = builders.open_or_build(data_set)
   labels = np.asarray(data_set.info.metadata['labels'], np.int32)

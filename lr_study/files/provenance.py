@@ -93,6 +93,8 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 def _commit() -> str | None:
   """The commit of this code, with + if files differ from it; None outside a git checkout."""
   root = Path(__file__).parents[2]
+  if not (root / '.git').exists():  # installed, perhaps within somebody else's repository
+    return None
 
   def git(*arguments: str) -> str:
     command = ['git', '-C', str(root), *arguments]

@@ -1,12 +1,15 @@
 """Typefaces as signed distances from the outline, and lines of letters set in them."""
 
 import functools
+import importlib.util
 from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 import scipy  # scipy.ndimage, which takes long to import, only where it is asked for
 from PIL import Image, ImageDraw, ImageFont
+
+from lr_study.errors import StudyError
 
 _MARGIN = 0.16  # around a glyph, in heights of a capital; beyond it all is far away
 
@@ -91,6 +94,18 @@ def describe() -> str:
   """A sentence that names the typefaces."""
   seen, unseen = (sorted({face.family for face in faces}) for faces in (SEEN, UNSEEN))
   return f'Typefaces: {", ".join(seen)}; and, on the unseen side of the split, {", ".join(unseen)}.'
+
+
+def check_installed() -> None:
+  """Raises StudyError if a typeface is missing: they are an extra of the package."""
+  packages = sorted({face.package for face in SEEN + UNSEEN})
+  missing = [name for name in packages if importlib.util.find_spec(f'fontpkg_{name}') is None]
+  if missing:
+    raise StudyError(
+      f'{len(missing)} of the {len(packages)} typefaces that letters are rendered from are not '
+      f'installed, such as fontpkg-{missing[0].replace("_", "-")}; install lr_study with its '
+      'extra [letters]'
+    )
 
 
 def licences() -> str:
