@@ -207,9 +207,10 @@ def _train(
   measures = [further._asdict() for further in further_measures(shared.task.metrics)]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('curves'):
-    for setting, sweep in sweeps.items():
-      of_setting = [trial for trial in last if trial.setting == setting]
-      _join(sweep, planned, of_setting, folder, sweep.labels[setting])
+    trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may leave some out
+    for setting in trained:
+      sweep, of_setting = sweeps[setting], [trial for trial in last if trial.setting == setting]
+      _join(sweep, planned, of_setting, folder, rounds.label(setting, trained))
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
   study |= {
     'seconds': round(time.monotonic() - started, 1),

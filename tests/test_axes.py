@@ -276,6 +276,27 @@ def test_a_setting_without_a_rate_to_use_is_not_compared():
   assert 'One other setting with a rate to use did worse on these images.' in sentence
 
 
+def test_a_setting_that_the_search_ended_early_is_not_compared():
+  """Its figures are of a shorter training."""
+  results = [
+    dataclasses.replace(r, epochs=1 if decay == 0.1 else 2)
+    for decay, height in ((0.0, 0.8), (0.1, 0.9), (0.2, 0.6))
+    for r in grid(1e-3, 1, height=height, optimizer_decay=decay)
+  ]
+  answer = answer_of(results)
+  ended = next(s for s in answer.of_setting if s.axes[0][1] == 0.1)
+  assert answer.verdict.axes == {'optimizer.decay': 0.0}
+  assert answer.of_setting[ended].sentence.startswith(
+    'The search ended this setting after 1 of 2 epochs, when its answer was: Use 1e-03'
+  )
+  assert {s.axes['optimizer.decay']: s.may_be_best for s in answer.standings} == {
+    0.0: True, 0.1: False, 0.2: False
+  }  # fmt: skip
+  assert ' One other setting with a rate to use did worse' in answer.verdict.sentence
+  assert 'The search ended 1 setting early.' in answer.verdict.sentence
+  assert not any(0.1 in (gain.value, gain.over) for gain in answer.gains)
+
+
 def test_settings_of_unequal_classes_count_fewer_images():
   """By balanced accuracy: a class of 8 images has all the noise of 8."""
   labels = np.repeat([0, 1, 2], [960, 30, 10])

@@ -304,7 +304,7 @@ def test_a_search_that_asks_for_what_it_was_told_of(tmp_path):
   ):
     strategies.ask(config, told)
   longer = check(config_of(epochs=2, search={'name': 'wrong.py:again', 'epochs': 2}))
-  assert strategies.ask(longer, told) == [(1e-2, 2)]
+  assert [ask[:2] for ask in strategies.ask(longer, told)] == [(1e-2, 2)]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,42 @@ def test_a_search_that_was_stopped_between_rounds_goes_on(small, tmp_path, monke
   assert read(tmp_path / 'whole')['study']['rounds'] == [[1e-2], [1e5, 1e-3]]
 
 
+def test_halving_over_the_settings_of_one_program(small, tmp_path):
+  """The best of all rates and momentums go on, and the whole report is made of what there is."""
+  small.axes = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+  small.optimizer = ConfigDict({'name': 'sgd'})
+  small.model.hidden = (16,)
+  small.search = ConfigDict({'name': 'halving', 'keep': 6})
+  study.run(small, tmp_path)
+  content = read(tmp_path)
+  epochs = {(t['learning_rate'], t['axes']['optimizer.momentum']): t['epochs']
+            for t in content['trials'] if t['status'] != 'diverged'}  # fmt: skip
+  assert sorted(epochs.values()) == [1, 1, 1, 4]
+  (rate, momentum) = max(epochs, key=epochs.get)
+  verdict = content['verdict']
+  assert verdict['axes'] == {'optimizer.momentum': momentum}
+  assert verdict['learning_rate'] in (rate, None)
+  assert 'The search ended 1 setting early.' in verdict['sentence']
+  [other] = [s for s in content['settings'] if s['axes'] != verdict['axes']]
+  assert other['sentence'].startswith('The search ended this setting after 1 of 4 epochs')
+  assert 'ended this setting after 1 of 4 epochs' in (tmp_path / 'report.html').read_text()
+
+
+def test_a_search_may_leave_settings_out(small, tmp_path):
+  file = tmp_path / 'my_search.py'
+  file.write_text('def ask(config, told, settings): return [(0.01, 1, settings[1])][len(told):]')
+  small.axes = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+  small.optimizer, small.model.hidden = ConfigDict({'name': 'sgd'}), (16,)
+  small.search = ConfigDict({'name': f'{file}:ask'})
+  folder = tmp_path / 'study'
+  study.run(small, folder)
+  content = read(folder)
+  assert [t['axes'] for t in content['trials']] == [{'optimizer.momentum': 0.9}]
+  assert len(content['settings']) == 1
+  assert (folder / 'history' / 'step_loss.npy').exists()
+  assert (folder / 'report.html').exists()
+
+
 def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
   small.axes = ConfigDict(
     {'batch_size': (1, 4), 'schedule.name': ('constant', 'step_decay')}, allow_dotted_keys=True

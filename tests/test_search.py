@@ -40,7 +40,7 @@ def simulate(config, best=1e-4, edge=3e-2, width=2.0, noise=0.0):
     if not asks:
       return rounds, told
     rounds.append([ask.learning_rate for ask in asks])
-    for rate, epochs in asks:
+    for rate, epochs, _ in asks:
       distance = math.log10(rate / best) / width
       accuracy = 0.1 + 0.8 * math.exp(-(distance**2)) * (1 - 0.5**epochs)
       diverged = rate > edge
@@ -131,6 +131,91 @@ def test_halving_keeps_the_best_half_and_no_more():
 def test_halving_lets_no_diverged_trial_go_on():
   rounds, _ = simulate(study('halving', epochs=8), edge=2e-6, best=1e-6)
   assert set(rounds[1]) == {1e-6, 1e-7}
+
+
+DECAYS = tuple(
+  Setting(1, 'constant', (('optimizer.weight_decay', decay),)) for decay in (0.0, 1e-3, 1e-2)
+)
+
+
+def simulate_settings(config, noise=0.0):
+  """As `simulate`, over settings of one program: the best one is the second, peak at 1e-4."""
+  told, rounds = [], []
+  for _ in range(50):
+    asks = search.ask(config, told, DECAYS)
+    if not asks:
+      return rounds, told
+    rounds.append([(ask.learning_rate, ask.setting) for ask in asks])
+    for rate, epochs, setting in asks:
+      height = (0.5, 0.8, 0.6)[DECAYS.index(setting)]
+      accuracy = 0.1 + height * math.exp(-(math.log10(rate / 2e-4) ** 2) / 4) * (1 - 0.5**epochs)
+      diverged = rate > 3e-2
+      told.append(Told(rate, epochs, diverged, not diverged, math.nan if diverged else accuracy,
+                       False, setting))  # fmt: skip
+  raise AssertionError('the search does not end')
+
+
+def test_halving_keeps_the_best_half_of_all_settings():
+  rounds, told = simulate_settings(study('halving', epochs=8))
+  assert [len(asked) for asked in rounds] == [21, 11, 6, 3]
+  assert rounds[0] == [(rate, setting) for setting in DECAYS for rate in LADDER]
+  last = max(t.epochs for t in told)
+  # The best three of 21 in the end, wherever they are.
+  assert {(t.learning_rate, t.setting) for t in told if t.epochs == last} == {
+    (1e-4, DECAYS[1]), (1e-3, DECAYS[1]), (1e-4, DECAYS[2])
+  }  # fmt: skip
+
+
+def test_refine_goes_on_in_the_best_setting_alone():
+  rounds, told = simulate_settings(study('refine'))
+  assert len(rounds[0]) == 21
+  assert {setting for asked in rounds[1:] for _, setting in asked} == {DECAYS[1]}
+  best = max((t for t in told if t.learned), key=lambda t: t.accuracy)
+  assert abs(math.log(best.learning_rate / 2e-4)) < math.log(1.25)
+
+
+@pytest.mark.parametrize('name', ['grid', 'outside_in', 'middle_out', 'bisect'])
+def test_other_searches_ask_in_each_setting_as_they_do_in_one(name):
+  _, together = simulate_settings(study(name))
+  for setting in DECAYS:
+    alone = []
+    while asks := search.ask(study(name), alone):
+      alone += [
+        next(t for t in together if t[:2] == ask[:2] and t.setting == setting)._replace(
+          setting=None
+        )
+        for ask in asks
+      ]
+    assert len(alone) == sum(t.setting == setting for t in together)
+
+
+def test_optuna_asks_for_rates_and_settings():
+  pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
+  config = study('optuna', trials=60)
+  rounds, told = simulate_settings(config)
+  assert len(told) <= 60
+  assert len(rounds[0]) == 7  # as many as the grid has rates
+  assert len({setting for _, setting in rounds[0]}) > 1
+  assert rounds == simulate_settings(config)[0]  # the same history, the same points
+  # It has learned where the peak is, in both coordinates.
+  late = [t for t in told[-14:] if not t.diverged]
+  assert sum(t.setting == DECAYS[1] for t in late) > len(late) / 2
+  best = max((t for t in told if t.learned), key=lambda t: t.accuracy)
+  assert best.setting == DECAYS[1]
+  assert abs(math.log10(best.learning_rate / 2e-4)) < 0.5
+
+
+def test_a_search_of_ones_own_over_settings(tmp_path):
+  file = tmp_path / 'my_search.py'
+  file.write_text(
+    'def search(config, told, settings):\n'
+    '  return [] if told else [(0.1, 1, settings[1])]\n'
+    'def nowhere(config, told, settings):\n'
+    '  return [(0.1, 1)]\n'
+  )
+  assert search.ask(study(f'{file}:search'), [], DECAYS) == [Ask(0.1, 1, DECAYS[1])]
+  with pytest.raises(StudyError, match=r'gives a list of \(learning rate, epochs, setting\)'):
+    search.ask(study(f'{file}:nowhere'), [], DECAYS)
 
 
 def test_a_search_of_ones_own_asks_for_rates_that_are_written_apart(tmp_path):
@@ -327,6 +412,24 @@ def test_values_of_an_axis_train_together(monkeypatch):
   assert asking.next_round(
     sweeps_of(axes=AXES | {'batch_size': (1, 4)}), planned, results, np.arange(10), ACCURACY, 1
   ).ended
+
+
+def test_a_search_over_settings_of_two_programs(monkeypatch):
+  """Halving keeps half of what shares a program, and the plan stays setting by setting."""
+  monkeypatch.setattr(plan, 'waves', lambda sweep, processes: [0] * len(sweep.trials))
+  sweeps = sweeps_of(
+    axes=AXES | {'batch_size': (1, 4)}, search={'name': 'halving'}, seeds=(0,), epochs=2
+  )
+  first = asking.next_round(sweeps, Plan(), {}, np.arange(1000) % 10, ACCURACY, 1)
+  assert [trial.setting for trial in first.trials] == [s for s in sweeps for _ in range(2)]
+  # Batch size 1 learns better at momentum 0.9, batch size 4 at momentum 0.
+  accuracy = {t: 0.5 + 0.2 * ((t.batch_size == 1) == (t.axes[0][1] == 0.9)) + t.learning_rate
+              for t in first.trials}  # fmt: skip
+  results = {trial: result_of(trial, value) for trial, value in accuracy.items()}
+  second = asking.next_round(sweeps, first, results, np.arange(1000) % 10, ACCURACY, 1)
+  kept = {(t.batch_size, t.axes[0][1], t.epochs) for t in second.of_round(1)}
+  assert kept == {(1, 0.9, 2), (4, 0.0, 2)}
+  assert len(second.of_round(1)) == 4
 
 
 def test_a_search_by_the_loss_is_told_that_smaller_is_better():

@@ -83,32 +83,67 @@ def answer(
       s: dataclasses.replace(verdict, sentence=_edge_sentence(verdict, of_setting[s]))
       for s, verdict in verdicts.items()
     }
+  ended = _ended_early(of_setting)
+  for setting, of_all in ended.items():
+    epochs = max(r.epochs for r in of_setting[setting])
+    said = f'The search ended this setting after {epochs} of {of_all} epochs, when its answer was: '
+    verdicts[setting] = dataclasses.replace(
+      verdicts[setting], sentence=said + verdicts[setting].sentence
+    )
   landscapes = ()
   if not edge_only:
     landscapes = landscape.landscapes(results, verdicts, measure, guessing_loss)
   if len(verdicts) == 1:
     return Answer(*verdicts.values(), verdicts, (), (), (), landscapes)
-  values = {s: _of_best(found, verdicts[s], measure) for s, found in of_setting.items()}
-  best = max(verdicts, key=lambda s: _mean_score(values[s], measure))
+  values = {
+    s: {} if s in ended else _of_best(found, verdicts[s], measure)
+    for s, found in of_setting.items()
+  }
+  best = max(verdicts, key=lambda s: (s not in ended, _mean_score(values[s], measure)))
   if edge_only:  # which rate learns best, and with which setting, such short runs cannot tell
     told = (f'With {_names(s, verdicts)}: {found.sentence}' for s, found in verdicts.items())
     verdict = dataclasses.replace(verdicts[best], sentence=' '.join(told))
     return Answer(verdict, verdicts, (), (), ())
-  growth = effects.growth(of_setting, verdicts, measure)
+  at_the_end = {s: verdict for s, verdict in verdicts.items() if s not in ended}
+  growth = effects.growth(of_setting, at_the_end, measure)
   gains = effects.gains(values, len(labels) if measure.is_share else math.inf)
   names, count = _names(best, verdicts), len(verdicts)
   opening = f'Of {count} settings, the best {measure.name} at a rate to use is with {names}.'
   if verdicts[best].learning_rate is None:
-    opening = f'None of {count} settings has a rate to use. With {names}:'
+    opening = _none_to_use(len(at_the_end), len(ended)) + f' With {names}:'
   standings = _standings(values, verdicts, confidence.counted(labels, measure), measure)
   sentences = (
     opening,
     verdicts[best].sentence,
-    *_standing_sentences(standings, best, measure, len(values[best])),
+    *_standing_sentences(standings, best, measure, len(values[best]), len(ended)),
     *effects.sentences(growth, gains, best, measure),
   )
   verdict = dataclasses.replace(verdicts[best], sentence=' '.join(sentences))
   return Answer(verdict, verdicts, growth, gains, standings, landscapes)
+
+
+def _ended_early(of_setting: dict[Setting, list[Result]]) -> dict[Setting, int]:
+  """Settings none of whose trials trained as long as others did, with the epochs of those.
+
+  Others of the same batch size: with another one as many steps may be other epochs.
+  """
+  longest: dict[Setting, int] = {}
+  for setting, found in of_setting.items():
+    if stable := [r.epochs for r in found if r.status != DIVERGED]:
+      longest[setting] = max(stable)
+  most: dict[int, int] = {}
+  for setting, epochs in longest.items():
+    most[setting.batch_size] = max(epochs, most.get(setting.batch_size, 0))
+  return {s: most[s.batch_size] for s, epochs in longest.items() if epochs < most[s.batch_size]}
+
+
+def _none_to_use(settings: int, ended: int) -> str:
+  """That none of the settings that trained to the end has a rate to use."""
+  if not ended:
+    return f'None of {settings} settings has a rate to use.'
+  if settings == 1:
+    return 'The one setting that trained to the end has no rate to use.'
+  return f'None of the {settings} settings that trained to the end has a rate to use.'
 
 
 def _standings(
@@ -145,9 +180,17 @@ def _standings(
 
 
 def _standing_sentences(
-  standings: Sequence[Standing], best: Setting, measure: Measure, seeds: int
+  standings: Sequence[Standing], best: Setting, measure: Measure, seeds: int, ended: int
 ) -> list[str]:
-  """Which of the other settings may be just as good, and which did worse; nothing of one alone."""
+  """Which of the other settings may be just as good, and which did worse; nothing of one alone.
+
+  Args:
+    standings: of all settings.
+    best: the setting that is named.
+    measure: that leads.
+    seeds: of the best setting.
+    ended: how many settings the search ended early.
+  """
   settings = [standing.setting for standing in standings]
   others = [s for s in standings if s.learning_rate is not None and s.setting != best]
   alike = [f'{_names(s.setting, settings)}' for s in others if s.may_be_best]
@@ -169,6 +212,8 @@ def _standing_sentences(
     elif not alike:
       which = f'The other {noun}'
     said.append(f'{which} did worse{"" if seeds > 1 else " on these images"}.')
+  if ended:
+    said.append(f'The search ended {formats.count(ended, "setting")} early.')
   return said
 
 

@@ -38,8 +38,9 @@ def build(
     StudyError: if a curve is lost or damaged.
   """
   drawn = {}
-  for setting, own in rounds.settings(config).items():
-    label = rounds.label(setting, verdicts)
+  configs = rounds.settings(config)
+  for setting in verdicts:  # a search may have left others out
+    own, label = configs[setting], rounds.label(setting, verdicts)
     per_epoch = study['data']['train'] // setting.batch_size
     swept = trial.own(rounds.numbers_of(own, setting), 'schedule')
     schedule = schedules.build(own.schedule, per_epoch, own.epochs, swept)

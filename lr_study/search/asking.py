@@ -22,7 +22,7 @@ def next_round(
   measure: Measure,
   processes: int,
 ) -> Plan:
-  """Asks the search for one more round, setting by setting.
+  """Asks the search for one more round, program by program.
 
   Trials whose settings share a program, and that train from the same epoch to the same one, share
   waves. What the study had before it was extended stays in its wave.
@@ -41,15 +41,21 @@ def next_round(
   waves = planned.waves
   number = 1 + max((trial.round for trial in planned.trials), default=-1)
   known = {(t.trial, t.epochs): t.wave for t in planned.earlier}
-  asked: list[Planned] = []
+  place = {setting: i for i, setting in enumerate(sweeps)}
+  of_program: dict[int, list[Setting]] = {}
   for setting, sweep in sweeps.items():
-    told = tell({t: results[t] for t in planned.trials if t.setting == setting}, labels, measure)
-    size, schedule, axes = setting
-    for rate, epochs in search.ask(sweep.config, told):
+    of_program.setdefault(id(sweep.config), []).append(setting)
+  asked: list[Planned] = []
+  for settings in of_program.values():
+    config, told = sweeps[settings[0]].config, []
+    for setting in settings:
+      of_setting = {t: results[t] for t in planned.trials if t.setting == setting}
+      told += [t._replace(setting=setting) for t in tell(of_setting, labels, measure)]
+    for rate, epochs, (size, schedule, axes) in search.ask(config, told, settings):
       asked += [
-        Planned(rate, seed, size, schedule, epochs, number, waves, axes)
-        for seed in sweep.config.seeds
+        Planned(rate, seed, size, schedule, epochs, number, waves, axes) for seed in config.seeds
       ]
+  asked.sort(key=lambda t: place[t.setting])  # the same order whichever settings share a program
   wave_of_trial, together = {}, {}
   for t in asked:
     if (t.trial, t.epochs) in known:

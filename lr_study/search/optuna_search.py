@@ -11,7 +11,7 @@ from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.errors import StudyError
-from lr_study.search.rounds import Setting, value_text
+from lr_study.search.rounds import Setting, value_text, varied
 
 if TYPE_CHECKING:
   import optuna
@@ -20,33 +20,56 @@ _NAME = 'learning_rate'
 
 
 def ask(
-  told: Sequence[tuple[float, float]], smallest: float, largest: float, count: int
-) -> list[float]:
-  """Asks Optuna's TPE sampler (Bergstra et al., 2011) for rates.
+  told: Sequence[tuple[float, Setting | None, float]],
+  grid: Sequence[float],
+  settings: Sequence[Setting | None],
+  count: int,
+) -> list[tuple[float, Setting | None]]:
+  """Asks Optuna's TPE sampler (Bergstra et al., 2011) for rates, each with a setting.
 
   The sampler is made again from what is told, and seeded by its number: the same history gives the
-  same rates.
+  same points. It searches rates continuously, and the values of each axis by their rank.
 
   Args:
-    told: learning rates, and how good each was: larger is better.
-    smallest: of the rates to ask for.
-    largest: of the rates to ask for.
+    told: learning rates and settings, and how good each was: larger is better.
+    grid: rates; those asked for are between its ends.
+    settings: every combination of values on axes of numbers; or one.
     count: how many; none of them knows how the others of the same call will do.
 
   Raises:
     StudyError: if Optuna is not installed.
   """
   optuna = _optuna()
-  # constant_liar: rates of one call keep away from one another.
+  # constant_liar: points of one call keep away from one another.
   sampler = optuna.samplers.TPESampler(seed=len(told), constant_liar=True)
   study = optuna.create_study(direction='maximize', sampler=sampler)
-  space = _space(optuna, smallest, largest)
-  for rate, value in told:
+  smallest, largest = min(grid), max(grid)
+  space, ranks = _space(optuna, smallest, largest), _ranks(settings)
+  for name in ranks[settings[0]]:
+    most = max(of[name] for of in ranks.values())
+    space[name] = optuna.distributions.IntDistribution(0, most)
+  for rate, setting, value in told:
     if smallest <= rate <= largest:
-      study.add_trial(
-        optuna.trial.create_trial(params={_NAME: rate}, distributions=space, value=value)
-      )
-  return [study.ask(space).params[_NAME] for _ in range(count)]
+      params = {_NAME: rate, **ranks[setting]}
+      study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
+  asked = [dict(study.ask(space).params) for _ in range(count)]
+  of_ranks = {tuple(of.items()): setting for setting, of in ranks.items()}
+  return [(own[_NAME], of_ranks[tuple((n, own[n]) for n in ranks[settings[0]])]) for own in asked]
+
+
+def _ranks(settings: Sequence[Setting | None]) -> dict[Setting | None, dict[str, int]]:
+  """The rank of each setting's value on each axis that has several, from 0."""
+  if len(settings) == 1:
+    return {settings[0]: {}}
+  values: dict[str, set[float]] = {}
+  for setting in settings:
+    for name, value in varied(setting, settings).items():
+      values.setdefault(name, set()).add(value)
+  order = {name: sorted(of) for name, of in values.items()}
+  return {
+    s: {name: order[name].index(value) for name, value in varied(s, settings).items()}
+    for s in settings
+  }
 
 
 def store(url: str, name: str, results: Sequence[Result], verdict: Verdict) -> tuple[int, int]:

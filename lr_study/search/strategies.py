@@ -3,11 +3,16 @@
 A strategy is a pure function of what it was told; it trains nothing. The rates of the config are
 the grid. One more is a function in this file and a line in `KNOWN`, or a function in a file of the
 user's own: `(config, told, **fields of config.search) -> list[Ask]`.
+
+Most strategies search for a rate in one setting, and are asked for each in turn. One that takes
+`settings` is asked once for all that share a program: their values on traced axes are coordinates
+of its search, like the rate.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,22 +21,28 @@ from lr_study import formats, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import COUNT, limits
 from lr_study.search import optuna_search
+from lr_study.search.rounds import Setting
 
-SUPPLIED = ('config', 'told')
+SUPPLIED = ('config', 'told', 'settings')
 
 
 class Ask(NamedTuple):
-  """Train this rate, from every seed, to the end of epoch `epochs` (from 1)."""
+  """Train this rate, from every seed, to the end of epoch `epochs` (from 1).
+
+  setting: in which one; None where a strategy is asked for one setting at a time.
+  """
 
   learning_rate: float
   epochs: int
+  setting: Setting | None = None
 
 
 class Told(NamedTuple):
   """How a rate had done at the end of epoch `epochs`, over all its seeds.
 
   diverged: with any seed. learned: with every seed. accuracy: on the validation images, the mean
-  over seeds, NaN where it diverged. alike: it cannot be told apart from the best so far.
+  over seeds, NaN where it diverged. alike: it cannot be told apart from the best so far of its
+  setting. setting: as in `Ask`.
   """
 
   learning_rate: float
@@ -40,6 +51,7 @@ class Told(NamedTuple):
   learned: bool
   accuracy: float
   alike: bool
+  setting: Setting | None = None
 
 
 Strategy = Callable[..., list[Ask]]  # config, the rates that it was told of in order, **fields
@@ -47,45 +59,35 @@ Strategy = Callable[..., list[Ask]]  # config, the rates that it was told of in 
 _APART = (lambda x: x > 1.01, 'a number above 1.01')
 
 
-def ask(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
+def ask(
+  config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting | None] = (None,)
+) -> list[Ask]:
   """What to train in the next round; nothing once the search has ended.
 
   Args:
-    config: the study's; `search.name` is one of `KNOWN` or 'file.py:function', and
+    config: that all the settings share; `search.name` is one of `KNOWN` or 'file.py:function', and
       `learning_rates` is the grid.
     told: every rate and number of epochs that was asked for before, in any order.
+    settings: those to search, which differ in their values on traced axes.
 
   Raises:
     StudyError: a function of the user's own failed, or gave no rates to train.
   """
   strategy = plugs.find('search', config.search.name)
   values = plugs.checked('search', strategy, config.search)
-  asks = plugs.call('search', strategy, {'config': config, 'told': sorted(told)}, values)
-  if not plugs.is_own(strategy):
-    return asks
-  title = plugs.title('search', strategy)
-  try:
-    asks = [_own(config, *one) for one in asks]
-  except (TypeError, ValueError) as error:
-    raise StudyError(
-      f'{title} gave {plugs.shown(asks)}; a search gives a list of (learning rate, epochs), with '
-      f'at most {config.epochs} epochs'
-    ) from error
-  trained = {t.learning_rate: t.epochs for t in sorted(told, key=lambda t: t.epochs)}
-  written = {formats.rate(t.learning_rate): t.learning_rate for t in told}
-  for rate, epochs in asks:
-    if (other := written.setdefault(formats.rate(rate), rate)) != rate:
-      raise StudyError(
-        f'{title} asked for the rates {other!r} and {rate!r}, which are both written '
-        f'{formats.rate(rate)}; a search gives rates that differ in six digits'
-      )
-    if epochs <= trained.get(rate, 0):
-      raise StudyError(
-        f'{title} asked for the rate {rate:g} to epoch {epochs}, which it has already; a search '
-        'gives new rates, or more epochs, and [] to end'
-      )
-    trained[rate] = epochs
-  return asks
+  told = sorted(told, key=lambda t: (t.learning_rate, t.epochs))
+  if 'settings' in inspect.signature(strategy).parameters:
+    supplied = {'config': config, 'told': told, 'settings': tuple(settings)}
+    asks = plugs.call('search', strategy, supplied, values)
+    return _checked(strategy, asks, config, told, settings) if plugs.is_own(strategy) else asks
+  found = []
+  for setting in settings:
+    of_setting = [t for t in told if t.setting == setting]
+    asks = plugs.call('search', strategy, {'config': config, 'told': of_setting}, values)
+    if plugs.is_own(strategy):
+      asks = _checked(strategy, asks, config, of_setting, (setting,))
+    found += [one._replace(setting=setting) for one in asks]
+  return found
 
 
 def _grid(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
@@ -155,25 +157,30 @@ def _bisect(
 
 
 @limits(factor=_APART)
-def _refine(config: ConfigDict, told: Sequence[Told], *, factor: float = 1.25) -> list[Ask]:
+def _refine(
+  config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting], *, factor: float = 1.25
+) -> list[Ask]:
   """The grid, then finer ones around the best rate, until its neighbours are as good.
 
-  A finer grid has as many rates as trials of the first diverged, and at least two. A best rate at
-  an end of the grid gets a neighbour outside first. Ends too where neighbours are within `factor`.
+  Of several settings only the one that has the best rate gets finer grids. A finer grid has as many
+  rates as trials of the first diverged, and at least two. A best rate at an end of the grid gets a
+  neighbour outside first. Ends too where neighbours are within `factor`.
 
   Args:
     config: of the study.
     told: how rates did so far.
+    settings: those of one program.
     factor: how close neighbours get, the larger divided by the smaller.
   """
   if not told:
-    return _to_the_end(config, config.learning_rates)
+    return _everywhere(config, settings, config.epochs)
   learned = [t for t in told if t.learned]
   if not learned:
     return []
   best = max(learned, key=lambda t: t.accuracy)
-  place, free = told.index(best), sum(t.diverged for t in told)
-  sides = [told[place - 1] if place else None, told[place + 1] if place + 1 < len(told) else None]
+  near = [t for t in told if t.setting == best.setting]
+  place, free = near.index(best), sum(t.diverged for t in told)
+  sides = [near[place - 1] if place else None, near[place + 1] if place + 1 < len(near) else None]
   if all(side is not None and side.alike for side in sides):
     return []
   rates = []
@@ -183,54 +190,67 @@ def _refine(config: ConfigDict, told: Sequence[Told], *, factor: float = 1.25) -
     elif not side.alike:
       low, high = sorted((side.learning_rate, best.learning_rate))
       rates += _between(low, high, factor, max(1, (free + 1) // 2))
-  return _to_the_end(config, [rate for rate in rates if _SMALLEST < rate < _LARGEST])
+  return [Ask(rate, config.epochs, best.setting) for rate in rates if _SMALLEST < rate < _LARGEST]
 
 
 @limits(epochs=COUNT, keep=(lambda n: 2 <= n < 2**31, 'a whole number from 2 up'))
 def _halving(
-  config: ConfigDict, told: Sequence[Told], *, epochs: int = 1, keep: int = 2
+  config: ConfigDict,
+  told: Sequence[Told],
+  settings: Sequence[Setting],
+  *,
+  epochs: int = 1,
+  keep: int = 2,
 ) -> list[Ask]:
   """Successive halving (Jamieson and Talwalkar, 2016): short runs, and the best go on.
 
-  All rates train for `epochs`. The best 1 / `keep` of them go on to `keep` times as many, and so on
-  to the last epoch. A rate that learns late is dropped for good.
+  All rates in all settings train for `epochs`. The best 1 / `keep` of them go on to `keep` times as
+  many, and so on to the last epoch. A rate that learns late is dropped for good.
 
   Args:
     config: of the study.
     told: how rates did so far.
+    settings: those of one program.
     epochs: the length of the first runs.
     keep: one rate in so many goes on, for so many times the epochs.
   """
   if not told:
-    return [Ask(rate, min(epochs, config.epochs)) for rate in config.learning_rates]
+    return _everywhere(config, settings, min(epochs, config.epochs))
   done = max(t.epochs for t in told)
   if done >= config.epochs:
     return []
   rung = [t for t in told if t.epochs == done]
   alive = sorted((t for t in rung if not t.diverged), key=lambda t: -t.accuracy)
   kept = alive[: math.ceil(len(rung) / keep)]
-  return [Ask(t.learning_rate, min(done * keep, config.epochs)) for t in kept]
+  return [Ask(t.learning_rate, min(done * keep, config.epochs), t.setting) for t in kept]
 
 
 @limits(trials=COUNT)
-def _optuna(config: ConfigDict, told: Sequence[Told], *, trials: int = 20) -> list[Ask]:
-  """`trials` rates that Optuna's TPE sampler asks for, as many per round as the grid has.
+def _optuna(
+  config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting], *, trials: int = 20
+) -> list[Ask]:
+  """`trials` points that Optuna's TPE sampler asks for, as many per round as the grid has rates.
+
+  A point is a rate between the ends of the grid, and a setting.
 
   Args:
     config: of the study; its smallest and largest rate are the ends of the range.
     told: how rates did so far.
-    trials: how many rates there are in all.
+    settings: those of one program.
+    trials: how many points there are in all.
   """
   left = min(trials - len(told), len(config.learning_rates))
   if left < 1:
     return []
   # A rate that diverged has no score; as bad as the worst there is, it keeps the sampler away.
   worst = min([0.0, *(t.accuracy for t in told if not t.diverged)])
-  values = [(t.learning_rate, worst if t.diverged else t.accuracy) for t in told]
-  grid = config.learning_rates
-  rates = optuna_search.ask(values, min(grid), max(grid), left)
-  known = {t.learning_rate for t in told}
-  return _to_the_end(config, [r for r in dict.fromkeys(map(_rounded, rates)) if r not in known])
+  scores = [(t.learning_rate, t.setting, worst if t.diverged else t.accuracy) for t in told]
+  points = optuna_search.ask(scores, config.learning_rates, settings, left)
+  known = {(t.learning_rate, t.setting) for t in told}
+  asked = dict.fromkeys((_rounded(rate), setting) for rate, setting in points)
+  return [
+    Ask(rate, config.epochs, setting) for rate, setting in asked if (rate, setting) not in known
+  ]
 
 
 KNOWN: dict[str, Strategy] = {
@@ -247,15 +267,62 @@ _STEP = 10.0  # from one rate to the next, beyond the ends of the grid
 _SMALLEST, _LARGEST = 1e-30, 1e30  # float32 holds the rates between, and their products
 
 
-def _own(config: ConfigDict, learning_rate: float, epochs: int) -> Ask:
+def _checked(
+  strategy: Strategy,
+  asks: Any,
+  config: ConfigDict,
+  told: Sequence[Told],
+  settings: Sequence[Setting | None],
+) -> list[Ask]:
+  """What a function of the user's own gave, if it can be trained; else a StudyError."""
+  title = plugs.title('search', strategy)
+  try:
+    asks = [_own(config, settings, *one) for one in asks]
+  except (TypeError, ValueError) as error:
+    triples = ', setting' if len(settings) > 1 else ''
+    raise StudyError(
+      f'{title} gave {plugs.shown(asks)}; a search gives a list of (learning rate, '
+      f'epochs{triples}), with at most {config.epochs} epochs'
+    ) from error
+  trained = {(t.learning_rate, t.setting): t.epochs for t in sorted(told, key=lambda t: t.epochs)}
+  written = {formats.rate(t.learning_rate): t.learning_rate for t in told}
+  for rate, epochs, setting in asks:
+    if (other := written.setdefault(formats.rate(rate), rate)) != rate:
+      raise StudyError(
+        f'{title} asked for the rates {other!r} and {rate!r}, which are both written '
+        f'{formats.rate(rate)}; a search gives rates that differ in six digits'
+      )
+    if epochs <= trained.get((rate, setting), 0):
+      raise StudyError(
+        f'{title} asked for the rate {rate:g} to epoch {epochs}, which it has already; a search '
+        'gives new rates, or more epochs, and [] to end'
+      )
+    trained[rate, setting] = epochs
+  return asks
+
+
+def _own(
+  config: ConfigDict,
+  settings: Sequence[Setting | None],
+  learning_rate: float,
+  epochs: int,
+  setting: Setting | None = None,
+) -> Ask:
   """What a function of the user's own asks for; ValueError if it cannot be trained."""
-  if not _SMALLEST < learning_rate < _LARGEST or not 1 <= int(epochs) <= config.epochs:
-    raise ValueError(learning_rate, epochs)
-  return Ask(float(learning_rate), int(epochs))
+  if setting is None and len(settings) == 1:
+    (setting,) = settings
+  fits = _SMALLEST < learning_rate < _LARGEST and 1 <= int(epochs) <= config.epochs
+  if not fits or setting not in settings:
+    raise ValueError(learning_rate, epochs, setting)
+  return Ask(float(learning_rate), int(epochs), setting)
 
 
 def _to_the_end(config: ConfigDict, rates) -> list[Ask]:
   return [Ask(rate, config.epochs) for rate in rates]
+
+
+def _everywhere(config: ConfigDict, settings: Sequence[Setting], epochs: int) -> list[Ask]:
+  return [Ask(rate, epochs, setting) for setting in settings for rate in config.learning_rates]
 
 
 def _by_rate(told: Sequence[Told]) -> dict[float, Told]:
