@@ -216,10 +216,9 @@ class Study:
     lines += [f'<th>{html.escape(head)}</th>' for head in heads] + ['</tr></thead><tbody>']
     for verdict in self.verdicts:
       own = [r for r in self.trials if r.setting == verdict.setting]
-      for rate in dict.fromkeys(r.learning_rate for r in own):
-        cells = [of(verdict.setting) for of in names.values()]
-        cells += _row(rate, [r for r in own if r.learning_rate == rate], verdict)
-        tag = 'b' if rate in verdict.indistinguishable else 'span'
+      for row in tables.rates(own, verdict):
+        cells = [*(of(verdict.setting) for of in names.values()), *row[:-1]]
+        tag = 'b' if row.may_be_best else 'span'
         shown = (f'<td><{tag}>{html.escape(cell)}</{tag}></td>' for cell in cells)
         lines.append(f'<tr>{"".join(shown)}</tr>')
     return '\n'.join([*lines, '</tbody></table>', '<p>In bold: may be the best.</p>'])
@@ -303,19 +302,6 @@ def _by_trial(
           found[name] = np.full((rows, len(results)), np.nan, curve.dtype)
         found[name][: len(curve), i] = curve[:, column]
   return found
-
-
-def _row(rate: float, results: Sequence[Result], verdict: Verdict) -> list[str]:
-  """What a table says of a rate."""
-  name, measure = formats.rate(rate), verdict.leads
-  statuses = dict.fromkeys(r.status.replace('_', ' ') for r in results)
-  return [
-    name,
-    measure.show(tables.mean(results, measure)),
-    measure.between(verdict.intervals[name]),
-    formats.percent(verdict.probability_best and verdict.probability_best[name]),
-    ', '.join(statuses),
-  ]
 
 
 def _png(figure: Figure) -> bytes:

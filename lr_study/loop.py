@@ -16,6 +16,7 @@ from lr_study.files.history import History
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan
+from lr_study.training_view import Board, TrainingView
 from lr_study.trials import Running, Sweep
 
 FINISHED = 'finished'  # a file beside the curves of trials that have ended
@@ -69,7 +70,15 @@ def restore(folder: Path, planned: Plan, number: int, sweep: Sweep) -> tuple[np.
   return history.running(total), state if done == total else None
 
 
-def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, count: int) -> None:
+def train(
+  sweep: Sweep,
+  folder: Path,
+  planned: Plan,
+  number: int,
+  title: str,
+  count: int,
+  board: Board,
+) -> None:
   """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
 
   Those that an earlier round has trained go on from where they were then.
@@ -81,12 +90,14 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     number: of the wave.
     title: what people are told it is; empty where it is the only one.
     count: how many waves this process trains in this round.
+    board: what people are shown of the study's trials.
   """
   config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
   history = curves(folder, planned, number, sweep, read_only=False)
   labels = [sweep.labels[t.setting] for t in sweep.trials]
   runs = folder / 'tensorboard'
   at_best = sweep.measure if config.verdict.epoch == 'best' else None
+  names = [rounds.title(trial.setting, sweep.labels) for trial in sweep.trials]
   events = Events(runs, sweep.trials, sweep.height, config.log_every_steps, labels, at_best)
 
   def like(done: int) -> Any:
@@ -103,13 +114,12 @@ def train(sweep: Sweep, folder: Path, planned: Plan, number: int, title: str, co
     if done < total and len(columns):
       now, state_T = _start(sweep, columns, done, state, count)
       files = Files(history, events, checkpoints)
-      rates, seeds = ([getattr(t, n) for t in sweep.trials] for n in ('learning_rate', 'seed'))
-      names = [rounds.title(t.setting, sweep.labels) for t in sweep.trials]
-      view = progress.TrainingView(
-        rates, seeds, total, sweep.epochs, title or 'training', sweep.measure, names
-      )
-      with Interrupt() as interrupt, view:
+      interrupt, shown = Interrupt(), (total, sweep.epochs, title)
+      view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
+      with interrupt, view:
         _train_steps(sweep, files, view, interrupt, now, state_T, done)
+    else:
+      board.read(board.add(sweep.trials, names), history, total)
   events.close(history.first_bad_steps(0, total, evaluated=True) > 0)
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
 
@@ -158,7 +168,7 @@ def _start(
 def _train_steps(
   sweep: Sweep,
   files: Files,
-  view: progress.TrainingView,
+  view: TrainingView,
   interrupt: Interrupt,
   now: Running,
   state_T: Any,
@@ -172,8 +182,7 @@ def _train_steps(
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
   history, events, checkpoints = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
-  view.start(done)
-  view.diverged(history.first_bad_steps(0, done))
+  view.start(history, done)
   while done < total:
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
@@ -187,8 +196,7 @@ def _train_steps(
     if done == stop:
       with clock('curves'):
         events.write_steps(history, chunk, done, now.columns)
-        view.diverged(history.first_bad_steps(chunk, done))
-        view.steps(done, epoch + 1, now.columns, metrics)
+        view.steps(done, now.columns, metrics, history.first_bad_steps(chunk, done))
       good = history.unbroken(chunk, done)[now.columns]
       if not good.any():
         return
@@ -205,7 +213,7 @@ def _train_steps(
         events.write_epoch(history, epoch, done, now.columns)
         if done == total:
           view.diverged(history.first_bad_steps(chunk, done, evaluated=True))
-        view.epoch(epoch + 1, history.epochs[sweep.measure.field][epoch])
+        view.epoch(history.epochs[sweep.measure.field][epoch])
     stops = interrupt.signum and done < total
     late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
     due = late or done - saved >= (config.checkpoint_steps or total)

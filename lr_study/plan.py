@@ -12,7 +12,7 @@ import numpy as np
 from lr_study import accelerate, formats, memory, trials
 from lr_study.errors import StudyError
 from lr_study.files import provenance
-from lr_study.progress import note
+from lr_study.progress import note, working
 from lr_study.trials import Running, Sweep
 from lr_study.vectorize import tree_bytes
 
@@ -30,8 +30,8 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
     StudyError: if not even one fits.
   """
   count = len(sweep.trials)
-  with sweep.clock('start'):
-    note(f'Compiling for {formats.count(count, "trial")} on {provenance.device()}')
+  line = f'Compiling for {formats.count(count, "trial")} on {provenance.device()}'
+  with sweep.clock('start'), working(line):
     need = measure(sweep, trials.running(sweep, np.arange(count)))
   # CPU devices share the memory of their machine.
   shared = need.devices if accelerate.shares_memory() else 1
@@ -79,6 +79,22 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> None:
     now: the trials that train first.
     epochs: left to train, of all waves of this process.
   """
+  with working('Timing a few steps', keep=False):
+    step_seconds, seconds = _time(sweep, now, epochs)
+  note(
+    f'{formats.count(sweep.epochs, "epoch")} of {formats.count(sweep.steps_per_epoch, "step")}, '
+    f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
+  )
+  if seconds > _LONG_SECONDS:
+    note(
+      f'This takes {formats.duration(seconds)} on this device. --config '
+      'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
+      'goes on with the same command.'
+    )
+
+
+def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
+  """The seconds that a step takes, and so many epochs; see `announce`."""
   spread, size = sweep.spread, sweep.config.eval_batch_size
 
   def steps(state_T, count):
@@ -101,17 +117,7 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> None:
   _, eval_seconds = _timed(evaluate, state_T)
   step_seconds = seconds / count + settle_seconds / (sweep.engine.every or 1)
   windows = math.ceil(len(sweep.validation.labels) / size)
-  seconds = epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
-  note(
-    f'{formats.count(sweep.epochs, "epoch")} of {formats.count(sweep.steps_per_epoch, "step")}, '
-    f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
-  )
-  if seconds > _LONG_SECONDS:
-    note(
-      f'This takes {formats.duration(seconds)} on this device. --config '
-      'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
-      'goes on with the same command.'
-    )
+  return step_seconds, epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

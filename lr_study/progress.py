@@ -1,24 +1,28 @@
-"""What is shown while trials train: a live table in a terminal or a notebook, else plain lines."""
+"""What is said while a study runs: lines, spinners, and places that are drawn again and again."""
 
 import contextlib
 import contextvars
 import io
+import math
+import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.segment import ControlType, Segment, SegmentLines
+from rich.spinner import Spinner
+from rich.text import Text
 
 from lr_study import formats
-from lr_study.answer.measure import ACCURACY, Measure, value_of
 
-_PLAIN_SECONDS = 10  # between two plain lines
 _NOTEBOOK_SECONDS = 0.5  # between two pictures in a notebook
 _WIDTH = 110  # characters of a line in a notebook
+_PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 _QUIET = contextvars.ContextVar('quiet', default=False)
 
 
@@ -32,33 +36,6 @@ def quiet() -> Iterator[None]:
     _QUIET.reset(token)
 
 
-class _Cell:
-  """A place in a notebook's output that is drawn again and again. As `rich.live.Live` is used.
-
-  That one needs ipywidgets there.
-  """
-
-  def __init__(self):
-    from IPython.display import display  # a notebook has it  # noqa: PLC0415
-
-    self._handle, self._drawn = display({'text/plain': ''}, raw=True, display_id=True), -np.inf
-
-  def update(self, shown: Group | Progress, last: bool = False) -> None:
-    if not last and time.monotonic() - self._drawn < _NOTEBOOK_SECONDS:
-      return
-    console = Console(
-      record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False, force_terminal=True
-    )
-    console.print(shown)
-    text = console.export_text(clear=False)
-    html = console.export_html(inline_styles=True, code_format=_PRE)
-    self._handle.update({'text/plain': text, 'text/html': html}, raw=True)
-    self._drawn = time.monotonic()
-
-
-_PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
-
-
 class _Console(Console):
   """Leaves it to the command what happens if nobody reads what is printed, as after `| head`."""
 
@@ -66,208 +43,161 @@ class _Console(Console):
     raise  # noqa: PLE0704 - Rich calls this while it handles the BrokenPipeError
 
 
-class TrainingView:
-  """A row a trial and a bar with the time left. Use it as a context manager."""
+def _plain_console() -> Console:
+  """One whose text is text in a notebook, too."""
+  return _Console(quiet=_QUIET.get(), force_jupyter=False)
 
-  def __init__(
-    self,
-    learning_rates: Sequence[float],
-    seeds: Sequence[int],
-    steps: int,
-    epochs: int,
-    title: str = 'training',
-    measure: Measure = ACCURACY,
-    labels: Sequence[str] = (),
-  ):
-    """Shows nothing yet.
+
+class Drawn:
+  """A place that is drawn again and again, in a terminal or a notebook. Use as a context manager.
+
+  In a terminal it is below all that is printed meanwhile, and gone in the end. Elsewhere it is
+  nowhere: `is_shown` is False.
+  """
+
+  _now: 'Drawn | None' = None  # the one that is in the terminal
+
+  def __init__(self, draw: Callable[[Console], RenderableType], in_notebooks: bool = True):
+    """Draws nothing yet.
 
     Args:
-      learning_rates: of each trial.
-      seeds: of each trial.
-      steps: of the whole study, per trial.
-      epochs: likewise.
-      title: of the bar.
-      measure: what evaluations show.
-      labels: of each trial's setting; none if they share one.
+      draw: what is to be shown, on this console, now. It is called several times a second, in
+        another thread too. Of more lines than the window has, the last ones are cut off.
+      in_notebooks: False: in a terminal alone.
     """
-    self._rates, self._seeds, self._epochs = learning_rates, seeds, epochs
-    self._measure, self._labels = measure, labels if any(labels) else ()
-    trials = len(learning_rates)
-    self._loss, self._accuracy = np.full(trials, np.nan), np.full(trials, np.nan)
-    self._validation = np.full(trials, np.nan)
-    self._bad_step = np.zeros(trials, int)
-    self._epoch = np.zeros(trials, int)
-    self._console = _Console(quiet=_QUIET.get())
-    self._progress = Progress(
-      TextColumn('{task.description}'),
-      BarColumn(),
-      MofNCompleteColumn(),
-      TextColumn('steps, {task.fields[left]} left'),
-      console=self._console,
-    )
-    self._task = self._progress.add_task(title, total=steps, left='?')
-    self._steps, self._first, self._started = steps, 0, time.monotonic()
-    self._last_line = -np.inf
-    self._live = None
+    self._draw = draw
+    self._console = _Console(quiet=_QUIET.get(), file=sys.stdout, force_jupyter=False)
+    self._notebook = in_notebooks and not _QUIET.get() and Console().is_jupyter
+    self._live, self._cell, self._widths, self._of = None, None, [], 0
 
-  def __enter__(self) -> 'TrainingView':
-    if _QUIET.get():
-      return self
-    if self._console.is_jupyter:
-      self._live = _Cell()
-    elif self._console.is_terminal:
-      self._live = Live(self._render(), console=self._console, transient=True)
-      self._live.__enter__()
+  @property
+  def is_shown(self) -> bool:
+    """True if somebody sees it."""
+    return self._live is not None or self._cell is not None
+
+  def __enter__(self) -> 'Drawn':
+    terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+    if self._notebook:
+      self._cell = _Cell()
+    elif terminal and not self._console.quiet and Drawn._now is None:
+      self._live = Live(
+        console=self._console,
+        get_renderable=self._fitted,
+        transient=True,
+        redirect_stderr=sys.stderr.isatty(),  # what goes into a file still does
+      )
+      self._live.start(refresh=True)
+      Drawn._now = self
     return self
 
   def __exit__(self, *exception) -> None:
-    if isinstance(self._live, _Cell):
-      self._live.update(self._progress, last=True)  # what came of the trials, the answer tells
+    if self._cell:
+      self._cell.show(self._draw, last=True)
     elif self._live:
-      self._live.update(self._render())
+      Drawn._now = None
       self._live.__exit__(*exception)
+      self._live = None
 
-  def start(self, steps_done: int) -> None:
-    """The clock for the time left starts now, after `steps_done` steps."""
-    self._first, self._started = steps_done, time.monotonic()
+  def update(self) -> None:
+    """Draws it now."""
+    if self._cell:
+      self._cell.show(self._draw)
+    elif self._live:
+      self._live.refresh()
 
-  def steps(
-    self, steps_done: int, epoch: int, columns: np.ndarray, curves: Mapping[str, np.ndarray]
-  ) -> None:
-    """Shows a chunk of steps.
+  @classmethod
+  def printing(cls) -> Console | None:
+    """The console to print on above what is drawn; None if nothing is."""
+    return cls._now._console if cls._now else None
 
-    Args:
-      steps_done: at its end.
-      epoch: its epoch, from 1.
-      columns: which trials they are.
-      curves: their 'loss' and 'accuracy', (steps, columns).
-    """
-    self._epoch[columns] = epoch
-    self._loss[columns] = curves['loss'].mean(0)
-    self._accuracy[columns] = curves['accuracy'].mean(0)
-    left = formats.duration(self.seconds_left(steps_done))
-    self._progress.update(self._task, completed=steps_done, left=left)
-    self._show(steps_done, left, epoch)
-
-  def diverged(self, bad_steps: np.ndarray) -> None:
-    """Takes in the first bad step of each trial, (trials,), 0 where there is none."""
-    self._bad_step = np.where(self._bad_step, self._bad_step, bad_steps)
-
-  def epoch(self, epoch: int, measured: np.ndarray) -> None:
-    """Shows the measure, (trials,) and NaN where there is none, after `epoch` (from 1)."""
-    known = ~np.isnan(measured)
-    self._validation[known] = np.asarray(measured)[known]
-    if self._live:
-      self._live.update(self._render())
-    else:
-      found = ', '.join(
-        f'{name} {"diverged" if bad else self._measure.show(_known(value))}'
-        for name, value, bad in zip(self._names(), measured, self._bad_step, strict=True)
-      )
-      self._console.print(
-        f'epoch {epoch}/{self._epochs}: {self._measure.name} {found}', soft_wrap=True
-      )
-
-  def seconds_left(self, steps_done: int) -> float:
-    """The time left if steps and evaluations go on as they went since `start`."""
-    done = max(steps_done - self._first, 1)
-    return (time.monotonic() - self._started) / done * (self._steps - steps_done)
-
-  def _names(self) -> list[str]:
-    rates = map(formats.rate, self._rates)
-    if not self._labels:
-      return list(rates)
-    return [f'{rate} ({label})' for rate, label in zip(rates, self._labels, strict=True)]
-
-  def _show(self, steps_done: int, left: str, epoch: int) -> None:
-    if self._live:
-      self._live.update(self._render())
-    elif time.monotonic() - self._last_line > _PLAIN_SECONDS:
-      self._last_line = time.monotonic()
-      self._console.print(
-        f'step {steps_done}/{self._steps}, epoch {epoch}/{self._epochs}, {left} left',
-        soft_wrap=True,
-      )
-
-  def _render(self) -> Group:
-    heads = ('rate', 'seed', 'epoch', 'training loss', 'training', _head(self._measure), 'status')
-    table = _table(('setting', *heads) if self._labels else heads)
-    for i, (rate, seed) in enumerate(zip(self._rates, self._seeds, strict=True)):
-      bad = self._bad_step[i]
-      figures = (
-        ('–', '–', '–')
-        if bad
-        else (
-          formats.loss(_known(self._loss[i])),
-          formats.percent(_known(self._accuracy[i])),
-          self._measure.show(_known(self._validation[i])),
-        )
-      )
-      status = 'training' if self._epoch[i] else 'waiting'
-      status = f'[red]diverged at step {bad}[/red]' if bad else status
-      label = [self._labels[i]] if self._labels else []
-      table.add_row(
-        *label, formats.rate(rate), str(seed), f'{self._epoch[i]}/{self._epochs}', *figures, status
-      )
-    return Group(table, self._progress)
+  def _fitted(self) -> SegmentLines:
+    """What is drawn, no taller than the window; after this the cursor is where Live expects it."""
+    width, height = self._console.size
+    rows = sum(max(1, math.ceil(own / width)) for own in self._widths)
+    if self._of > width and rows > len(self._widths):
+      # The window was made narrower. Lines that were too long for it take several rows now, of
+      # which Live, which goes up a row per line, would leave some.
+      up = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * (rows - len(self._widths))
+      self._console.control(Control(ControlType.CARRIAGE_RETURN, *up))
+    lines = self._console.render_lines(self._draw(self._console), pad=False)
+    lines = list(map(_stripped, lines[: lines_of(height)]))
+    self._widths, self._of = list(map(Segment.get_line_length, lines)), width
+    return SegmentLines(lines, new_lines=True)
 
 
-def print_answer(
-  results, sentence: str, measure: Measure = ACCURACY, labels: Sequence[str] = ()
-) -> None:
-  """Prints the table of results and the verdict's sentence.
+def lines_of(height: int) -> int:
+  """How many lines can be drawn in a window: the line after them would scroll it."""
+  return max(1, height - 2)
+
+
+def _stripped(line: list[Segment]) -> list[Segment]:
+  """Without blanks at its end: terminals differ in whether they wrap these."""
+  line = list(line)
+  while line and not line[-1].text.strip():
+    line.pop()
+  return [*line[:-1], *(last._replace(text=last.text.rstrip()) for last in line[-1:])]
+
+
+class _Cell:
+  """A place in a notebook's output; `rich.live.Live` needs ipywidgets there."""
+
+  def __init__(self):
+    from IPython.display import display  # a notebook has it  # noqa: PLC0415
+
+    self._handle, self._drawn = display({'text/plain': ''}, raw=True, display_id=True), -np.inf
+
+  def show(self, draw: Callable[[Console], RenderableType], last: bool = False) -> None:
+    if not last and time.monotonic() - self._drawn < _NOTEBOOK_SECONDS:
+      return
+    console = Console(
+      record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False, force_terminal=True
+    )
+    console.print(draw(console))
+    text = console.export_text(clear=False)
+    html = console.export_html(inline_styles=True, code_format=_PRE)
+    self._handle.update({'text/plain': text, 'text/html': html}, raw=True)
+    self._drawn = time.monotonic()
+
+
+@contextlib.contextmanager
+def working(text: str, keep: bool = True) -> Iterator[None]:
+  """Shows that something takes a while: a spinner and the seconds in a terminal.
 
   Args:
-    results: one `verdict.Result` for each trial.
-    sentence: the verdict's.
-    measure: that it goes by.
-    labels: of each trial's setting; none if there is one.
+    text: what is going on.
+    keep: a line stays, which is all there is where no terminal is. Else nothing stays.
   """
-  heads = ('rate', 'seed', 'training loss at the end', 'training', _head(measure), 'status')
-  table = _table(('setting', *heads) if any(labels) else heads)
-  for i, result in enumerate(results):
-    status = result.status
-    if result.first_bad_step is not None:
-      status += f' at step {result.first_bad_step}'
-    table.add_row(
-      *([labels[i]] if any(labels) else ()),
-      formats.rate(result.learning_rate),
-      str(result.seed),
-      formats.loss(result.train_loss_at_end),
-      formats.percent(result.train_accuracy),
-      measure.show(value_of(result, measure)),
-      status,
-    )
-  console = _Console()
-  console.print(table)
-  console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+  line, started, spinner = formats.printable(text), time.monotonic(), Spinner('dots')
+
+  def draw(of: Console) -> Text:
+    return Text.assemble(spinner.render(of.get_time()), f' {line}{_since(started)}')
+
+  with Drawn(draw, in_notebooks=False) as drawn:
+    is_shown = drawn.is_shown
+    if keep and not is_shown:
+      note(text)
+    yield
+  if keep and is_shown:
+    note(text + _since(started))
 
 
-def _head(measure: Measure) -> str:
-  return 'validation' if measure == ACCURACY else measure.name
-
-
-def _table(heads: Sequence[str]) -> Table:
-  table = Table()
-  for name in heads:
-    left = name in ('setting', 'status')
-    longest = len('still_improving') if name == 'status' else None  # words stay whole
-    justify = 'left' if left else 'right'
-    table.add_column(name, justify=justify, overflow='fold', min_width=longest)
-  return table
-
-
-def _known(value: float) -> float | None:
-  return None if np.isnan(value) else float(value)
+def _since(started: float) -> str:
+  seconds = time.monotonic() - started
+  return f' ({formats.duration(seconds)})' if seconds >= 1 else ''
 
 
 def note(text: str) -> None:
-  """Prints one line about what is going on."""
-  # Paths come in: no signs for `:bomb:`, and no half of a character.
-  line = formats.printable(text)
-  _Console(emoji=False, quiet=_QUIET.get(), force_jupyter=False).print(
-    line, soft_wrap=True, highlight=False, markup=False
-  )
+  """Prints one line about what is going on; in a terminal it breaks between words."""
+  # Paths come in, so it has to be printable.
+  line, on = formats.printable(text), Drawn.printing() or _plain_console()
+  if on.is_terminal:  # a word that is too long for a line stays whole
+    line = textwrap.fill(line, on.width, break_long_words=False, break_on_hyphens=False)
+  on.print(Text(line), soft_wrap=True)
+
+
+def show(shown: RenderableType) -> None:
+  """Prints what Rich can show."""
+  _Console(quiet=_QUIET.get()).print(shown)
 
 
 def width(text: str) -> int:

@@ -32,10 +32,11 @@ from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.report import drawing, figures, page, pictures, report
+from lr_study.report import drawing, figures, page, pictures, report, terminal
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
+from lr_study.training_view import Board
 from lr_study.trials import Sweep
 from lr_study.use import best
 from lr_study.vectorize import keep_compiled_programs
@@ -88,12 +89,19 @@ def _tell(
   results: Sequence[verdict.Result],
   answer: verdict.Verdict,
 ) -> None:
-  for finding in report.read_content(folder)['study']['data']['checks'].values():
+  content = report.read_content(folder)
+  for finding in content['study']['data']['checks'].values():
     if finding['count']:  # beside the answer once more: it goes by these images
       progress.note(f'Of the data: {finding["line"]}')
-  of_study = rounds.settings(config)
-  labels = [rounds.title(result.setting, of_study) for result in results]
-  progress.print_answer(results, answer.sentence, answer.leads, labels)
+  terminal.tell(results, report.of_settings(content), answer)
+
+
+def _tell_checks(data: datasets.Dataset) -> None:
+  found = [finding.line for finding in data.checks.values() if finding.count]
+  for line in found:
+    progress.note(f'Check: {line}')
+  if not found:
+    progress.note(f'Checks of the data: all {len(data.checks)} passed')
 
 
 def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> ConfigDict:
@@ -132,10 +140,10 @@ def carry_out(
   environment.check_devices()
   of_study = rounds.settings(config)
   room = accelerate.room_for_images(config.parallel)
-  data = datasets.opened(config.data, config.image_size).load(room)
-  data = inputs.check_range(config.input, data)
-  for finding in data.checks.values():
-    progress.note(f'Check: {finding.line}')
+  opened = datasets.opened(config.data, config.image_size)
+  with progress.working('Reading and checking the data', keep=False):
+    data = inputs.check_range(config.input, opened.load(room))
+  _tell_checks(data)
   largest = max(setting.batch_size for setting in of_study)
   if largest > len(data.train.labels):
     raise StudyError(
@@ -235,10 +243,10 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
   is_new = best_trial is not None and best_trial.get('missing') == best.NOT_YET
   if not is_new and (folder / page.NAME).exists():
     return
-  with clock('best trial'):
+  with clock('best trial'), progress.working('Looking at the best trial', keep=False):
     if is_new:
       best_trial = best.examine(folder, config, data, results, answer)
-  with clock('figures'):
+  with clock('figures'), progress.working('Drawing the figures', keep=False):
     verdicts = report.of_settings(content)
     drawn = drawing.attempt(
       'figures', pictures.build, folder, config, study, results, verdicts, best_trial
@@ -250,7 +258,8 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
     study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)
     study['seconds_of'] |= seconds
     report.write_content(folder, content | {'best_trial': best_trial})
-  drawing.attempt(page.NAME, page.write, folder)
+  with progress.working(f'Drawing {page.NAME}', keep=False):
+    drawing.attempt(page.NAME, page.write, folder)
 
 
 def _run_rounds(
@@ -262,6 +271,7 @@ def _run_rounds(
   measure: Measure,
 ) -> Plan:
   """Trains round after round until the search ends; the plan then has all trials."""
+  board = Board(measure)
   for number in itertools.count():
     planned = rounds.read(folder / 'history')
     if not (planned.of_round(number) or planned.ended):
@@ -281,12 +291,18 @@ def _run_rounds(
       return planned
     mine = waves[process.index :: process.count]
     for place in mine:
-      sweep = _of_wave(sweeps, planned, place)
-      names = {rounds.title(trial.setting, sweep.labels) for trial in sweep.trials}
-      name = names.pop() if len(names) == 1 else ''
-      loop.train(sweep, folder, planned, place, _title(planned, place, name), len(mine))
+      board.add(planned.of_wave(place), _names(sweeps, planned, place))
+    for place in mine:
+      names = set(_names(sweeps, planned, place))
+      title = _title(planned, place, names.pop() if len(names) == 1 else '')
+      loop.train(_of_wave(sweeps, planned, place), folder, planned, place, title, len(mine), board)
     if not process.index:
       _wait_for_waves(folder, waves, process.count)
+
+
+def _names(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> list[str]:
+  """Of the setting of each trial of a wave, for people; empty where there is but one."""
+  return [rounds.title(trial.setting, sweeps) for trial in planned.of_wave(number)]
 
 
 def _title(planned: Plan, number: int, name: str) -> str:

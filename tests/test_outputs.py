@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from lr_study import formats, progress
+from lr_study import formats
 from lr_study.answer import axes, verdict
 from lr_study.answer.axes import Answer
 from lr_study.answer.measure import BALANCED, LOSS, Measure
@@ -517,85 +517,6 @@ def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):
   assert f'| **1e-03** | 65.0 % | {low} to {high} % | {sure} | still improving |' in lines
   assert '| 1e-02 | – | – | 0.0 % | 1 still improving, 1 diverged |' in lines
   assert report.read(tmp_path)[1].probability_best == answer.probability_best
-
-
-def test_progress_as_plain_lines(history, capsys):
-  with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
-    view.start(0)
-    for first in range(0, 60, 30):
-      loss = history.steps['loss'][first : first + 30]
-      curves = {'loss': loss, 'accuracy': np.zeros((30, 3))}
-      view.diverged(history.first_bad_steps(first, first + 30))
-      view.steps(first + 30, first // 30 + 1, np.arange(3), curves)
-      view.epoch(first // 30 + 1, history.epochs['validation_accuracy'][0])
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[0].startswith('step 30/60, epoch 1/2')
-  assert lines[-1] == ('epoch 2/2: validation accuracy 1e-02 diverged, 1e-03 50.0 %, 1e-04 25.0 %')
-
-
-def test_progress_as_a_live_table(history, capsys, monkeypatch):
-  monkeypatch.setenv('FORCE_COLOR', '1')
-  monkeypatch.setenv('TTY_COMPATIBLE', '1')
-  monkeypatch.setenv('COLUMNS', '120')
-  with progress.TrainingView(RATES, SEEDS, 60, 2) as view:
-    view.start(0)
-    curves = {'loss': history.steps['loss'][:30, :2], 'accuracy': np.full((30, 2), 0.25)}
-    view.diverged(history.first_bad_steps(0, 30))
-    view.steps(30, 1, np.arange(2), curves)
-    view.epoch(1, history.epochs['validation_accuracy'][0])
-  shown = capsys.readouterr().out
-  assert 'diverged at step 11' in shown
-  assert '50.0 %' in shown
-  assert '30/60' in shown
-  assert 'waiting' in shown  # the third trial, of a later wave
-
-
-def test_the_live_table_and_the_answer_name_the_same_bad_step(history, capsys):
-  """Whether the loss broke, the gradient, or the evaluation after the last step."""
-  history.steps['gradient_norm'][35, 1] = np.inf
-  history.epochs['validation_loss'][-1, 2] = np.nan
-  results = verdict.results(history, TRIALS, np.arange(200) % 10, [60] * 3)
-  assert [r.first_bad_step for r in results] == [11, 36, 60]
-  live = progress.TrainingView(RATES, SEEDS, 60, 2)
-  for first in range(0, 60, 15):
-    live.diverged(history.first_bad_steps(first, first + 15))
-  assert live._bad_step.tolist() == [11, 36, 0]
-  live.diverged(history.first_bad_steps(45, 60, evaluated=True))
-  assert live._bad_step.tolist() == [11, 36, 60]
-  gone_on = progress.TrainingView(RATES, SEEDS, 60, 2)  # of a study that was stopped at step 40
-  gone_on.diverged(history.first_bad_steps(0, 40))
-  assert gone_on._bad_step.tolist() == [11, 36, 0]
-
-
-def test_progress_by_the_loss_and_over_settings(history, capsys, monkeypatch):
-  labels = ['momentum 0', 'momentum 0.9', 'momentum 0.9']
-  with progress.TrainingView(RATES, SEEDS, 60, 2, measure=LOSS, labels=labels) as view:
-    view.epoch(1, np.asarray([0.51234, np.nan, 0.25]))
-  assert capsys.readouterr().out.splitlines() == [
-    'epoch 1/2: validation loss 1e-02 (momentum 0) 0.512, 1e-03 (momentum 0.9) –, '
-    '1e-04 (momentum 0.9) 0.25'
-  ]
-  monkeypatch.setenv('FORCE_COLOR', '1')
-  monkeypatch.setenv('TTY_COMPATIBLE', '1')
-  monkeypatch.setenv('COLUMNS', '140')
-  with progress.TrainingView(RATES, SEEDS, 60, 2, measure=LOSS, labels=labels) as view:
-    view.epoch(1, np.asarray([0.51234, np.nan, 0.25]))
-  shown = capsys.readouterr().out
-  assert 'validation loss' in shown
-  assert 'momentum 0.9' in shown
-  assert '0.512' in shown
-
-
-def test_answer_is_a_table_and_a_sentence(finished, capsys):
-  progress.print_answer(finished[0], finished[1].sentence)
-  lines = capsys.readouterr().out.strip().splitlines()
-  assert lines[-1] == finished[1].sentence
-  assert sum('1e-0' in line for line in lines[:-1]) == 3
-  labels = [f'momentum {k}' for k in range(3)]
-  progress.print_answer(finished[0], finished[1].sentence, LOSS, labels)
-  shown = capsys.readouterr().out
-  assert 'momentum 2' in shown
-  assert ' 0.25 ' in shown
 
 
 def study_of(**config):

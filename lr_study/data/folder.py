@@ -1,5 +1,6 @@
 """Image files on disk: which of them can be read, and storing those."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
 from lr_study.paths import PATH
 from lr_study.plugs import limits, one_of
-from lr_study.progress import note
+from lr_study.progress import note, working
 
 _LARGEST_FILE = 2**28  # bytes; what Pillow thinks safe to decode is no larger
 
@@ -106,17 +107,19 @@ def store(
     )
     return builders.make(builders.ImageFolder, cache_dir, files_config)
 
-  data_set = builder()
+  data_set, storing = builder(), contextlib.nullcontext()
   if not builders.is_built(data_set):
-    reasons, scale = look([file for file, *_ in files], roots)
+    with working(f'Reading {len(files)} images of {root}', keep=False):
+      reasons, scale = look([file for file, *_ in files], roots)
     names = [f'{printable(file, root)} ({why})' for file, why in reasons.items()]
     _check_readable(names, root, skip_unreadable)
     if len(reasons) == len(files):
       raise StudyError(f'data.dir: {root} holds no image that can be read, of {len(files)} files')
-    note(f'Storing {len(files) - len(reasons)} images of {root}, once')
+    storing = working(f'Storing {len(files) - len(reasons)} images of {root}, once')
     good = [file for file in files if file[0] not in reasons]
     data_set = builder(names, good, tuple(scale or ()))
-  items = builders.open_or_build(data_set)
+  with storing:
+    items = builders.open_or_build(data_set)
   found = data_set.info.metadata
   _check_readable(found['left_out'], root, skip_unreadable)
   if found['left_out']:

@@ -1,5 +1,6 @@
 """The rendered letters as a data set that is built once: see letters/ for how they are drawn."""
 
+import contextlib
 import string
 
 import numpy as np
@@ -11,7 +12,7 @@ from lr_study.data.stream import Stored
 from lr_study.errors import StudyError
 from lr_study.paths import PATH
 from lr_study.plugs import limits
-from lr_study.progress import note
+from lr_study.progress import working
 
 
 @limits(cache_dir=PATH)
@@ -53,10 +54,12 @@ def tombstone_letters(
     seed=seed,
   )
   data_set = builders.make(builders.TombstoneLetters, cache_dir, letters_config)
-  if not builders.is_built(data_set):
+  is_built = builders.is_built(data_set)
+  if not is_built:
     faces.check_installed()
-    note(f'Rendering {per_class * len(letters)} letters of {image_size} px, once')
-  items = builders.open_or_build(data_set)
+  line = f'Rendering {per_class * len(letters)} letters of {image_size} px, once'
+  with contextlib.nullcontext() if is_built else working(line):
+    items = builders.open_or_build(data_set)
   labels = np.asarray(data_set.info.metadata['labels'], np.int32)
   names = [f'{letters[label]} {i % per_class}' for i, label in enumerate(labels)]
   parts = np.full(len(labels), TRAIN, np.int8)

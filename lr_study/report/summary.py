@@ -1,7 +1,6 @@
 """A finished study as summary.md: the answer, tables of rates and of trials, its costs."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -114,23 +113,11 @@ def _measured(verdict: Verdict) -> tuple[str, str]:
 
 def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
   """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
-  measure = verdict.leads
   heads = ('rate>', *_measured(verdict), 'probability of being the best>', 'status')
-  rows = []
-  for rate in dict.fromkeys(r.learning_rate for r in results):
-    found = [r for r in results if r.learning_rate == rate]
-    name, statuses = formats.rate(rate), Counter(_words(r.status) for r in found)
-    sure = verdict.probability_best and verdict.probability_best[name]
-    status = ', '.join(f'{count} {status}' for status, count in statuses.items())
-    rows.append(
-      (
-        f'**{name}**' if rate in verdict.indistinguishable else name,
-        measure.show(tables.mean(found, measure)),
-        measure.between(verdict.intervals[name]),
-        formats.percent(sure),
-        status if len(statuses) > 1 else _words(found[0].status),
-      )
-    )
+  rows = [
+    (f'**{of.rate}**' if of.may_be_best else of.rate, *of[1:-1])
+    for of in tables.rates(results, verdict)
+  ]
   return _table(heads, rows)
 
 

@@ -1,5 +1,6 @@
-"""What the tables of summary.md, of report.html and of a comparison have in common."""
+"""What the tables of summary.md, of report.html, of a terminal and a comparison have in common."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,17 @@ from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
+
+
+class OfRate(NamedTuple):
+  """What became of a rate, as texts: mean, interval, probability of being the best, statuses."""
+
+  rate: str
+  value: str
+  interval: str
+  probability: str
+  status: str
+  may_be_best: bool
 
 
 class Row(NamedTuple):
@@ -47,6 +59,26 @@ def answers(results: Sequence[Result], verdicts: Mapping[Setting, Verdict]) -> l
     ends = verdict.intervals[formats.rate(rate)]
     shown = measure.show(mean(found, measure))
     rows.append(Row(setting, formats.rate(rate), shown, measure.between(ends)))
+  return rows
+
+
+def rates(results: Sequence[Result], verdict: Verdict) -> list[OfRate]:
+  """A row for each rate of a setting, in the order of its results."""
+  measure, rows = verdict.leads, []
+  for rate in dict.fromkeys(r.learning_rate for r in results):
+    found = [r for r in results if r.learning_rate == rate]
+    name, statuses = formats.rate(rate), Counter(r.status.replace('_', ' ') for r in found)
+    status = ', '.join(f'{count} {status}' for status, count in statuses.items())
+    rows.append(
+      OfRate(
+        name,
+        measure.show(mean(found, measure)),
+        measure.between(verdict.intervals[name]),
+        formats.percent(verdict.probability_best and verdict.probability_best[name]),
+        status if len(statuses) > 1 else next(iter(statuses)),
+        rate in verdict.indistinguishable,
+      )
+    )
   return rows
 
 

@@ -1,0 +1,56 @@
+"""A finished study's answer in the terminal: a table of its rates, and the verdict's sentence."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lr_study import progress
+from lr_study.answer.confidence import STATED
+from lr_study.answer.verdict import Result, Verdict
+from lr_study.report import tables
+from lr_study.search import rounds
+from lr_study.search.rounds import Setting
+
+
+def tell(results: Sequence[Result], verdicts: Mapping[Setting, Verdict], answer: Verdict) -> None:
+  """Prints the answer of each setting, if there are several, each rate of the best one, and why.
+
+  Args:
+    results: one a trial.
+    verdicts: of each setting.
+    answer: that of the study; its setting is the best one.
+  """
+  measured = [f'{answer.leads.name}>', f'{STATED}\ninterval>']
+  if len(verdicts) > 1:
+    names = tables.dimensions(verdicts)
+    heads = [*(f'{name}>' for name in names), 'rate to use>', *measured]
+    rows = [
+      [*(of(row.setting) for of in names.values()), row.rate, row.value, row.interval]
+      for row in tables.answers(results, verdicts)
+    ]
+    bold = [setting == answer.setting for setting in verdicts]
+    progress.show(_table(heads, rows, bold))
+    progress.note('')
+    progress.note(f'The rates at {rounds.title(answer.setting, verdicts)}:')
+  own = tables.rates([r for r in results if r.setting == answer.setting], answer)
+  heads = ['rate>', *measured, 'probability\nof being best>', 'status']
+  progress.show(_table(heads, [row[:-1] for row in own], [row.may_be_best for row in own]))
+  if any(row.may_be_best for row in own):
+    progress.note('Bold: may be the best.')
+  progress.note('')
+  progress.note(answer.sentence)
+
+
+def _table(heads: Iterable[str], rows: Sequence[Sequence[str]], bold: Iterable[bool]) -> Table:
+  """A head that ends in > is that of numbers."""
+  table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+  for head in heads:
+    # Figures stay whole where the window is narrow; heads and words break.
+    is_number = head.endswith('>')
+    justify = 'right' if is_number else 'left'
+    table.add_column(Text(head.removesuffix('>')), justify=justify, vertical='bottom')
+  for row, is_bold in zip(rows, bold, strict=True):
+    table.add_row(*map(Text, row), style='bold' if is_bold else '')
+  return table
