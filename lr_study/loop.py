@@ -13,6 +13,7 @@ from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.files.events import Events
 from lr_study.files.history import History
+from lr_study.files.points import Points
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan
@@ -26,6 +27,7 @@ class Files(NamedTuple):
   """What the trials that train together write while they train."""
 
   history: History
+  points: Points
   events: Events
   checkpoints: Checkpoints
 
@@ -97,8 +99,9 @@ def train(
   labels = [sweep.labels[t.setting] for t in sweep.trials]
   runs = folder / 'tensorboard'
   at_best = sweep.measure if config.verdict.epoch == 'best' else None
+  points = Points(sweep.trials, sweep.height, config.log_every_steps, at_best)
   names = [rounds.title(trial.setting, sweep.labels) for trial in sweep.trials]
-  events = Events(runs, sweep.trials, sweep.height, config.log_every_steps, labels, at_best)
+  events = Events(runs, sweep.trials, labels, sweep.measure)
 
   def like(done: int) -> Any:
     return trials.state_like(sweep, len(saved_columns(history, done, sweep)))
@@ -109,18 +112,18 @@ def train(
       done, state = _earlier(sweep, folder, planned, number, history)
     if done:
       progress.note(f'Going on from step {done}' + (f' of {title}' if title else ''))
-    _replay(events, history, done, sweep)
+    _replay(events, points, history, done, sweep)
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
       now, state_T = _start(sweep, columns, done, state, count)
-      files = Files(history, events, checkpoints)
+      files = Files(history, points, events, checkpoints)
       interrupt, shown = Interrupt(), (total, sweep.epochs, title)
       view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
       with interrupt, view:
         _train_steps(sweep, files, view, interrupt, now, state_T, done)
     else:
       board.read(board.add(sweep.trials, names), history, total)
-  events.close(history.first_bad_steps(0, total, evaluated=True) > 0)
+  events.close(history.first_bad_steps(0, total, evaluated=True))
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
 
 
@@ -180,7 +183,7 @@ def _train_steps(
     Stopped: if a signal asked for it; the state is saved then.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
-  history, events, checkpoints = files
+  history, points, events, checkpoints = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(history, done)
   while done < total:
@@ -195,7 +198,7 @@ def _train_steps(
     done += len(metrics['loss'])
     if done == stop:
       with clock('curves'):
-        events.write_steps(history, chunk, done, now.columns)
+        events.write(points.of_steps(history, chunk, done), now.columns)
         view.steps(done, now.columns, metrics, history.first_bad_steps(chunk, done))
       good = history.unbroken(chunk, done)[now.columns]
       if not good.any():
@@ -210,7 +213,7 @@ def _train_steps(
       with clock('curves'):
         means |= history.epoch_means(start, done, now.columns)
         history.write_epoch(epoch, means, now.columns)
-        events.write_epoch(history, epoch, done, now.columns)
+        events.write(points.of_epoch(history, epoch, done), now.columns)
         if done == total:
           view.diverged(history.first_bad_steps(chunk, done, evaluated=True))
         view.epoch(history.epochs[sweep.measure.field][epoch])
@@ -243,12 +246,13 @@ def chunk_end(step: int, sweep: Sweep) -> int:
   return min(_chunk_start(step - 1, sweep) + sweep.config.log_every_steps, epoch_end)
 
 
-def _replay(events: Events, history: History, done: int, sweep: Sweep) -> None:
+def _replay(events: Events, points: Points, history: History, done: int, sweep: Sweep) -> None:
   """Writes the events of the first `done` steps again."""
   columns, first = np.arange(len(sweep.trials)), 0
   while first < done and (stop := chunk_end(first + 1, sweep)) <= done:
-    events.write_steps(history, first, stop, columns)
+    events.write(points.of_steps(history, first, stop), columns)
     columns = columns[history.unbroken(first, stop)[columns]]
     if stop % sweep.steps_per_epoch == 0:
-      events.write_epoch(history, stop // sweep.steps_per_epoch - 1, stop, columns)
+      epoch = stop // sweep.steps_per_epoch - 1
+      events.write(points.of_epoch(history, epoch, stop), columns)
     first = stop

@@ -23,7 +23,7 @@ from lr_study import (
 )
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
-from lr_study.answer.measure import Measure
+from lr_study.answer.measure import Measure, curve_of
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check
@@ -32,7 +32,7 @@ from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.report import drawing, figures, page, pictures, report, terminal
+from lr_study.report import drawing, figures, page, pictures, report, tensorboard, terminal
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -258,6 +258,7 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
     study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)
     study['seconds_of'] |= seconds
     report.write_content(folder, content | {'best_trial': best_trial})
+  drawing.attempt('the answer in TensorBoard', tensorboard.write, folder)
   with progress.working(f'Drawing {page.NAME}', keep=False):
     drawing.attempt(page.NAME, page.write, folder)
 
@@ -282,7 +283,8 @@ def _run_rounds(
         rounds.write(folder / 'history', planned)
     if not number and not process.index:
       sweep = next(iter(sweeps.values()))
-      about = (rounds.axes_of(sweep.config), sweep.config.metrics, sweep.measure)
+      further = [curve_of(name) for name in sweep.config.metrics]
+      about = (list(sweeps), further, sweep.measure)
       at_best = sweep.config.verdict.epoch == 'best'
       write_experiment(folder / 'tensorboard', len(planned.trials), *about, at_best)
       workdir.tell_planned(folder)

@@ -71,7 +71,7 @@ def test_the_study_keeps_updates_and_sharpness(study):
   assert '| below 200 |' in (study / 'summary.md').read_text()
   assert (study / 'figures' / 'sharpness.png').stat().st_size > 10_000
   found = events.read(study / 'tensorboard' / 'lr_1e-02_seed_0')
-  assert len(found['epoch/update_ratio']) == len(found['epoch/sharpness']) == 1
+  assert len(found['train/update_ratio']) == len(found['train/sharpness']) == 1
 
 
 def check(found, study):

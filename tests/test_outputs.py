@@ -21,6 +21,7 @@ from lr_study.errors import StudyError
 from lr_study.files import workdir
 from lr_study.files.events import Events, write_experiment
 from lr_study.files.history import EPOCH_CURVES, History, join, window_means
+from lr_study.files.points import Points
 from lr_study.report import describe, figures, report
 from lr_study.search.rounds import Setting
 
@@ -108,35 +109,50 @@ def scalars(folder, tag):
   return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def write_events(history, folder):
-  write_experiment(folder, len(RATES))
-  events = Events(folder, TRIALS, height, 10)
+def write_events(history, folder, settings=()):
+  write_experiment(folder, len(RATES), settings)
+  points, events = Points(TRIALS, height, 10), Events(folder, TRIALS)
   for epoch in range(2):
     for first in range(0, 30, 10):
       start = 30 * epoch + first
-      events.write_steps(history, start, start + 10, history.running(start))
-    events.write_epoch(history, epoch, 30 * (epoch + 1), history.running(30 * (epoch + 1)))
-  events.close([True, False, False])
+      events.write(points.of_steps(history, start, start + 10), history.running(start))
+    done = 30 * (epoch + 1)
+    events.write(points.of_epoch(history, epoch, done), history.running(done))
+  events.close([11, 0, 0])
 
 
 def test_tensorboard_holds_the_curves(history, tmp_path):
   folder = tmp_path / 'tensorboard'
-  for _ in range(2):  # a second writer starts afresh: no step twice
+  for _ in range(2):  # a second writer starts again: no step twice
     write_events(history, folder)
   assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [
     'lr_1e-02_seed_0', 'lr_1e-03_seed_0', 'lr_1e-04_seed_0',
   ]  # fmt: skip
   run = folder / 'lr_1e-03_seed_0'
   ends, means = window_means(history.steps['loss'][:, 1], 10)
-  found = scalars(run, 'step/loss')
+  found = scalars(run, 'curves/loss')
   assert [step for step, _ in found] == ends.tolist()
   np.testing.assert_allclose([value for _, value in found], means, rtol=1e-6)
-  rates = [value for _, value in scalars(run, 'step/learning_rate')]
+  # Training and validation loss are in one chart: they have one tag.
+  assert scalars(run / 'validation', 'curves/loss') == [(30, 0.5), (60, 0.5)]
+  rates = [value for _, value in scalars(run, 'training/learning_rate')]
   np.testing.assert_allclose(rates, [1e-3] * 3 + [1e-4] * 3, rtol=1e-6)
-  assert len(scalars(run, 'step/accuracy')) == len(scalars(run, 'step/gradient_norm')) == 6
-  assert [step for step, _ in scalars(run, 'epoch/validation_accuracy')] == [30, 60]
+  assert len(scalars(run, 'answer/accuracy')) == len(scalars(run, 'training/gradient_norm')) == 6
+  assert [step for step, _ in scalars(run / 'validation', 'answer/accuracy')] == [30, 60]
   # The curve of a trial that left ends with the chunk in which it diverged.
-  assert [step for step, _ in scalars(folder / 'lr_1e-02_seed_0', 'step/loss')] == [10, 20]
+  left = folder / 'lr_1e-02_seed_0'
+  assert [step for step, _ in scalars(left, 'curves/loss')] == [10, 20]
+  assert scalars(left, 'answer/diverged_at_step') == [(11, 11)]
+  assert [texts(of)['status'] for of in (left, run)] == [
+    'diverged at step 11', 'trained to the end',
+  ]  # fmt: skip
+
+
+def texts(run):
+  events = EventAccumulator(str(run))
+  events.Reload()
+  found = {tag: events.Tensors(tag)[0].tensor_proto for tag in events.Tags()['tensors']}
+  return {tag: of.string_val[0].decode() for tag, of in found.items() if of.string_val}
 
 
 def hparams(run):
@@ -146,33 +162,44 @@ def hparams(run):
   return {tag: found.plugin_data.content for tag, found in plugin.items() if '_hparams_' in tag}
 
 
+def experiment_of(folder):
+  return metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
+
+
+def start_of(run):
+  return metadata.parse_session_start_info_plugin_data(
+    hparams(run)[metadata.SESSION_START_INFO_TAG]
+  )
+
+
 def test_tensorboard_hparams(history, tmp_path):
   folder = tmp_path / 'tensorboard'
-  write_events(history, folder)
-  experiment = metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
-  assert [info.name for info in experiment.hparam_infos][:2] == [
-    'learning_rate', 'log10_learning_rate',
+  write_events(history, folder, [TRIALS[0].setting])
+  experiment = experiment_of(folder)  # no columns of what is the same in all trials
+  assert [info.name for info in experiment.hparam_infos] == ['learning_rate', 'log10_learning_rate']
+  names = [(info.name.group, info.name.tag) for info in experiment.metric_infos]
+  assert names == [
+    ('validation', 'answer/accuracy'), ('validation', 'curves/loss'),
+    ('', 'answer/accuracy'), ('', 'curves/loss'), ('', 'answer/diverged_at_step'),
   ]  # fmt: skip
   for rate, status in ((1e-2, 2), (1e-3, 1)):  # STATUS_FAILURE where it diverged, STATUS_SUCCESS
-    tags = hparams(folder / f'lr_{formats.rate(rate)}_seed_0')
-    start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
-    end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
+    run = folder / f'lr_{formats.rate(rate)}_seed_0'
+    start, end = start_of(run), hparams(run)[metadata.SESSION_END_INFO_TAG]
     assert start.hparams['log10_learning_rate'].number_value == pytest.approx(np.log10(rate))
     study = f'{tmp_path.parent.name}/{tmp_path.name}'
-    assert start.group_name == f'{study}: {formats.rate(rate)} batch 1 constant'
-    assert start.hparams['study'].string_value == study
-    assert end.status == status
+    assert start.group_name.startswith(study)
+    assert start.group_name.endswith(f': {formats.rate(rate)} batch 1 constant')
+    assert metadata.parse_session_end_info_plugin_data(end).status == status
 
 
 def test_two_studies_under_one_logdir_have_groups_of_their_own(history, tmp_path):
   """TensorBoard averages what has one group: the seeds of a trial, and not those of two studies."""
   groups = set()
-  for study in ('a/quick', 'b/quick', 'b/other'):
+  for study in ('a/quick', 'b/quick', 'b/other', 'c/a/quick'):
     folder = tmp_path / study / 'tensorboard'
     write_events(history, folder)
-    found = hparams(folder / 'lr_1e-03_seed_0')[metadata.SESSION_START_INFO_TAG]
-    groups.add(metadata.parse_session_start_info_plugin_data(found).group_name)
-  assert len(groups) == 3
+    groups.add(start_of(folder / 'lr_1e-03_seed_0').group_name)
+  assert len(groups) == 4
 
 
 @pytest.mark.parametrize(('measure', 'best'), [(BALANCED, [0.5, 0.75, 0.75]), (LOSS, [3, 2, 2])])
@@ -182,19 +209,20 @@ def test_the_tab_leads_with_what_the_study_goes_by(tmp_path, measure, best):
   values = {BALANCED: [0.5, 0.75, 0.25], LOSS: [3, 2, 2.5]}[measure]
   folder = tmp_path / 'tensorboard'
   write_experiment(folder, 2, measure=measure, at_best=True)
-  events = Events(folder, TRIALS[:2], height, 10, at_best=measure)
+  points = Points(TRIALS[:2], height, 10, at_best=measure)
+  events = Events(folder, TRIALS[:2], measure=measure)
   for epoch, value in enumerate(values):
     history.write_epoch(epoch, {measure.field: [value, [np.nan, 0.5, np.nan][epoch]]})
-    events.write_epoch(history, epoch, 20 * (epoch + 1), [0, 1])
-  events.close([False, False])
-  curve = f'epoch/best_{measure.field}'
-  assert [value for _, value in scalars(folder / 'lr_1e-02_seed_0', curve)] == best
-  other = [value for _, value in scalars(folder / 'lr_1e-03_seed_0', curve)]
+    events.write(points.of_epoch(history, epoch, 20 * (epoch + 1)), [0, 1])
+  events.close([0, 0])
+  name = measure.field.removeprefix('validation_')
+  curve, run = f'answer/best_{name}', folder / 'lr_1e-02_seed_0' / 'validation'
+  assert [value for _, value in scalars(run, curve)] == best
+  other = [value for _, value in scalars(folder / 'lr_1e-03_seed_0' / 'validation', curve)]
   np.testing.assert_array_equal(other, [np.nan, 0.5, 0.5])
-  tags = hparams(folder)[metadata.EXPERIMENT_TAG]
-  infos = metadata.parse_experiment_plugin_data(tags).metric_infos
-  assert [info.name.tag for info in infos][:2] == [curve, f'epoch/{measure.field}']
-  assert len({info.name.tag for info in infos}) == len(infos)
+  infos = experiment_of(folder).metric_infos
+  assert [info.name.tag for info in infos][:2] == [curve, f'answer/{name}']
+  assert len({(info.name.tag, info.name.group) for info in infos}) == len(infos)
 
 
 def test_axes_and_metrics_in_tensorboard(tmp_path):
@@ -204,22 +232,38 @@ def test_axes_and_metrics_in_tensorboard(tmp_path):
   warmups = (('schedule.warmup_epochs', 0.0),), (('schedule.warmup_epochs', 2.0),)
   trials = [trial._replace(axes=axes) for trial, axes in zip(TRIALS[:1] * 2, warmups, strict=True)]
   folder, labels = tmp_path / 'tensorboard', ['warmup_epochs_0', 'warmup_epochs_2']
-  write_experiment(folder, 2, {'schedule.warmup_epochs': (0.0, 2.0)}, ['top5'])
-  events = Events(folder, trials, lambda step, column: 1 - column / 2, 10, labels)
-  events.write_steps(history, 0, 20, [0, 1])
-  events.write_epoch(history, 0, 20, [0, 1])
-  events.close([False, False])
+  write_experiment(folder, 2, [trial.setting for trial in trials], ['validation_top5'])
+  points = Points(trials, lambda step, column: 1 - column / 2, 10)
+  events = Events(folder, trials, labels)
+  events.write(points.of_steps(history, 0, 20), [0, 1])
+  events.write(points.of_epoch(history, 0, 20), [0, 1])
+  events.close([0, 0])
   run = folder / 'warmup_epochs_2' / 'lr_1e-02_seed_0'
-  assert scalars(run, 'epoch/validation_top5') == [(20, 0.75)]
-  rates = [value for _, value in scalars(run, 'step/learning_rate')]
+  assert scalars(run / 'validation', 'curves/top5') == [(20, 0.75)]
+  rates = [value for _, value in scalars(run, 'training/learning_rate')]
   np.testing.assert_allclose(rates, [5e-3] * 2)
-  found = hparams(run)[metadata.SESSION_START_INFO_TAG]
-  start = metadata.parse_session_start_info_plugin_data(found)
+  start = start_of(run)
   assert start.hparams['schedule.warmup_epochs'].number_value == 2
   assert start.group_name.endswith(': 1e-02 batch 1 constant, schedule.warmup_epochs 2')
-  experiment = metadata.parse_experiment_plugin_data(hparams(folder)[metadata.EXPERIMENT_TAG])
-  assert experiment.hparam_infos[-1].name == 'schedule.warmup_epochs'
-  assert experiment.metric_infos[-1].name.tag == 'epoch/validation_top5'
+  experiment = experiment_of(folder)
+  assert [info.name for info in experiment.hparam_infos][2:] == ['schedule.warmup_epochs']
+  assert 'curves/top5' in [info.name.tag for info in experiment.metric_infos]
+
+
+def test_tensorboard_shows_the_answer(small_finished):
+  """The verdict as text; the confusion matrix and mistakes as images, instead of those before."""
+  run = small_finished / 'tensorboard' / 'answer'
+  _, answer = report.read(small_finished)
+  assert answer.sentence.split(':')[0] in texts(run)['verdict']
+  assert '| **1e-02** | ' in texts(run)['verdict']
+  events = EventAccumulator(str(run), size_guidance={'images': 0})
+  events.Reload()
+  shown = events.Tags()['images']
+  assert {'answer/confusion', 'answer/accuracy_by_rate'} < set(shown)
+  wrong = report.read_content(small_finished)['best_trial']['mistakes']
+  mistakes = [tag for tag in shown if tag.startswith('mistakes/')]
+  assert len(mistakes) == len(wrong)
+  assert not wrong or f'{wrong[0]["true"]} predicted as {wrong[0]["predicted"]}' in mistakes[0]
 
 
 STUDY = {

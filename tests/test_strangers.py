@@ -155,7 +155,7 @@ def test_tensorboard_reads_the_runs(study):
     runs = sorted((study / 'tensorboard' / label).iterdir())
     assert [run.name for run in runs] == ['lr_1e-04_seed_0', 'lr_1e-05_seed_0']
     for of_trial in runs:
-      assert len(events.read(of_trial)['epoch/validation_accuracy']) == 2
+      assert len(events.read(of_trial)['validation/accuracy']) == 2
 
 
 def test_schedules_of_any_files_have_labels_of_their_own():

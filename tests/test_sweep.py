@@ -202,7 +202,7 @@ def test_more_trials_than_memory_run_in_waves(config_file, whole, tmp_path):
   trials = json.loads((folder / 'history' / 'trials.json').read_text())['trials']
   assert [trial['wave'] for trial in trials] == [0, 1, 0]
   for run in ('lr_1e-02_seed_0', 'lr_1e-03_seed_0'):
-    points = events.read(folder / 'tensorboard' / run)['epoch/train_loss']
+    points = events.read(folder / 'tensorboard' / run)['validation/loss']
     assert [step for step, _ in points] == [90, 180, 270, 360]
 
 

@@ -1,120 +1,96 @@
-"""TensorBoard: one run a trial, and the HParams tab over all of them."""
+"""TensorBoard: a run per trial, the HParams tab over all of them, and the answer."""
 
+import hashlib
 import io
-import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
-from lr_study.answer.measure import ACCURACY, Measure, curve_of
+from lr_study.answer.measure import ACCURACY, Measure
 from lr_study.files import record
-from lr_study.files.history import EPOCH_CURVES, STEP_CURVES, History, window_means
+from lr_study.files.points import TRAIN, VALIDATION, Point, best_of, short
 from lr_study.search import rounds
-from lr_study.search.rounds import Planned
+from lr_study.search.rounds import Planned, Setting
 
 _FILE = 'events.out.tfevents.{}.lr_study'  # TensorBoard asks for the beginning; with the time
+_ANSWER = 'answer'  # a run beside those of the trials
+_BAD_STEP = 'diverged_at_step'
 
 
 class Events:
-  """Writes a study's curves as TensorBoard runs `lr_1e-04_seed_0`, ... in a folder."""
+  """Writes a study's curves as TensorBoard runs `lr_1e-04_seed_0`, ... in a folder.
+
+  Those on validation images are runs of their own, `lr_1e-04_seed_0/validation`: loss of training
+  and of validation have one tag, and so one chart.
+  """
 
   def __init__(
     self,
     folder: Path,
     trials: Sequence[Planned],
-    height: Callable[[int, int], float],
-    window: int,
     labels: Sequence[str] = (),
-    at_best: Measure | None = None,
+    measure: Measure = ACCURACY,
   ):
-    """Starts afresh: what a stopped study left of these trials is deleted and written again.
+    """Starts again: what a stopped study left of these trials is deleted and written again.
 
     Args:
       folder: TensorBoard's logdir, or one in it; that which holds it is the study's.
       trials: what each is.
-      height: of the learning rate at a step, from 0, in the column of a trial.
-      window: steps that one point of a training curve is the mean of.
       labels: of each trial's setting, the folder of its run in `folder`; none if there is one
         setting.
-      at_best: the measure that the study goes by, if it goes by each trial's best epoch: its best
-        value so far is a curve then, since the HParams tab shows the last point of curves.
+      measure: that the study goes by, whose charts come first.
     """
-    self._at_best = at_best
-    self._rates = [trial.learning_rate for trial in trials]
-    self._height, self._window = height, window
-    # The columns of trials whose schedule is the same.
-    self._alike: dict[tuple, list[int]] = {}
-    for column, trial in enumerate(trials):
-      own = tuple(axis for axis in trial.axes if axis[0].startswith('schedule.'))
-      self._alike.setdefault(own, []).append(column)
-    self._writers = []
+    self._measure = measure
+    self._writers: list[dict[str, _Writer]] = []
     for trial, label in zip(trials, labels or [''] * len(trials), strict=True):
-      run = f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
-      writer = _Writer(folder / label / run)
-      writer.hparams(metadata.SESSION_START_INFO_TAG, _session_start(trial, study_name(folder)))
-      self._writers.append(writer)
+      run = folder / label / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
+      writers = {TRAIN: _Writer(run), VALIDATION: _Writer(run / VALIDATION)}
+      start = _session_start(trial, folder)
+      writers[TRAIN].hparams(metadata.SESSION_START_INFO_TAG, start)
+      self._writers.append(writers)
 
-  def write_steps(self, history: History, first: int, stop: int, columns: Sequence[int]) -> None:
-    """Adds the training curves in rows `first` to `stop` of these trials, a point a window."""
-    heights = np.empty((len(range(first, stop, self._window)), len(self._rates)))
-    for row, step in enumerate(range(first, stop, self._window)):
-      for alike in self._alike.values():
-        heights[row, alike] = self._height(step, alike[0])
-    for name in STEP_CURVES:
-      ends, means = window_means(history.steps[name][first:stop], self._window)
-      for end, row, height in zip(first + ends, means, heights, strict=True):
-        for trial in columns:
-          self._writers[trial].scalar(f'step/{name}', row[trial], end)
-          if name == STEP_CURVES[0]:
-            rate = self._rates[trial] * height[trial]
-            self._writers[trial].scalar('step/learning_rate', rate, end)
-    self._flush(columns)
-
-  def write_epoch(
-    self, history: History, epoch: int, steps_done: int, columns: Sequence[int]
-  ) -> None:
-    """Adds row `epoch` of these trials' curves over epochs at `steps_done`."""
-    for name in history.epochs:
-      if np.isnan(history.epochs[name][epoch, columns]).all():
-        continue  # not measured
+  def write(self, points: Iterable[Point], columns: Sequence[int]) -> None:
+    """Adds these points of the trials in these columns."""
+    for point in points:
+      tag = _tag(point.part, point.name, self._measure)
       for trial in columns:
-        value = history.epochs[name][epoch, trial]
-        self._writers[trial].scalar(f'epoch/{name}', value, steps_done)
-    if self._at_best:
-      curves = history.epochs[self._at_best.field][: epoch + 1]
-      for trial in columns:
-        best = max(curves[:, trial], key=lambda x: (not np.isnan(x), self._at_best.score(x)))
-        self._writers[trial].scalar(_best_curve(self._at_best), best, steps_done)
-    self._flush(columns)
-
-  def _flush(self, columns: Sequence[int]) -> None:
+        self._writers[trial][point.part].scalar(tag, point.values[trial], point.step)
     for trial in columns:
-      self._writers[trial].flush()
+      for writer in self._writers[trial].values():
+        writer.flush()
 
-  def close(self, diverged: Sequence[bool]) -> None:
-    """Marks each trial as a success or, where it diverged, a failure."""
-    for writer, failed in zip(self._writers, diverged, strict=True):
-      status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
+  def close(self, bad_steps: Sequence[int]) -> None:
+    """Says how each trial ended: it diverged at a step, or 0, and was trained to its end."""
+    for writers, bad in zip(self._writers, bad_steps, strict=True):
+      status = api_pb2.STATUS_FAILURE if bad else api_pb2.STATUS_SUCCESS
       end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-      writer.hparams(
-        metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)
-      )
+      end = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+      writer = writers[TRAIN]
+      writer.hparams(metadata.SESSION_END_INFO_TAG, end)
+      writer.text('status', f'diverged at step {bad}' if bad else 'trained to the end')
+      if bad:
+        writer.scalar(_tag(TRAIN, _BAD_STEP, self._measure), bad, bad)
       writer.flush()
 
 
 def write_experiment(
   folder: Path,
   trials: int,
-  axes: Mapping[str, Sequence[Any]] | None = None,
+  settings: Sequence[Setting] = (),
   metrics: Sequence[str] = (),
   measure: Measure = ACCURACY,
   at_best: bool = False,
@@ -124,42 +100,51 @@ def write_experiment(
   Args:
     folder: TensorBoard's logdir, or one in it.
     trials: how many.
-    axes: the values of each further axis.
-    metrics: names of further metrics, as those of a History.
+    settings: those of the study; the tab has a column for each axis that they differ on.
+    metrics: fields of further measures of an evaluation, as 'validation_top5'.
     measure: what the study goes by, the first metric of the tab.
     at_best: the study goes by each trial's best epoch.
   """
   writer = _Writer(folder)
-  writer.hparams(
-    metadata.EXPERIMENT_TAG, _experiment(trials, axes or {}, metrics, measure, at_best)
-  )
+  writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials, settings, metrics, measure, at_best))
   writer.flush()
 
 
-def study_name(folder: Path) -> str:
-  """What the tab calls the study whose curves are in `folder`: its work directory's last two names.
-
-  In its groups, so that those of two studies below one logdir stay apart.
-  """
-  return '/'.join(folder.resolve().parent.parts[-2:])
-
-
 def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
-  """Shows PNG files, by their names, in TensorBoard's images tab, instead of those before."""
+  """Shows PNG or JPEG files, by their names, in TensorBoard's images tab, instead of others."""
   writer = _Writer(folder)
   for name, encoded in pictures.items():
     writer.image(name, encoded)
   writer.flush()
 
 
+def write_answer(folder: Path, texts: Mapping[str, str], pictures: Mapping[str, bytes]) -> None:
+  """Shows the answer of the study whose curves are in `folder`, in a run called `answer`.
+
+  Args:
+    folder: TensorBoard's logdir, or one in it.
+    texts: Markdown by name.
+    pictures: PNG or JPEG files by name.
+  """
+  writer = _Writer(folder / _ANSWER)
+  for name, text in texts.items():
+    writer.text(name, text)
+  for name, encoded in pictures.items():
+    writer.image(name, encoded)
+  writer.flush()
+
+
 def read(run: Path) -> dict[str, list[tuple[int, float]]]:
-  """The curves of one run: tag -> (step, value) of each point, NaN as None."""
-  events = EventAccumulator(str(run), size_guidance={'scalars': 0})
-  events.Reload()
-  return {
-    tag: [(e.step, None if np.isnan(e.value) else e.value) for e in events.Scalars(tag)]
-    for tag in events.Tags()['scalars']
-  }
+  """The curves of a trial's run: 'validation/loss' -> (step, value) of each point, NaN as None."""
+  found = {}
+  for part, folder in ((TRAIN, run), (VALIDATION, run / VALIDATION)):
+    events = EventAccumulator(str(folder), size_guidance={'scalars': 0})
+    events.Reload()
+    for tag in events.Tags()['scalars']:
+      found[f'{part}/{tag.rpartition("/")[2]}'] = [
+        (e.step, None if np.isnan(e.value) else e.value) for e in events.Scalars(tag)
+      ]
+  return found
 
 
 class _Writer:
@@ -181,9 +166,18 @@ class _Writer:
     self._add(Event(wall_time=time.time(), step=int(step), summary=Summary(value=[value])))
 
   def image(self, tag: str, encoded: bytes) -> None:
-    width, height = struct.unpack('>II', encoded[16:24])  # of a PNG's first chunk
+    with Image.open(io.BytesIO(encoded)) as picture:
+      width, height = picture.size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
     value = Summary.Value(tag=tag, image=image)
+    self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
+
+  def text(self, tag: str, text: str) -> None:
+    """Markdown."""
+    found = text_metadata.create_summary_metadata(tag, '').SerializeToString()
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto())
+    tensor.string_val.append(text.encode('utf-8', 'backslashreplace'))
+    value = Summary.Value(tag=tag, metadata=SummaryMetadata.FromString(found), tensor=tensor)
     self._add(Event(wall_time=time.time(), summary=Summary(value=[value])))
 
   def hparams(self, tag: str, content: plugin_data_pb2.HParamsPluginData) -> None:
@@ -203,57 +197,71 @@ class _Writer:
     self._buffer = io.BytesIO()
 
 
+def _tag(part: str, name: str, measure: Measure) -> str:
+  """What a curve is called: TensorBoard orders charts by it, and groups them by what is before /.
+
+  What the study goes by comes first.
+  """
+  if name in (short(measure.field), best_of(measure), _BAD_STEP):
+    return f'answer/{name}'
+  is_of_both = part == VALIDATION or name in ('loss', 'accuracy')
+  return f'{"curves" if is_of_both else "training"}/{name}'
+
+
 def _experiment(
   trials: int,
-  axes: Mapping[str, Sequence[Any]],
+  settings: Sequence[Setting],
   metrics: Sequence[str],
   measure: Measure,
   at_best: bool,
 ) -> plugin_data_pb2.HParamsPluginData:
-  columns = [
-    api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
-    for name in ('learning_rate', 'log10_learning_rate', 'batch_size')
-  ]
-  columns += [
-    api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING) for name in ('schedule', 'study')
-  ]
-  columns += [
-    api_pb2.HParamInfo(
-      name=name,
-      type=api_pb2.DATA_TYPE_FLOAT64 if all(map(_is_number, values)) else api_pb2.DATA_TYPE_STRING,
-    )
-    for name, values in axes.items()
-  ]
-  tags = [_best_curve(measure)] if at_best else []
-  curves = dict.fromkeys((measure.field, *EPOCH_CURVES, *map(curve_of, metrics)))
+  number, text = api_pb2.DATA_TYPE_FLOAT64, api_pb2.DATA_TYPE_STRING
+  columns = [('learning_rate', number), ('log10_learning_rate', number)]
+  for name in rounds.on_axes(settings[0]) if settings else ():
+    values = [rounds.on_axes(setting)[name] for setting in settings]
+    if any(value != values[0] for value in values):
+      columns.append((_column(name), number if all(map(_is_number, values)) else text))
+  leading = [best_of(measure)] if at_best else []
+  own = dict.fromkeys([*leading, short(measure.field), 'accuracy', 'loss', *map(short, metrics)])
+  curves = [(VALIDATION, name) for name in own]
+  curves += [(TRAIN, 'accuracy'), (TRAIN, 'loss'), (TRAIN, _BAD_STEP)]
   infos = [
     api_pb2.MetricInfo(
-      name=api_pb2.MetricName(tag=tag), display_name=tag.partition('/')[2].replace('_', ' ')
+      name=api_pb2.MetricName(
+        tag=_tag(part, name, measure), group=VALIDATION if part == VALIDATION else ''
+      ),
+      display_name=(name if name == _BAD_STEP else f'{part} {name}').replace('_', ' '),
     )
-    for tag in (*tags, *(f'epoch/{name}' for name in curves))
+    for part, name in curves
   ]
   experiment = api_pb2.Experiment(
-    description=f'{trials} trials', hparam_infos=columns, metric_infos=infos
+    description=f'{trials} trials',
+    hparam_infos=[api_pb2.HParamInfo(name=name, type=kind) for name, kind in columns],
+    metric_infos=infos,
   )
   return plugin_data_pb2.HParamsPluginData(experiment=experiment)
 
 
-def _best_curve(measure: Measure) -> str:
-  return f'epoch/best_{measure.field}'
+def _column(axis: str) -> str:
+  return 'schedule' if axis == 'schedule.name' else axis
 
 
-def _session_start(trial: Planned, study: str) -> plugin_data_pb2.HParamsPluginData:
-  # The group is all but the seed, so that the tab averages seeds. Its axes are linear, hence log10.
-  group = f'{study}: {formats.rate(trial.learning_rate)} batch {trial.batch_size} {trial.schedule}'
+def _session_start(trial: Planned, folder: Path) -> plugin_data_pb2.HParamsPluginData:
+  # The group is all but the seed, so that the tab averages seeds. Two studies below one logdir may
+  # have work directories of one name. The tab's axes are linear, hence log10.
+  study = folder.resolve().parent
+  place = hashlib.sha256(str(study).encode('utf-8', 'surrogateescape')).hexdigest()[:6]
+  group = f'{"/".join(study.parts[-2:])} ({place}): {formats.rate(trial.learning_rate)}'
+  group += f' batch {trial.batch_size} {trial.schedule}'
   group += ''.join(f', {name} {rounds.value_text(value)}' for name, value in trial.axes)
   start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=time.time())
-  start.hparams['learning_rate'].number_value = trial.learning_rate
-  start.hparams['log10_learning_rate'].number_value = float(np.log10(trial.learning_rate))
-  start.hparams['seed'].number_value = trial.seed
-  start.hparams['batch_size'].number_value = trial.batch_size
-  start.hparams['schedule'].string_value = trial.schedule
-  start.hparams['study'].string_value = study
-  for name, value in trial.axes:
+  values = {
+    'learning_rate': trial.learning_rate,
+    'log10_learning_rate': float(np.log10(trial.learning_rate)),
+    'seed': trial.seed,
+  }
+  values |= {_column(name): value for name, value in rounds.on_axes(trial.setting).items()}
+  for name, value in values.items():
     if _is_number(value):
       start.hparams[name].number_value = value
     else:

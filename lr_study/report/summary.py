@@ -31,7 +31,7 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
   lines = [
     '# Which learning rate?',
     '',
-    f'**{_plain(answer.verdict.sentence)}**',
+    f'**{plain(answer.verdict.sentence)}**',
     '',
     *_settings(results, answer),
     'A row a trial:',
@@ -39,12 +39,12 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
     *_trials(results, answer, sharp),
   ]
   if by_one_loss := describe.evaluation(config):
-    lines += ['', _plain(by_one_loss)]
+    lines += ['', plain(by_one_loss)]
   sizes = ', '.join(dict.fromkeys(str(setting.batch_size) for setting in answer.of_setting))
   training = describe.training(config, (setting.schedule for setting in answer.of_setting))
   lines += [
     '',
-    _plain(
+    plain(
       f'{describe.part(config, "model")}, on {describe.data(config, data)}; {config["epochs"]} '
       f'epochs at batch size {sizes}, {training}; {formats.duration(study["seconds"])} on '
       f'{study["device"]}.'
@@ -84,17 +84,17 @@ def _settings(results: Sequence[Result], answer: Answer) -> list[str]:
     may_be_best = {standing.setting for standing in answer.standings if standing.may_be_best}
     rows = []
     for setting, *figures_of in tables.answers(results, answer.of_setting):
-      rate, *others = map(_plain, figures_of)
+      rate, *others = map(plain, figures_of)
       rate = f'**{rate}**' if setting in may_be_best else rate
-      rows.append((*(_plain(of(setting)) for of in names.values()), rate, *others))
+      rows.append((*(plain(of(setting)) for of in names.values()), rate, *others))
     lines += ['A row a setting; in bold, those that may be the best:', '', *_table(heads, rows), '']
   found = zip(answer.of_setting, answer.landscapes, strict=False)  # short runs have none
   of_landscape = {setting: landscape.words(of) for setting, of in found}
   for setting, verdict in answer.of_setting.items():
     name = figures.capital(title(setting, answer.of_setting))
     lines += [f'## {name}', ''] if name else []
-    lines += [*_rates([r for r in results if r.setting == setting], verdict), '']
-    lines += [_plain(of_landscape[setting]), ''] if of_landscape.get(setting) else []
+    lines += [*rates([r for r in results if r.setting == setting], verdict), '']
+    lines += [plain(of_landscape[setting]), ''] if of_landscape.get(setting) else []
   bold = 'the rates that may be the best'
   if answer.verdict.probability_best is None:  # of one seed nobody knows
     bold = 'the rate to use, and those that may be just as good'
@@ -111,7 +111,7 @@ def _measured(verdict: Verdict) -> tuple[str, str]:
   return f'{verdict.leads.name}>', f'{STATED} interval>'
 
 
-def _rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
+def rates(results: Sequence[Result], verdict: Verdict) -> list[str]:
   """The rates as a table: the mean over the seeds, its interval, how likely each is the best."""
   heads = ('rate>', *_measured(verdict), 'probability of being the best>', 'status')
   rows = [
@@ -134,7 +134,7 @@ def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]
   )
   rows = [
     (
-      *(_plain(of(r.setting)) for of in names.values()),
+      *(plain(of(r.setting)) for of in names.values()),
       formats.rate(r.learning_rate),
       str(r.seed),
       formats.loss(r.train_loss_at_end),
@@ -154,7 +154,7 @@ def _words(status: str) -> str:
   return status.replace('_', ' ')
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
   """Text that may hold the names of files and functions, so that Markdown shows it as it is."""
   return _SIGNS.sub(r'\\\g<0>', formats.printable(text))
 
