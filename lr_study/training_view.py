@@ -294,7 +294,8 @@ class TrainingView:
 
   def _bar(self, width: int) -> Table:
     done = self._done / self._steps
-    said = f'{100 * done:.0f} %, {self._time()}: {self._where()}'
+    time_left = f', {self._time()}' if done < 1 else ''
+    said = f'{100 * done:.0f} %{time_left}: {self._where()}'
     if self._is_stopping():
       said = 'Stopping: the steps under way end, then all is saved. Ctrl-C again ends at once.'
     grid = Table.grid(padding=(0, 1))

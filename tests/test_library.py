@@ -416,8 +416,8 @@ def test_a_notebook_draws_in_one_place(monkeypatch):
   monkeypatch.setitem(sys.modules, 'IPython.display', ipython.display)
   monkeypatch.setattr('rich.console._is_jupyter', lambda: True)
   sweep(progress=True, learning_rates=[1e-2])
-  assert '12/12 steps' in drawn[-1]['text/plain']
-  assert '1/2' in drawn[0]['text/plain']
+  assert ' 100 %: epoch 2 of 2' in drawn[-1]['text/plain']
+  assert 'epoch 1 of 2' in drawn[0]['text/plain']
   assert drawn[-1]['text/html'].startswith('<pre')
 
 

@@ -142,10 +142,8 @@ def test_tensorboard_holds_the_curves(history, tmp_path):
   # The curve of a trial that left ends with the chunk in which it diverged.
   left = folder / 'lr_1e-02_seed_0'
   assert [step for step, _ in scalars(left, 'curves/loss')] == [10, 20]
-  assert scalars(left, 'answer/diverged_at_step') == [(11, 11)]
-  assert [texts(of)['status'] for of in (left, run)] == [
-    'diverged at step 11', 'trained to the end',
-  ]  # fmt: skip
+  assert scalars(left, 'training/diverged_at_step') == [(11, 11)]
+  assert [texts(of).get('status') for of in (left, run)] == ['diverged at step 11', None]
 
 
 def texts(run):
@@ -180,7 +178,7 @@ def test_tensorboard_hparams(history, tmp_path):
   names = [(info.name.group, info.name.tag) for info in experiment.metric_infos]
   assert names == [
     ('validation', 'answer/accuracy'), ('validation', 'curves/loss'),
-    ('', 'answer/accuracy'), ('', 'curves/loss'), ('', 'answer/diverged_at_step'),
+    ('', 'training/diverged_at_step'), ('', 'curves/loss'), ('', 'answer/accuracy'),
   ]  # fmt: skip
   for rate, status in ((1e-2, 2), (1e-3, 1)):  # STATUS_FAILURE where it diverged, STATUS_SUCCESS
     run = folder / f'lr_{formats.rate(rate)}_seed_0'
@@ -254,8 +252,8 @@ def test_tensorboard_shows_the_answer(small_finished):
   """The verdict as text; the confusion matrix and mistakes as images, instead of those before."""
   run = small_finished / 'tensorboard' / 'answer'
   _, answer = report.read(small_finished)
-  assert answer.sentence.split(':')[0] in texts(run)['verdict']
-  assert '| **1e-02** | ' in texts(run)['verdict']
+  assert answer.sentence.split(':')[0] in texts(run)['answer/verdict']
+  assert '| **1e-02** | ' in texts(run)['answer/verdict']
   events = EventAccumulator(str(run), size_guidance={'images': 0})
   events.Reload()
   shown = events.Tags()['images']

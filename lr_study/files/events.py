@@ -20,7 +20,7 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lr_study import formats
-from lr_study.answer.measure import ACCURACY, Measure
+from lr_study.answer.measure import ACCURACY, BALANCED, Measure
 from lr_study.files import record
 from lr_study.files.points import TRAIN, VALIDATION, Point, best_of, short
 from lr_study.search import rounds
@@ -81,8 +81,8 @@ class Events:
       end = plugin_data_pb2.HParamsPluginData(session_end_info=end)
       writer = writers[TRAIN]
       writer.hparams(metadata.SESSION_END_INFO_TAG, end)
-      writer.text('status', f'diverged at step {bad}' if bad else 'trained to the end')
       if bad:
+        writer.text('status', f'diverged at step {bad}')
         writer.scalar(_tag(TRAIN, _BAD_STEP, self._measure), bad, bad)
       writer.flush()
 
@@ -202,7 +202,7 @@ def _tag(part: str, name: str, measure: Measure) -> str:
 
   What the study goes by comes first.
   """
-  if name in (short(measure.field), best_of(measure), _BAD_STEP):
+  if name in (short(measure.field), best_of(measure)):
     return f'answer/{name}'
   is_of_both = part == VALIDATION or name in ('loss', 'accuracy')
   return f'{"curves" if is_of_both else "training"}/{name}'
@@ -222,9 +222,15 @@ def _experiment(
     if any(value != values[0] for value in values):
       columns.append((_column(name), number if all(map(_is_number, values)) else text))
   leading = [best_of(measure)] if at_best else []
+  # The tab shows the first five until more are asked for. Where classes are alike, the balanced
+  # accuracy is the accuracy.
   own = dict.fromkeys([*leading, short(measure.field), 'accuracy', 'loss', *map(short, metrics)])
+  if measure != BALANCED:
+    own.pop(short(BALANCED.field), None)
   curves = [(VALIDATION, name) for name in own]
-  curves += [(TRAIN, 'accuracy'), (TRAIN, 'loss'), (TRAIN, _BAD_STEP)]
+  of_train = [(TRAIN, name) for name in (_BAD_STEP, 'loss', 'accuracy')]
+  place = len(leading) + 2
+  curves[place:place] = of_train
   infos = [
     api_pb2.MetricInfo(
       name=api_pb2.MetricName(

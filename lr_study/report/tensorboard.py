@@ -27,7 +27,7 @@ def write(workdir: Path) -> None:
     if file.is_file():
       pictures[f'answer/{name}'] = file.read_bytes()
   pictures |= _mistakes(workdir, content.get('best_trial') or {})
-  write_answer(workdir / 'tensorboard', {'verdict': '\n'.join(text)}, pictures)
+  write_answer(workdir / 'tensorboard', {'answer/verdict': '\n'.join(text)}, pictures)
 
 
 def _mistakes(workdir: Path, best_trial: Mapping[str, Any]) -> dict[str, bytes]:
