@@ -68,7 +68,10 @@ class Drawn:
     self._draw = draw
     self._console = _Console(quiet=_QUIET.get(), file=sys.stdout, force_jupyter=False)
     self._notebook = in_notebooks and not _QUIET.get() and Console().is_jupyter
-    self._live, self._cell, self._widths, self._of = None, None, [], 0
+    self._live: Live | None = None
+    self._cell: _Cell | None = None
+    self._widths: list[int] = []
+    self._of = 0
 
   @property
   def is_shown(self) -> bool:
@@ -80,13 +83,13 @@ class Drawn:
     if self._notebook:
       self._cell = _Cell()
     elif terminal and not self._console.quiet and Drawn._now is None:
-      self._live = Live(
+      live = self._live = Live(
         console=self._console,
         get_renderable=self._fitted,
         transient=True,
         redirect_stderr=sys.stderr.isatty(),  # what goes into a file still does
       )
-      self._live.start(refresh=True)
+      live.start(refresh=True)
       Drawn._now = self
     return self
 
@@ -167,10 +170,11 @@ def working(text: str, keep: bool = True) -> Iterator[None]:
     text: what is going on.
     keep: a line stays, which is all there is where no terminal is. Else nothing stays.
   """
-  line, started, spinner = formats.printable(text), time.monotonic(), Spinner('dots')
+  started, spinner = time.monotonic(), Spinner('dots')
 
-  def draw(of: Console) -> Text:
-    return Text.assemble(spinner.render(of.get_time()), f' {line}{_since(started)}')
+  def draw(of: Console) -> Spinner:
+    spinner.text = Text(formats.printable(text) + _since(started))
+    return spinner
 
   with Drawn(draw, in_notebooks=False) as drawn:
     is_shown = drawn.is_shown

@@ -101,8 +101,8 @@ def _row(setting: str, rate: float, trials: Sequence[_Trial]) -> Row:
   good = [trial for trial in trials if not trial.bad_step]
   known = [t.value for t in good if not math.isnan(t.value)]
   losses = [t.loss for t in good if not math.isnan(t.loss)]
-  means = [float(np.mean(of)) if of else math.nan for of in (losses, known)]
-  return Row(setting, rate, len(trials), len(known or losses), *means, _status(trials))
+  loss, value = (float(np.mean(of)) if of else math.nan for of in (losses, known))
+  return Row(setting, rate, len(trials), len(known or losses), loss, value, _status(trials))
 
 
 def _status(trials: Sequence[_Trial]) -> str:

@@ -134,7 +134,7 @@ def write_answer(folder: Path, texts: Mapping[str, str], pictures: Mapping[str, 
   writer.flush()
 
 
-def read(run: Path) -> dict[str, list[tuple[int, float]]]:
+def read(run: Path) -> dict[str, list[tuple[int, float | None]]]:
   """The curves of a trial's run: 'validation/loss' -> (step, value) of each point, NaN as None."""
   found = {}
   for part, folder in ((TRAIN, run), (VALIDATION, run / VALIDATION)):

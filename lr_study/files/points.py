@@ -71,12 +71,10 @@ class Points:
         continue
       part = TRAIN if short(name) == name else VALIDATION
       yield Point(part, short(name), done, np.array(curve[epoch]))
-    if self._at_best:
-      curves = history.epochs[self._at_best.field][: epoch + 1]
-      best = [
-        max(curve, key=lambda x: (not np.isnan(x), self._at_best.score(x))) for curve in curves.T
-      ]
-      yield Point(VALIDATION, best_of(self._at_best), done, np.asarray(best))
+    if measure := self._at_best:
+      curves = history.epochs[measure.field][: epoch + 1]
+      best = [max(curve, key=lambda x: (not np.isnan(x), measure.score(x))) for curve in curves.T]
+      yield Point(VALIDATION, best_of(measure), done, np.asarray(best))
 
   def _heights(self, step: int) -> np.ndarray:
     """Of the learning rate of each trial at a step."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lr_study import formats
+from lr_study.errors import StudyError
 from lr_study.files.events import write_answer
 from lr_study.report import report, summary
 from lr_study.search import rounds
@@ -12,8 +13,10 @@ from lr_study.search import rounds
 
 def write(workdir: Path) -> None:
   """Shows the answer in TensorBoard's text and images tabs, from what the folder holds."""
-  results, verdict = report.read(workdir)
-  content = report.read_content(workdir)
+  found = report.read(workdir)
+  if found is None:
+    raise StudyError(f'{workdir} holds no finished study')
+  (results, verdict), content = found, report.read_content(workdir)
   verdicts = report.of_settings(content)
   text = [f'**{summary.plain(verdict.sentence)}**', '']
   for setting, of in verdicts.items():

@@ -48,9 +48,8 @@ def _table(heads: Iterable[str], rows: Sequence[Sequence[str]], bold: Iterable[b
   table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
   for head in heads:
     # Figures stay whole where the window is narrow; heads and words break.
-    is_number = head.endswith('>')
-    justify = 'right' if is_number else 'left'
-    table.add_column(Text(head.removesuffix('>')), justify=justify, vertical='bottom')
+    text = Text(head.removesuffix('>'))
+    table.add_column(text, justify='right' if head.endswith('>') else 'left', vertical='bottom')
   for row, is_bold in zip(rows, bold, strict=True):
     table.add_row(*map(Text, row), style='bold' if is_bold else '')
   return table
