@@ -59,10 +59,12 @@ def without_flags(text: str) -> str:
 class Best:
   """The trial that the study recommends, with the weights of its end.
 
-  result: its figures. classes: their names, in the order of the logits. model: its network, a Linen
-  module; `model.apply(variables, inputs)` gives logits. variables: all collections of the network
-  as evaluations use them, trees of float32 arrays: 'params', and 'batch_stats' and others where
-  there are any.
+  Attributes:
+    result: its figures.
+    classes: their names, in the order of the logits.
+    model: its network, a Linen module; `model.apply(variables, inputs)` gives logits.
+    variables: all collections of the network as evaluations use them, trees of float32 arrays:
+      'params', and 'batch_stats' and others where there are any.
   """
 
   def __init__(self, trained: Trained):
@@ -131,15 +133,16 @@ class _Curves(NamedTuple):
 class Study:
   """A finished study. Print it for its answer; a notebook shows its table, too.
 
-  verdict: the answer; it prints as its sentence. `learning_rate` is None if none can be used.
-  verdicts: that of each setting, a combination of values of the axes, batch sizes and schedules.
-  trials: a result for each trial, in the order of the columns of `curves`.
-  curves: by name, NaN where a trial has no point, such as after it diverged.
-    'loss', 'accuracy' and 'gradient_norm', of each step's batch: float32 (steps, trials).
-    'train_loss', 'validation_loss', 'validation_accuracy' and others: float64 (epochs, trials).
-    Losses are in nats, accuracies fractions. Trials that train fewer steps have NaN at the end.
-  record: the config, versions, the device, the data and times, as results.json has them.
-  workdir: where it is kept; None if nowhere.
+  Attributes:
+    verdict: the answer; it prints as its sentence. `learning_rate` is None if none can be used.
+    verdicts: that of each setting, a combination of values on the axes.
+    trials: a result for each trial, in the order of the columns of `curves`.
+    curves: by name, NaN where a trial has no point, such as after it diverged. Of each step's
+      batch, float32 (steps, trials): 'loss', 'accuracy' and 'gradient_norm'. Of each epoch, float64
+      (epochs, trials): 'train_loss', 'validation_loss', 'validation_accuracy' and others. Losses
+      are in nats, accuracies are fractions. Trials that train fewer steps have NaN at the end.
+    record: the config, versions, the device, the data and times, as in results.json.
+    workdir: where it is kept; None if nowhere.
   """
 
   verdict: Verdict

@@ -1,4 +1,4 @@
-"""Each example of configs/examples/ runs, on little data; so does the notebook of docs/."""
+"""Each example of examples/ runs, on little data; so does the notebook there."""
 
 import functools
 import importlib
@@ -18,11 +18,11 @@ from lr_study import models
 from lr_study.models.resnet import ResNet
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(file.stem for file in (ROOT / 'configs/examples').glob('*.py'))
+NAMES = sorted(file.stem for file in (ROOT / 'examples').glob('*.py'))
 
 
 def example(name):
-  return importlib.import_module(f'configs.examples.{name}')
+  return importlib.import_module(f'examples.{name}')
 
 
 def run(name, cache_dir=None, **changes):
@@ -50,11 +50,11 @@ def check(study, trials):
 def test_examples_are_short_and_say_what_they_answer():
   assert len(NAMES) == 8
   for name in NAMES:
-    text = (ROOT / f'configs/examples/{name}.py').read_text()
+    text = (ROOT / f'examples/{name}.py').read_text()
     assert len(text.splitlines()) < 60
     question, *rest = example(name).__doc__.splitlines()
     assert '?' in question
-    assert any(f'configs/examples/{name}.py' in line for line in rest)
+    assert any(f'examples/{name}.py' in line for line in rest)
 
 
 def test_a_resnet_with_batch_norm_on_a_folder(tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_muon_and_prodigy_beside_sgd(cache_dir):
 
 def test_the_notebook(monkeypatch):
   """Its cells as a program, on few images; it is executed, and small."""
-  file = ROOT / 'docs/library.ipynb'
+  file = ROOT / 'examples/library.ipynb'
   assert file.stat().st_size < 300_000
   cells = [cell for cell in json.loads(file.read_text())['cells'] if cell['cell_type'] == 'code']
   assert all(cell['outputs'] for cell in cells[1:])

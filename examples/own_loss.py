@@ -1,6 +1,6 @@
 """Which rate by a metric of one's own, when training minimises a loss of one's own?
 
-  python scripts/sweep.py --config configs/examples/own_loss.py
+  python scripts/sweep.py --config examples/own_loss.py
 
 Both are functions in this file. The rate that the study names is the one with the largest margin.
 """

@@ -1,6 +1,6 @@
 """Which rate for a network of one's own, written in Flax NNX?
 
-python scripts/sweep.py --config configs/examples/nnx_module.py
+python scripts/sweep.py --config examples/nnx_module.py
 """
 
 from flax import nnx

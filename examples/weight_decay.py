@@ -1,6 +1,6 @@
 """Does the best rate depend on the weight decay? Every rate by every weight decay, in one program.
 
-  python scripts/sweep.py --config configs/examples/weight_decay.py
+  python scripts/sweep.py --config examples/weight_decay.py
 
 One more axis, on the command line: --axis optimizer.momentum=0,0.9
 """

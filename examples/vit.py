@@ -1,6 +1,6 @@
 """Which rate for a small vision transformer, and is it the same with half the weight decay?
 
-  python scripts/sweep.py --config configs/examples/vit.py
+  python scripts/sweep.py --config examples/vit.py
 
 Twelve trials in one program, on letters that are rendered when it first runs.
 """

@@ -1,6 +1,6 @@
 """Which rate for a ResNet-18 with BatchNorm, by AdamW and half a cosine, on a folder of images?
 
-  python scripts/sweep.py --config configs/examples/resnet_folder.py --config.data.dir=PATH
+  python scripts/sweep.py --config examples/resnet_folder.py --config.data.dir=PATH
 
 PATH has one sub-folder per class.
 """

@@ -1,6 +1,6 @@
 """Is Muon better than SGD with momentum, each at its own best rate, and what without any rate?
 
-  python scripts/sweep.py --config configs/examples/optimizers.py
+  python scripts/sweep.py --config examples/optimizers.py
 
 Prodigy finds its rate itself: what is swept for it is a factor on that, and 1 should be good.
 """

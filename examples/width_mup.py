@@ -1,6 +1,6 @@
 """Does the best rate move with the width, and does it stay with the factors of muP?
 
-  PYTHONPATH=. python configs/examples/width_mup.py
+  PYTHONPATH=. python examples/width_mup.py
 
 In muP, Adam's rate of a layer whose inputs grow with the width is divided by that growth (Yang et
 al. 2022, arXiv 2203.03466, table 8); the head starts at 0. Each width has factors of its own, which

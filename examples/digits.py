@@ -1,7 +1,7 @@
 """Which rate for scikit-learn's digits, 1,797 images that a function loads as arrays?
 
 pip install scikit-learn
-python scripts/sweep.py --config configs/examples/digits.py
+python scripts/sweep.py --config examples/digits.py
 """
 
 from ml_collections import ConfigDict
