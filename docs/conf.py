@@ -41,14 +41,26 @@ def _write_api() -> None:
   text = [
     '# Python API',
     '',
-    'Everything that `import lr_study` offers. A Linen or NNX module, an optax function and a',
-    'function of your own go where a config has names.',
+    'What `import lr_study` offers. Modules, functions and arrays of your own go where a config',
+    'has names.',
   ]
-  for name in lr_study.__all__:
-    kind = 'autoclass' if isinstance(getattr(lr_study, name), type) else 'autofunction'
+  kinds = {
+    name: 'autoclass' if isinstance(getattr(lr_study, name), type) else 'autofunction'
+    for name in lr_study.__all__
+  }
+  for name, kind in sorted(kinds.items(), key=lambda of: of[1], reverse=True):
     text += ['', f'## {name}', '', '```{eval-rst}', f'.. {kind}:: lr_study.{name}']
     text += ['   :members:', '```'] if kind == 'autoclass' else ['```']
   (ROOT / 'docs/api.md').write_text('\n'.join(text) + '\n')
+
+
+def setup(app) -> None:
+  """Leaves out what Python itself says of the fields of a named tuple."""
+
+  def skip(app, what, name, member, is_skipped, options):
+    return is_skipped or str(getattr(member, '__doc__', '')).startswith('Alias for field number')
+
+  app.connect('autodoc-skip-member', skip)
 
 
 shutil.copyfile(ROOT / 'examples/library.ipynb', ROOT / 'docs/library.ipynb')  # Git ignores it

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import psutil
+from absl import flags
 
 ROOT = Path(__file__).parents[1]
 _SERVER = multiprocessing.get_context('forkserver')
@@ -50,6 +51,7 @@ class Command:
     folder=ROOT,
     devices=None,
     draws=True,
+    parses=False,
     at=None,
     largest_file=None,
     disk=None,
@@ -64,6 +66,7 @@ class Command:
       folder: the current one.
       devices: how many CPU devices JAX has.
       draws: False: no figures and no page, which take as long as the trials of a small study.
+      parses: True: its flags are parsed, and its config is checked; that is all.
       at: ('module:function', n, signal): it sends itself the signal when it calls this function
         for the n-th time, before anything is done there.
       largest_file: bytes that a file may have, which stands for a full disk.
@@ -84,6 +87,7 @@ class Command:
         writers,
         os.environ | variables,
         draws,
+        parses,
         at,
         largest_file,
         disk,
@@ -155,7 +159,7 @@ class Command:
     return self._text[number].decode('utf-8', 'replace')
 
 
-def _run(argv, folder, pipes, environment, draws, at, largest_file, disk, read_only):
+def _run(argv, folder, pipes, environment, draws, parses, at, largest_file, disk, read_only):
   """In the child: becomes the command."""
   os.environ.clear()
   os.environ.update(environment)
@@ -170,6 +174,8 @@ def _run(argv, folder, pipes, environment, draws, at, largest_file, disk, read_o
   if not draws:
     for module, name, function in DRAWING:
       setattr(importlib.import_module(module), name, function)
+  if parses:
+    _only_parse()
   if at:
     _send_itself(*at)
   if largest_file:
@@ -182,6 +188,21 @@ def _run(argv, folder, pipes, environment, draws, at, largest_file, disk, read_o
   mounted, free = disk
   with _on_full_disk(Path(mounted), free):
     runpy.run_path(argv[0], run_name='__main__')
+
+
+def _only_parse():
+  """Commands parse their flags, and check their config."""
+  cli, configs = map(importlib.import_module, ('lr_study.cli', 'lr_study.config'))
+  run = cli.run
+
+  def parse(main, takes_arguments=False):
+    def check(*arguments):
+      if flags.FLAGS['config'].present:
+        configs.check(cli.study_config()[0])
+
+    run(check, takes_arguments)
+
+  cli.run = parse
 
 
 def _set_up_jax(environment):
