@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
 
 import lr_study  # noqa: E402
+from lr_study import plugs, reference  # noqa: E402
 
 project = 'lr_study'
 author = copyright = 'The lr_study authors'
@@ -21,7 +22,6 @@ suppress_warnings = ['mystnb.unknown_mime_type']  # of a progress bar
 html_theme = 'furo'
 html_title = 'lr_study'
 
-myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
 
 nb_execution_mode = 'cache'  # the notebook runs again only if it changed
@@ -54,6 +54,46 @@ def _write_api() -> None:
   (ROOT / 'docs/api.md').write_text('\n'.join(text) + '\n')
 
 
+def _table(fields) -> list[str]:
+  """The rows of fields: name, default, what it is for."""
+  rows = ['', '| field | default | what it is for |', '| --- | --- | --- |']
+  for field in fields:
+    default = '' if field.default is plugs.REQUIRED else f'`{field.default!r}`'
+    rows.append(f'| `{field.name}` | {default} | {_escaped(field.about)} |')
+  return [*rows, '']
+
+
+def _escaped(text: str) -> str:
+  for sign in '|*<[':
+    text = text.replace(sign, f'\\{sign}')
+  return text
+
+
+def _write_config() -> None:
+  """The page of all fields of a config, config.md, which Git ignores."""
+  text = [
+    '# Config reference',
+    '',
+    'Every field can be set on the command line, as `--config.NAME=VALUE`. `lr-study sweep --config FILE',
+    '--help_config` prints those of one config with their values. Where a field has no default, the config',
+    'has to set it.',
+    '',
+    '## The study',
+    *_table(reference.of_study()),
+  ]
+  for section in plugs.MODULES:
+    common = {f'{section}.{name}' for name in plugs.common(section)}
+    text += [f'## {section}', '']
+    if common:
+      of_first = reference.of_plug(section, next(iter(plugs.known(section))))
+      text += ['Fields for every name:', *_table(f for f in of_first if f.name in common)]
+    for name in plugs.known(section):
+      own = [f for f in reference.of_plug(section, name) if f.name not in common]
+      text += [f'### {section}: {name}', '', _escaped(reference.summary(section, name))]
+      text += _table(own) if own else ['']
+  (ROOT / 'docs/config.md').write_text('\n'.join(text))
+
+
 def setup(app) -> None:
   """Leaves out what Python itself says of the fields of a named tuple."""
 
@@ -65,3 +105,4 @@ def setup(app) -> None:
 
 shutil.copyfile(ROOT / 'examples/library.ipynb', ROOT / 'docs/library.ipynb')  # Git ignores it
 _write_api()
+_write_config()

@@ -15,9 +15,8 @@ __path__ = [str(FOLDER)]  # makes this module a package, whose modules are the f
 
 
 def names() -> list[str]:
-  """Their names, such as 'alexnet_letters' and 'examples/digits'."""
-  files = (path.relative_to(FOLDER).with_suffix('') for path in FOLDER.rglob('[!_]*.py'))
-  return sorted(file.as_posix() for file in files)
+  """Their names, such as 'alexnet_letters'."""
+  return sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
 
 
 def find(name: str) -> str:

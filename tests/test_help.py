@@ -136,7 +136,7 @@ def test_a_config_goes_by_its_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   folder = ROOT / 'configs'
   assert configs.find('alexnet_letters:quick') == f'{folder}/alexnet_letters.py:quick'
-  assert configs.find('examples/digits') == f'{folder}/examples/digits.py'
+  assert configs.find('calibration') == f'{folder}/calibration.py'
   (tmp_path / 'alexnet_letters').write_text('')  # a file of the user's own goes first
   assert configs.find('alexnet_letters:quick') == 'alexnet_letters:quick'
   for name in ('alexnet_leters', 'configs/alexnet_leters.py:quick', '\0', 'x' * 5000, ''):

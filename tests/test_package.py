@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
 
 def test_exact_versions_are_within_the_bounds():
   exact = {}
-  for file in ('cpu', 'dev', 'optuna', 'benchmark'):
+  for file in ('cpu', 'dev', 'docs', 'optuna', 'benchmark'):
     for line in (ROOT / f'requirements-{file}.txt').read_text().splitlines():
       if found := re.match(r'([\w.-]+)(?:\[\w+\])?==([\w.]+)', line):
         exact[found[1].replace('_', '-').lower()] = found[2]
