@@ -74,9 +74,9 @@ def _write_config() -> None:
   text = [
     '# Config reference',
     '',
-    'Every field can be set on the command line, as `--config.NAME=VALUE`. `lr-study sweep --config FILE',
-    '--help_config` prints those of one config with their values. Where a field has no default, the config',
-    'has to set it.',
+    'Every field can be set on the command line, as `--config.NAME=VALUE`. To print the fields of',
+    'a config with their values, use `lr-study sweep --config FILE --help_config`. Where a field',
+    'has no default, the config has to set it.',
     '',
     '## The study',
     *_table(reference.of_study()),

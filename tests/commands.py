@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 import psutil
-from absl import flags
+from absl import flags as absl_flags
 
 ROOT = Path(__file__).parents[1]
 _SERVER = multiprocessing.get_context('forkserver')
@@ -197,7 +197,7 @@ def _only_parse():
 
   def parse(main, takes_arguments=False):
     def check(*arguments):
-      if flags.FLAGS['config'].present:
+      if 'config' in absl_flags.FLAGS and absl_flags.FLAGS['config'].present:
         configs.check(cli.study_config()[0])
 
     run(check, takes_arguments)

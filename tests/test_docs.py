@@ -13,7 +13,9 @@ import lr_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
-PAGES = [page for page in PAGES if page.name not in ('api.md', 'config.md')]  # generated
+GENERATED = ('api.md', 'config.md', 'library.ipynb')  # by docs/conf.py
+PAGES = [page for page in PAGES if page.name not in GENERATED]
+LINK = re.compile(r'(?:\]\(|srcset="|src="|`[^`]+<)([^)"#>\s]+)')
 
 # Here every command is parsed, and its config checked, by what parses it for users. Where each
 # script, and each config of a sweep, is also run:
@@ -86,8 +88,9 @@ def folder(tmp_path_factory):
 
 def test_every_command_is_parsed(folder):
   """Its flags, the fields of its config and the files that it names are there."""
-  found, started = set(), []
+  found = set()
   for page in PAGES:
+    started = []
     for words in commands_of(page):
       ran = script_of(words)
       if ran is None:
@@ -95,14 +98,13 @@ def test_every_command_is_parsed(folder):
         for i, word in enumerate(words[:-1]):
           assert word != '-r' or (ROOT / words[i + 1]).is_file(), (page.name, words)
         continue
-      found.add(subject(*ran))
       script, arguments = ran
-      started.append((page.name, words, commands.Command(
-        script, *arguments, folder=folder, parses=True
-      )))  # fmt: skip
-  for name, words, command in started:
-    done = command.wait()
-    assert not done.returncode, (name, words, done.stderr)
+      found.add(subject(script, arguments))
+      command = commands.Command(script, *arguments, folder=folder, parses=True)
+      started.append((words, command))
+    for words, command in started:
+      done = command.wait()
+      assert not done.returncode, (page.name, words, done.stderr)
   assert found == RUN_BY.keys() | NOT_RUN.keys()
 
 
@@ -118,7 +120,9 @@ def test_the_examples_of_a_page_run(page, folder, monkeypatch, capsys):
   """In their order, as one program; each study with fewer epochs and seeds."""
   monkeypatch.chdir(folder)
   monkeypatch.syspath_prepend(folder)
-  few = functools.partial(lr_study.sweep, epochs=1, seeds=1, accelerate='off', parallel='vmap', progress=False)
+  few = functools.partial(
+    lr_study.sweep, epochs=1, seeds=1, accelerate='off', parallel='vmap', progress=False
+  )
   monkeypatch.setattr(lr_study, 'sweep', lambda *a, **of: few(*a, **{**of, **few.keywords}))
   names = {}
   for block in fenced(page, 'python'):
@@ -139,6 +143,6 @@ def test_the_readme_is_short():
 def test_links_lead_somewhere():
   """Those to files; Sphinx checks those between pages once more."""
   for page in PAGES:
-    for target in re.findall(r'(?:\]\(|srcset="|src="|`[^`]+<)([^)"#>\s]+)', page.read_text('utf-8')):
-      generated = page.parent.name == 'docs' and target in ('api.md', 'config.md', 'library.ipynb')
+    for target in LINK.findall(page.read_text('utf-8')):
+      generated = page.parent.name == 'docs' and target in GENERATED
       assert generated or '://' in target or (page.parent / target).exists(), (page.name, target)
