@@ -3,6 +3,10 @@
   python scripts/sweep.py --config configs/alexnet_letters.py          days on a CPU
   python scripts/sweep.py --config configs/alexnet_letters.py:quick    minutes on two CPU cores
 
+Mark III Systems, "Hyperparameters for Classifying Images with Convolutional Neural Networks - Part
+1 - Learning Rate", https://www.markiiisys.com/blog/
+hyperparameters-for-classifying-images-with-convolutional-neural-networks-part-1-learning-rate/
+
 Published: batch size 1, 30 epochs, the rate divided by 10 every 10th epoch. Rates above 1e-4
 failed to converge, 1e-4 was best with about 95 % training accuracy, and lower ones fell off.
 

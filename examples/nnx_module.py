@@ -1,4 +1,4 @@
-"""Which rate for a network of one's own, written in Flax NNX?
+"""Which rate for your own network, written in Flax NNX?
 
 python scripts/sweep.py --config examples/nnx_module.py
 """

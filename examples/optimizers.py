@@ -1,4 +1,4 @@
-"""Is Muon better than SGD with momentum, each at its own best rate, and what without any rate?
+"""Is Muon better than SGD with momentum, each at its own best rate? And with no rate at all?
 
   python scripts/sweep.py --config examples/optimizers.py
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Six rates by three optimisers from two seeds; each optimiser has a verdict of its own."""
+  """Six rates by three optimisers from two seeds; each optimiser gets its own verdict."""
   config = ConfigDict()
   config.learning_rates = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
   config.seeds = (0, 1)

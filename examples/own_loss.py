@@ -1,4 +1,4 @@
-"""Which rate by a metric of one's own, when training minimises a loss of one's own?
+"""Which rate by your own metric, when training minimises your own loss?
 
   python scripts/sweep.py --config examples/own_loss.py
 

@@ -1,4 +1,4 @@
-"""Which rate for a ResNet-18 with BatchNorm, by AdamW and half a cosine, on a folder of images?
+"""Which rate for a ResNet-18 with AdamW and a cosine schedule, on a folder of images?
 
   python scripts/sweep.py --config examples/resnet_folder.py --config.data.dir=PATH
 

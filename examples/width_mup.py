@@ -3,8 +3,8 @@
   PYTHONPATH=. python examples/width_mup.py
 
 In muP, Adam's rate of a layer whose inputs grow with the width is divided by that growth (Yang et
-al. 2022, arXiv 2203.03466, table 8); the head starts at 0. Each width has factors of its own, which
-no product of axes has, so this is a program that runs several studies.
+al. 2022, arXiv 2203.03466, table 8); the head starts at 0. Each width has its own factors, which a
+product of axes cannot express, so this program runs several studies.
 """
 
 import flax.linen as nn
