@@ -1,6 +1,7 @@
 """README.md and the pages of docs/: each command and each example in them works."""
 
 import functools
+import json
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 GENERATED = ('api.md', 'config.md', 'library.ipynb')  # by docs/conf.py
 PAGES = [page for page in PAGES if page.name not in GENERATED]
-LINK = re.compile(r'(?:\]\(|srcset="|src="|`[^`]+<)([^)"#>\s]+)')
+LINK = re.compile(r'(?:\]\(|srcset="|src="|{download}`[^`]+<)([^)"#>\s]+)')
 
 # Here every command is parsed, and its config checked, by what parses it for users. Where each
 # script, and each config of a sweep, is also run:
@@ -138,6 +139,17 @@ def test_the_examples_of_a_page_run(page, folder, monkeypatch, capsys):
 def test_the_readme_is_short():
   lines = (ROOT / 'README.md').read_text('utf-8').splitlines()
   assert len(lines) <= 150
+
+
+def test_the_answer_shown_is_that_of_the_committed_study():
+  verdict = json.loads((ROOT / 'docs/quick/results.json').read_text('utf-8'))['verdict']
+  for page in (ROOT / 'README.md', ROOT / 'docs/answer.md'):
+    text = page.read_text('utf-8')
+    assert verdict['sentence'] in text
+    for rate, interval in verdict['intervals'].items():
+      if interval:
+        low, high = (f'{100 * end:.1f}' for end in interval)
+        assert re.search(rf'{rate}\b.*\| {low} to {high} %', text), (page.name, rate)
 
 
 def test_links_lead_somewhere():
