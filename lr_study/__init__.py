@@ -1,7 +1,7 @@
 """Which learning rate? One network trained at many rates in one compiled program.
 
-`sweep` runs a study of your own network and data, and `read` opens a work directory; both return a
-`Study`. Importing this imports no JAX and touches no device: what is used is imported then.
+`sweep` runs a study of your network and data, and `read` opens a work directory. Both return a
+`Study`. Importing this package does not import JAX or touch a device; that happens on first use.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Configs: what every study has, and sections that each name a plug and hold its arguments."""
+"""Configs: fields that every study has, and sections, each with a plug's name and arguments."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from lr_study import formats, paths, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import AT_LEAST_0, COUNT, COUNT_OR_0, POSITIVE, REQUIRED, Limit, one_of
 
-# section -> the plug that it names where a config does not say
+# section -> the plug that it names by default
 SECTIONS = {
   'model': 'digits_tensorflow',
   'optimizer': 'sgd',
@@ -26,10 +26,10 @@ SECTIONS = {
 
 class _Field(NamedTuple):
   default: Any
-  kind: Any  # as plugs.convert takes it
+  kind: Any  # an argument of plugs.convert
   limit: Limit | None = None
   about: str = ''  # what it is for, and why its default is what it is
-  counts: bool = True  # False: no number of a study depends on it, so it may change on the way
+  counts: bool = True  # False: no result depends on it, so it may change when a study resumes
 
 
 # Fields that belong to no plug.
@@ -152,30 +152,30 @@ VERDICT = {
     'The epoch that trials are compared at: last or best.',
   ),
 }
-# What else can be an axis: not the data, which all trials share, nor how they are computed.
+# Other possible axes. Not the data, which all trials share, nor how trials are computed.
 _AXES = (
   'batch_size',
   'dtype',
   *(section for section in SECTIONS if section not in ('data', 'search')),
 )
-# What is subtracted is on the devices with the images; a study keeps one copy of weights.
+# The subtracted mean is on the devices with the images; a study keeps one copy of the weights.
 _NO_AXES = ('input.subtract', 'model.weights')
-# Before a regular expression it is an axis: the factor on the rate of the parameters that match.
+# Followed by a regular expression, an axis: the factor on the rate of matching parameters.
 RATE_FACTOR = 'optimizer.rate_factors.'
-GROW = ('learning_rates', 'seeds')  # what a study that is extended may have more of
-# An axis that a field of several values is there for.
+GROW = ('learning_rates', 'seeds')  # extending a study may add values to these
+# Axes that are set by a field of their own.
 _PLURAL = {'seed': 'seeds', 'learning_rate': 'learning_rates'}
 
 
 def check(config: ConfigDict) -> ConfigDict:
-  """Checks every field, and what fields ask of one another.
+  """Checks every field, and that fields fit one another.
 
-  What needs the data, such as whether images are large enough for the network, is for the functions
-  that the config names.
+  Checks that need the data, such as whether images are large enough for the network, are left to
+  the functions that the config names.
 
   Returns:
-    A copy with defaults for all that is not there, locked, with floats where numbers need not be
-    whole, fit to be run and saved.
+    A locked copy with defaults for missing fields and with floats for fields that hold floats,
+    ready to be run and saved.
 
   Raises:
     StudyError: naming the first field that is missing, unknown or out of range.
@@ -213,20 +213,20 @@ def complete(
 ) -> list[str]:
   """Gives a config all its fields, so that the command line can override any of them.
 
-  A section whose name is overridden keeps what all plugs of its kind have in common. For the rest
-  it has the defaults of the new one.
+  A section whose name is overridden keeps the fields that all plugs of its kind share. Its other
+  fields get the defaults of the new plug.
 
   Args:
-    config: is changed.
-    overrides: what the command line sets, as text, by dotted names.
-    axes: that it adds, the values of each by its name.
+    config: modified in place.
+    overrides: the values that the command line sets, as text, by dotted name.
+    axes: the values of each axis that the command line adds, by name.
 
   Returns:
-    A line on each section that lost fields: `model.name is resnet18: width=0.25 of small_cnn is
+    A line for each section that lost fields: `model.name is resnet18: width=0.25 of small_cnn is
     dropped`.
 
   Raises:
-    StudyError: a section names no plug that there is.
+    StudyError: a section names an unknown plug.
   """
   notes = []
   given = config.get('axes')
@@ -239,7 +239,7 @@ def complete(
       elif isinstance(config[section], str) and section in SECTIONS:
         config[section] = ConfigDict({'name': config[section]})
       if not isinstance(config[section], ConfigDict):
-        continue  # what it should be, `check` says
+        continue  # `check` reports it
       if section == 'verdict':
         _fill(config[section], VERDICT)
       elif section in SECTIONS:
@@ -249,7 +249,7 @@ def complete(
 
 
 def from_json(fields: dict[str, Any]) -> ConfigDict:
-  """The config that JSON holds, checked: there tuples are lists."""
+  """The config in JSON, checked. JSON has lists in place of tuples."""
   fields = _tuples(fields)
   if isinstance(fields.get('axes'), dict):
     fields['axes'] = ConfigDict(fields['axes'], allow_dotted_keys=True)
@@ -257,7 +257,7 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
-  """The fields of a config, or of one read from JSON, by their dotted names, as in `data.name`."""
+  """The fields of a config, or of one read from JSON, by dotted name, such as `data.name`."""
   flat = {}
   for name, value in config.items():
     if isinstance(value, ConfigDict | dict):
@@ -268,9 +268,10 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 
 def adds(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-  """True if a config has all that another has, and more rates, seeds, values on axes or epochs.
+  """True if `now` has all that `before` has, and may have more rates, seeds, axis values or epochs.
 
-  With the epochs the schedule may change. Both are as JSON has them, and as `differences` has it.
+  If there are more epochs, the schedule may change too. Both configs are as read from JSON. Like
+  `differences`, this compares `essential` fields only.
   """
   before, now = essential(before), essential(now)
   longer = now.get('epochs', 0) > before.get('epochs', 0)
@@ -286,10 +287,10 @@ def adds(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-  """What makes two configs those of different studies, by name: 'epochs 3 -> 4'.
+  """The differences that make two configs different studies: 'epochs 3 -> 4'.
 
-  Only what is `essential` does, and the place of a file of the user's own does not. Both are as
-  JSON has them.
+  Only `essential` fields are compared, and the location of a user's file does not matter. Both
+  configs are as read from JSON.
   """
   was, are = essential(before), essential(now)
   return [
@@ -300,10 +301,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields that a number of a study may depend on, by their dotted names.
+  """The fields that the results of a study may depend on, by dotted name.
 
-  Of `data` only those that every set has: what images there are, and what is made of them, is in
-  their fingerprint, wherever they lie and however they are named.
+  Of `data`, only the fields that every data set has. The fingerprint of the data covers the images
+  and how they are processed, whatever their location and name.
   """
   of_every_set = {f'data.{name}' for name in plugs.common('data')}
 
@@ -315,7 +316,7 @@ def essential(config: Mapping[str, Any]) -> dict[str, Any]:
   flat = {name: value for name, value in flatten(config).items() if counts(name)}
   place = flat.get('model.weights')
   if place == '' or (isinstance(place, str) and os.path.isabs(place)):
-    del flat['model.weights']  # what is in them has a fingerprint too
+    del flat['model.weights']  # the weights have a fingerprint too
   return flat
 
 
@@ -328,14 +329,14 @@ def _alike(was: Any, now: Any) -> bool:
 
 
 def nearest(name: str, config: ConfigDict | None = None) -> str:
-  """A hint at the field, of a config or of any, that was probably meant; or nothing."""
+  """A hint at the field that was probably meant, in this config or in any; '' if none is close."""
   names = [*FIELDS, *SECTIONS, *(f'{section}.name' for section in SECTIONS)]
   known = {*names, *(flatten(config) if config else ())} - {name}
   return plugs.nearest(name, sorted(known))
 
 
 def no_such_field(name: str, config: ConfigDict | None = None) -> str:
-  """What is said of a field that the config does not have."""
+  """The message for a field that the config does not have."""
   section, _, field = name.partition('.')
   if not field or section not in SECTIONS or not config or section not in config:
     return f'config.{name}: no such field{nearest(name, config)}'
@@ -345,7 +346,7 @@ def no_such_field(name: str, config: ConfigDict | None = None) -> str:
 
 
 def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -> dict[str, Any]:
-  """All fields of a table: checked, or their defaults."""
+  """All fields of a table, checked, with defaults for missing ones."""
   for name in fields:
     if prefix and name not in table:
       raise StudyError(f'config.{prefix}{name}: no such field{plugs.nearest(name, table, prefix)}')
@@ -371,7 +372,7 @@ def _fields_of(section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _section(section: str, values: dict[str, Any], others: tuple[str, ...]) -> dict[str, Any]:
   """All fields of a section, checked against the signature of the function that it names.
 
-  `others`: the functions that its name is an axis of; their arguments stand beside its own.
+  `others`: the functions on the axis `section.name`; their arguments are fields of the section too.
   """
   name = values.get('name', SECTIONS[section])
   factory, found = plugs.find(section, name), {}
@@ -391,7 +392,7 @@ def _section(section: str, values: dict[str, Any], others: tuple[str, ...]) -> d
 
 
 def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-  """The section under another name: what it has of the arguments of that one, and defaults."""
+  """The section under another name: those of its fields that `name` takes, and defaults."""
   factory = plugs.find(section, name)
   known = plugs.fields(section, factory)
   own = {n: v for n, v in values.items() if n in known}
@@ -399,7 +400,7 @@ def own_section(section: str, values: Mapping[str, Any], name: str) -> dict[str,
 
 
 def _several(name: str, values: Any) -> tuple[Any, ...]:
-  """The values of an axis as a tuple, each one once."""
+  """The values of an axis as a tuple, with lists as tuples."""
   if not isinstance(values, tuple | list) or not values:
     raise StudyError(f'axes.{name} is {plugs.shown(values)}; it must be one or more values')
   if any(isinstance(value, Mapping) for value in values):
@@ -410,10 +411,10 @@ def _several(name: str, values: Any) -> tuple[Any, ...]:
 def _axis(
   name: str, of: tuple[Any, ...], found: Mapping[str, Any], axes: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-  """The values of an axis, as the field that it is about holds them.
+  """The values of an axis, converted to the type of its field.
 
   Raises:
-    StudyError: the field cannot be an axis, or a value is none for it.
+    StudyError: the field cannot be an axis, or a value does not fit it.
   """
   section, _, field = name.partition('.')
   if section not in _AXES or bool(field) != (section in SECTIONS) or name in _NO_AXES:
@@ -422,7 +423,7 @@ def _axis(
     _, kind, limit, *_ = FIELDS[name]
     values = tuple(plugs.convert(f'axes.{name}', value, kind, limit) for value in of)
   elif field == 'name':
-    values = tuple(map(paths.absolute_name, of))  # `_section` has found them all
+    values = tuple(map(paths.absolute_name, of))  # `_section` has looked them all up
   else:
     for other in axes.get(f'{section}.name', (found[section]['name'],)):
       factory = plugs.find(section, other)
@@ -439,14 +440,14 @@ def _axis(
 
 
 def _factor(factory: Callable, own: Mapping[str, Any], name: str, value: Any) -> float:
-  """A value of the axis of an expression in rate_factors; `own`: the optimiser's section."""
+  """A value on the axis of one expression of rate_factors; `own`: the optimiser's section."""
   own = {**own, 'rate_factors': ((name.removeprefix(RATE_FACTOR), value),)}
   ((_, factor),) = plugs.checked('optimizer', factory, own)['rate_factors']
   return float(factor)
 
 
 def _no_axis(name: str, found: Mapping[str, Any], factory: Callable | None = None) -> str:
-  """Why there cannot be an axis of this name; `factory` does not have it."""
+  """Why this cannot be an axis. `factory`, if given, has no such field."""
   section = name.partition('.')[0]
   if factory:
     names = [f'{section}.{n}' for n in plugs.fields(section, factory)]
@@ -458,16 +459,17 @@ def _no_axis(name: str, found: Mapping[str, Any], factory: Callable | None = Non
       f'axes has {name!r}; an axis is learning_rate, seed, batch_size, dtype, or a field of '
       f'{", ".join(s for s in SECTIONS if s in _AXES)}'
     )
-  return f'axes has {name!r}, no field of this config{plugs.nearest(name, [*_AXES, *known])}'
+  hint = plugs.nearest(name, [*_AXES, *known])
+  return f'axes has {name!r}, which is not a field of this config{hint}'
 
 
 def _check_measure(measure: str, metrics: tuple[str, ...]) -> None:
-  own = [name.rpartition(':')[2] for name in metrics]  # of 'file.py:name', what it is called
+  own = [name.rpartition(':')[2] for name in metrics]  # 'file.py:name' is called `name`
   names = dict.fromkeys(('loss', 'accuracy', 'balanced_accuracy', *own))
   if measure not in ('', *names, *metrics):
     raise StudyError(
-      f'verdict.measure is {plugs.shown(measure)}; it must be one of {", ".join(names)}, or one '
-      'more that config.metrics names'
+      f'verdict.measure is {plugs.shown(measure)}; it must be one of {", ".join(names)}, or be '
+      'added to config.metrics'
     )
 
 
@@ -479,7 +481,7 @@ def _check_unique(name: str, values: tuple[Any, ...]) -> None:
 
 def _check_written_apart(rates: tuple[float, ...]) -> None:
   seen: dict[str, float] = {}
-  for rate in rates:  # files, runs and tables go by what is written
+  for rate in rates:  # files, runs and tables identify a rate by its written form
     if (other := seen.setdefault(formats.rate(rate), rate)) != rate:
       raise StudyError(
         f'learning_rates holds {other!r} and {rate!r}, which are both written '
@@ -488,7 +490,7 @@ def _check_written_apart(rates: tuple[float, ...]) -> None:
 
 
 def _swap(config: ConfigDict, section: str, overrides: Mapping[str, str]) -> list[str]:
-  """Makes room for the arguments of another plug; a line on those of the old one."""
+  """Removes the arguments of a plug that another one replaces; returns a line that says which."""
   old = config[section].get('name', SECTIONS[section])
   new = overrides.get(f'{section}.name', old)
   if new == old:
@@ -507,12 +509,12 @@ def _swap(config: ConfigDict, section: str, overrides: Mapping[str, str]) -> lis
 def _plug_fields(
   section: str, config: ConfigDict, overrides: Mapping[str, str], axes: Mapping[str, Any]
 ) -> dict[str, _Field]:
-  """The fields of a section, as far as they have to be there to be overridden."""
+  """The fields of a section that must exist so that they can be overridden."""
   name = config[section].get('name', SECTIONS[section])
   table = {'name': _Field(name, str)}
   for field, default in plugs.fields(section, plugs.find(section, name)).items():
     table[field] = _Field(default, Any if default in (None, REQUIRED) else type(default))
-  # Of further functions that the name is an axis of, the arguments that are overridden.
+  # And overridden arguments of the other functions on the axis `section.name`.
   for other in axes.get(f'{section}.name', ()):
     factory = plugs.find(section, other, f'an entry of axes.{section}.name')
     for field, default in plugs.fields(section, factory).items():
@@ -522,19 +524,19 @@ def _plug_fields(
 
 
 def _fill(values: ConfigDict, table: Mapping[str, _Field]) -> None:
-  """Adds defaults, None for what has none; what is there gets its type, if it can."""
+  """Adds missing fields, None where there is no default, and converts the others where it can."""
   given = dict(values.items(preserve_field_references=True))
   for name, (default, kind, *_) in table.items():
     if name not in given:
       empty = () if kind == tuple[float, ...] else None
       values[name] = empty if default is REQUIRED else default
     elif not isinstance(given[name], FieldReference):
-      with contextlib.suppress(StudyError):  # `check` says so
+      with contextlib.suppress(StudyError):  # `check` reports it
         values[name] = plugs.convert(name, given[name], kind)
 
 
 def _split_commas(names: Any) -> Any:
-  # On the command line `A,B,C` arrives as one string: only numbers make a tuple there.
+  # On the command line `A,B,C` arrives as one string: only numbers become a tuple there.
   if isinstance(names, tuple) and len(names) == 1 and isinstance(names[0], str):
     return tuple(names[0].split(','))
   if isinstance(names, tuple):

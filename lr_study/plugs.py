@@ -1,11 +1,11 @@
 """Plugs: functions that a config names, `'resnet18'` or `'my_models.py:MyNet'`, and their fields.
 
-A program may pass the function itself, which a config names 'object:...'; see objects.py.
+A program may pass the function itself. The config then names it 'object:...'; see objects.py.
 
-Each section of a config belongs to a module with `KNOWN`, from names to factories, and `SUPPLIED`,
-the arguments that the study passes. All other arguments of a factory are fields of its section. A
-module may also have `find(name)`, which returns a factory, or None, for names that are not in
-`KNOWN`, and `common`, a function whose arguments are fields of the section whatever its name is.
+Each section of a config belongs to a module with `KNOWN`, which maps names to factories, and
+`SUPPLIED`, the arguments that the study passes. All other arguments of a factory are fields of its
+section. A module may also have `find(name)`, which returns a factory or None for names that are not
+in `KNOWN`, and `common`, a function whose arguments are fields of the section for every plug.
 """
 
 import difflib
@@ -41,17 +41,17 @@ MODULES = {
   'data': 'lr_study.data',
   'search': 'lr_study.search.strategies',
 }
-REQUIRED = inspect.Parameter.empty  # in place of a default: the config has to set it
+REQUIRED = inspect.Parameter.empty  # in place of a default: the config must set the field
 _NEEDED = {'model': ('classes',), 'optimizer': ('learning_rate',)}  # every factory takes these
 # section -> what a message calls one of its functions
 _ONE = {
   'optimizer': 'an optimizer', 'input': 'an input function', 'metrics': 'a metric',
   'data': 'a data function',
 }  # fmt: skip
-_LONGEST = 200  # characters of a wrong value that are shown
-_LARGEST = 2**63  # JSON and arrays hold the whole numbers below
+_LONGEST = 200  # characters of a wrong value that a message shows
+_LARGEST = 2**63  # JSON and arrays hold whole numbers below this
 
-# A test of a value, which has its type already, and what the test asks for.
+# A test of a value that already has the right type, and what the test asks for.
 Limit = tuple[Callable[[Any], bool], str]
 
 COUNT: Limit = lambda n: 1 <= n < 2**31, 'a whole number from 1 to 2^31 - 1'
@@ -63,15 +63,15 @@ FACTOR: Limit = lambda x: 0 < x <= 1, 'a number above 0, at most 1'
 
 
 def one_of(names: Iterable[str]) -> Limit:
-  """The limit of an argument that takes one of some names."""
+  """The limit of an argument that takes one of these names."""
   names = tuple(names)
   return lambda name: name in names, f'one of {", ".join(names)}'
 
 
 def limits(**of: Limit) -> Callable[[Callable], Callable]:
-  """Decorates a factory, a function or a class, with what its arguments may be.
+  """Decorates a factory, a function or a class, with limits on its arguments.
 
-  `@limits(width=POSITIVE)` above `def net(classes, width=1.0)`. None passes where it is the
+  `@limits(width=POSITIVE)` above `def net(classes, width=1.0)`. None is allowed where it is the
   default.
   """
 
@@ -83,12 +83,13 @@ def limits(**of: Limit) -> Callable[[Callable], Callable]:
 
 
 def find(section: str, name: str, field: str = '') -> Callable:
-  """The factory of this name: a known one, or `'path/to/file.py:Name'` of the user's own.
+  """The factory of this name: a known one, or the user's own, `'path/to/file.py:Name'`.
 
-  `field` is what a message calls the field that holds the name; `model.name`, say, if ''.
+  `field` is what a message calls the field that holds the name; '' means `SECTION.name`.
 
   Raises:
-    StudyError: there is none; with the nearest name, or what is wrong with the file.
+    StudyError: there is no such factory; suggests the nearest name, or says what is wrong with the
+      file.
   """
   field = field or ('an entry of metrics' if section == 'metrics' else f'{section}.name')
   if isinstance(name, str) and '.py:' in name:
@@ -110,9 +111,9 @@ def find(section: str, name: str, field: str = '') -> Callable:
 
 
 def fields(section: str, factory: Callable) -> dict[str, Any]:
-  """What a config can set for a factory: argument -> default, `REQUIRED` where there is none.
+  """The arguments of a factory that a config can set: name -> default, or `REQUIRED`.
 
-  Left out are arguments that the study supplies, and those whose default no config can hold, such
+  Leaves out arguments that the study supplies, and those whose default a config cannot hold, such
   as a function.
   """
   return {
@@ -125,11 +126,11 @@ def fields(section: str, factory: Callable) -> dict[str, Any]:
 def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
   """All fields of a factory: these values, and defaults for the rest.
 
-  A value's type is that of the default: a float takes any real number, an int no bool. Where the
-  default is None or missing, it is anything that JSON holds. `name` is skipped.
+  A value must have the type of its default: a float takes any real number, an int does not take a
+  bool. Where the default is None or missing, any JSON value is allowed. `name` is skipped.
 
   Raises:
-    StudyError: naming the argument that is unknown, missing or out of its limits.
+    StudyError: naming the argument that is unknown, missing or outside its limits.
   """
   known, parameters = fields(section, factory), _parameters(section, factory)
   of, given = _limits(section, factory), {}
@@ -139,7 +140,7 @@ def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[
     if name not in known and not _takes_any(factory):
       raise StudyError(_unknown(section, factory, name, known))
     if value is None and known.get(name) in (None, REQUIRED):
-      given[name] = None  # limits are for other values
+      given[name] = None  # limits do not apply to None
     else:
       kind = _kind(parameters[name]) if name in known else Any
       given[name] = convert(f'{section}.{name}', value, kind, of.get(name))
@@ -148,7 +149,7 @@ def checked(section: str, factory: Callable, values: Mapping[str, Any]) -> dict[
       raise StudyError(
         f'{section}.{name} is missing; {title(section, factory)} has no default for it'
       )
-  # A default that is a path is where it is now, too.
+  # A default that is a path is made absolute too.
   return {n: _placed(value, of.get(n)) for n, value in {**known, **given}.items()}
 
 
@@ -158,14 +159,14 @@ def common_function(section: str) -> Callable | None:
 
 
 def common(section: str) -> dict[str, inspect.Parameter]:
-  """The arguments that are fields of a section whatever its name is."""
+  """The arguments that are fields of a section for every plug."""
   of_all, module = common_function(section), importlib.import_module(MODULES[section])
   parameters = signature(of_all).parameters if of_all else {}
   return {name: p for name, p in parameters.items() if name not in module.SUPPLIED}
 
 
 def may_sweep(config: Mapping[str, Any], name: str) -> bool:
-  """True if a program can take this number as an argument, as 'optimizer.weight_decay'.
+  """True if a compiled program can take this field, such as 'optimizer.weight_decay', as an input.
 
   Then all its values share the program. `config`: a study's, checked.
   """
@@ -178,27 +179,27 @@ def may_sweep(config: Mapping[str, Any], name: str) -> bool:
 
 
 def takes(factory: Callable, name: str) -> bool:
-  """True if it has an argument of its own of this name."""
+  """True if the factory has an explicit argument of this name."""
   return name in signature(factory).parameters
 
 
 def call(
   section: str, factory: Callable, supplied: Mapping[str, Any], values: Mapping[str, Any]
 ) -> Any:
-  """Calls a factory with what it takes of the supplied arguments, and with its own values.
+  """Calls a factory with its values and with those supplied arguments that it takes.
 
-  Fields that all plugs of the section have in common are passed only if it takes them.
+  Fields that all plugs of the section share are passed only if the factory takes them.
 
   Raises:
-    StudyError: it does not take `classes`, say, or raised an error. A known factory raises a
-      ValueError or TypeError that begins with the name of an argument; an error of the user's own
-      function may be any, and is told with its file and line.
+    StudyError: it does not take an argument that it must, such as `classes`, or it raised an error.
+      A known factory raises a ValueError or TypeError that begins with the name of an argument. Any
+      error in the user's function is reported with its file and line.
   """
   own, of_all = signature(factory).parameters, common(section)
   for name in _NEEDED.get(section, ()):
     if name not in own and not _takes_any(factory):
       raise StudyError(
-        f'{title(section, factory)} takes no argument {name!r}; every {section} has to'
+        f'{title(section, factory)} takes no argument {name!r}; every {section} must take it'
       )
   arguments = {n: x for n, x in supplied.items() if n in own or _takes_any(factory)}
   arguments |= {n: x for n, x in values.items() if n != 'name' and (n in own or n not in of_all)}
@@ -215,27 +216,27 @@ def call(
 
 
 def is_own(factory: Callable) -> bool:
-  """True if it is the user's own: from a file, or passed by a program."""
+  """True if a factory is the user's own: from a file, or passed by a program."""
   return id(factory) in _OWN
 
 
 def known(section: str) -> Mapping[str, Callable]:
-  """The functions of a section that have a name of their own."""
+  """The built-in functions of a section, by name."""
   return importlib.import_module(MODULES[section]).KNOWN
 
 
 def names_own(name: str) -> bool:
-  """True if a name in a config stands for something of the user's own."""
+  """True if a name in a config stands for a function, class or object of the user's own."""
   return '.py:' in name or name.startswith(OBJECT)
 
 
 def short(name: str) -> str:
-  """A name for people: of what a program passed, without its fingerprint."""
+  """A name for people: without the fingerprint if a program passed the object."""
   return name.rpartition(':')[2] if name.startswith(OBJECT) else name
 
 
 def title(section: str, factory: Callable) -> str:
-  """What a message calls a factory: its name; of the user's own, `MyNet (my_models.py:12)`."""
+  """What a message calls a factory: its name, or `MyNet (my_models.py:12)` if it is the user's."""
   if not is_own(factory):
     names = (name for name, of in known(section).items() if of is factory)
     return next(names, getattr(factory, '__name__', type(factory).__name__))
@@ -246,8 +247,8 @@ def title(section: str, factory: Callable) -> str:
 def blame(section: str, factory: Callable, error: BaseException) -> str:
   """One line on an error in the user's own function: `my_models.py:12: in MyNet: TypeError: ...`.
 
-  The line is the last one of the user's file that ran. If none did, as for an argument that the
-  function does not take, it is the function's first.
+  The line number is that of the last line of the user's file that ran. If none did, for instance
+  because the function does not take an argument, it is the function's first line.
 
   Raises:
     BaseException: the error itself, if it says that a disk or memory is full.
@@ -261,30 +262,30 @@ def blame(section: str, factory: Callable, error: BaseException) -> str:
 
 
 def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
-  """A hint at the name that was probably meant, or nothing."""
+  """A hint at the name that was probably meant; '' if none is close."""
   close = difflib.get_close_matches(str(name)[:_LONGEST], names, n=1)
   return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
 def has_it(section: str, field: str) -> str:
-  """A hint at the known plugs of a section that have a field, or nothing."""
+  """A hint at the known plugs of a section that have a field; '' if none has."""
   names = [name for name, factory in known(section).items() if field in fields(section, factory)]
   few = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
   has = 'has' if len(names) == 1 else 'have'
-  return f'; {few} {has} it, as with --config.{section}.name={names[0]}' if names else ''
+  return f'; {few} {has} it: try --config.{section}.name={names[0]}' if names else ''
 
 
 def shown(value: Any) -> str:
-  """A wrong value, as a message shows it."""
+  """A wrong value as a message shows it."""
   try:
     text = repr(value)
-  except Exception:  # Python writes no whole number of more than 4300 digits
+  except Exception:  # Python does not print whole numbers of more than 4300 digits
     return 'unprintable'
   return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}...'
 
 
 def is_number(value: Any) -> bool:
-  """True if it is a number that a float can hold."""
+  """True if the value is a number that a float can hold."""
   try:
     return isinstance(value, numbers.Real) and type(value) is not bool and math.isfinite(value)
   except OverflowError:  # a whole number beyond all floats
@@ -292,13 +293,13 @@ def is_number(value: Any) -> bool:
 
 
 def convert(name: str, value: Any, kind: Any, limit: Limit | None = None) -> Any:
-  """A value as its field holds it: a float of any number, a tuple of a list.
+  """Converts a value to the type of its field: any number to a float, a list to a tuple.
 
   Args:
     name: dotted, for the message.
-    value: as the config has it.
-    kind: float, int, bool, str, dict, tuple, `tuple[float, ...]`, or Any: what JSON holds.
-    limit: a test that it has to pass, and what the test asks for.
+    value: as given in the config.
+    kind: float, int, bool, str, dict, tuple, `tuple[float, ...]`, or Any: any JSON value.
+    limit: a test that the value must pass, and what the test asks for.
 
   Raises:
     StudyError: `model.width is -1; it must be a number above 0`.
@@ -314,11 +315,11 @@ def convert(name: str, value: Any, kind: Any, limit: Limit | None = None) -> Any
 
 
 def _placed(value: Any, limit: Limit | None) -> Any:
-  """The value; of an argument that is a path, and names one, the whole path."""
+  """The value; made absolute if it is a path."""
   return paths.absolute(value) if limit is paths.PATH and value else value
 
 
-# type -> what a message asks for: one, and several in a tuple
+# type -> what a message asks for: one value, and several in a tuple
 _WORDS = {
   float: ('a number', 'numbers, such as (0.1, 2.0)'),
   int: ('a whole number', 'whole numbers, such as (1, 2)'),
@@ -340,10 +341,10 @@ def _entry(kind: Any) -> Any:
 
 
 def _as(kind: Any, value: Any) -> Any:
-  """The value as one of this kind.
+  """The value, converted to this kind.
 
   Raises:
-    TypeError: it is of another.
+    TypeError: it is of another kind.
   """
   if kind is Any:
     return None if value is None else _as(_kind_of(value), value)
@@ -377,7 +378,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _kind(parameter: inspect.Parameter) -> Any:
-  """The kind of a field, by its default; by its annotation where the default leaves it open."""
+  """The kind of a field, from its default, or from its annotation where the default is unclear."""
   default, said = parameter.default, parameter.annotation
   if default is None:
     return Any
@@ -414,10 +415,10 @@ def signature(factory: Callable) -> inspect.Signature:
   """The arguments that a factory takes.
 
   Raises:
-    StudyError: it does not say them.
+    StudyError: Python cannot tell.
   """
   if _is_module(factory, 'flax.nnx'):
-    factory = functools.partial(factory.__init__, None)  # its metaclass takes any
+    factory = functools.partial(factory.__init__, None)  # its metaclass takes any arguments
   try:
     try:
       return inspect.signature(factory, eval_str=True)
@@ -428,7 +429,7 @@ def signature(factory: Callable) -> inspect.Signature:
 
 
 def _parameters(section: str, factory: Callable) -> dict[str, inspect.Parameter]:
-  """Of the factory and of all plugs of the section, less what the study or Flax passes."""
+  """The factory's parameters and those of the section, less what the study or Flax passes."""
   taken = {*importlib.import_module(MODULES[section]).SUPPLIED, *_flax_arguments(factory)}
   both = {**common(section), **signature(factory).parameters}
   named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -444,8 +445,8 @@ def _flax_arguments(factory: Callable) -> tuple[str, ...]:
 
 def _is_module(factory: Callable, library: str) -> bool:
   """True for a network of 'flax.linen' or 'flax.nnx'."""
-  # Whoever defines one has imported it. Not imported here: the processes that render letters start
-  # in a third of the time.
+  # Code that defines a network has imported the library. It is not imported here, so that the
+  # processes that render letters start in a third of the time.
   flax = sys.modules.get(library)
   return flax is not None and isinstance(factory, type) and issubclass(factory, flax.Module)
 
@@ -468,7 +469,7 @@ def inner(factory: Callable) -> Callable:
 def _unknown(section: str, factory: Callable, name: str, known: Collection[str]) -> str:
   field, of = f'config.{section}.{name}', title(section, factory)
   if name in signature(factory).parameters:
-    return f'{field}: no config can set this argument of {of}'
+    return f'{field}: a config cannot set this argument of {of}'
   hint = has_it(section, name) or nearest(name, known, f'{section}.')
   return f'{field}: no such field of {of}{hint}'
 
@@ -490,7 +491,7 @@ def _own(field: str, name: str) -> Callable:
   try:
     path = Path(file).expanduser().resolve()
     missing = not path.is_file()
-  except (OSError, RuntimeError, ValueError):  # no name that a file can have
+  except (OSError, RuntimeError, ValueError):  # not a valid file name
     missing = True
   if missing:
     where = '' if os.path.isabs(file) else f' in {Path.cwd()}'
@@ -502,19 +503,21 @@ def _own(field: str, name: str) -> Callable:
     names = [n for n, value in vars(_FILES[path]).items() if callable(value)]
     raise StudyError(f'{field} is {shown(name)}; {file} has no {inner}{nearest(inner, names)}')
   if not callable(factory):
-    raise StudyError(f'{field} is {shown(name)}; {inner} is {shown(factory)}, no function or class')
+    raise StudyError(
+      f'{field} is {shown(name)}; {inner} is {shown(factory)}, not a function or class'
+    )
   _OWN[id(factory)] = (factory, inner, paths.shown(Path(file)), path)
   return factory
 
 
 def _imported(field: str, file: str, path: Path) -> ModuleType:
-  # Two files of one name are two modules. Flax looks up a network's module by its name.
+  # Files of the same name must be different modules: Flax looks up a network's module by name.
   name = f'{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}'
   spec = importlib.util.spec_from_file_location(name, path)
   module = importlib.util.module_from_spec(spec)
   sys.modules[name] = module
   if str(path.parent) not in sys.path:
-    sys.path.append(str(path.parent))  # it may import what lies beside it
+    sys.path.append(str(path.parent))  # it may import files next to it
   try:
     spec.loader.exec_module(module)
   except (Exception, SystemExit) as error:
@@ -529,7 +532,7 @@ def _imported(field: str, file: str, path: Path) -> ModuleType:
 
 
 def _line(path: Path, error: BaseException) -> int | None:
-  """Where the error came from in this file; None if from elsewhere."""
+  """The line of this file that the error came from; None if it came from elsewhere."""
   if isinstance(error, SyntaxError) and error.filename == str(path):
     return error.lineno
   frames = traceback.extract_tb(error.__traceback__)
@@ -540,7 +543,7 @@ def _line(path: Path, error: BaseException) -> int | None:
 def _first_line(factory: Callable) -> int:
   try:
     return max(1, inspect.getsourcelines(inner(factory))[1])
-  except (OSError, TypeError):  # an object that can be called
+  except (OSError, TypeError):  # a callable object
     return 1
 
 
