@@ -1,4 +1,4 @@
-"""The loop: trials that train together, their steps and epochs, and what is kept on the way."""
+"""The training loop of trials that train together: steps, epochs, evaluations, checkpoints."""
 
 import contextlib
 import time
@@ -20,11 +20,11 @@ from lr_study.search.rounds import Plan
 from lr_study.training_view import Board, TrainingView
 from lr_study.trials import Running, Sweep
 
-FINISHED = 'finished'  # a file beside the curves of trials that have ended
+FINISHED = 'finished'  # a file next to the curves of trials that have ended
 
 
 class Files(NamedTuple):
-  """What the trials that train together write while they train."""
+  """The files that trials write while they train."""
 
   history: History
   points: Points
@@ -44,7 +44,7 @@ def curves(
 
 
 def place(folder: Path, number: int) -> Path:
-  """Where in `folder`, history/ or checkpoints/, the part of wave `number` lies."""
+  """The folder of wave `number` in `folder`, which is history/ or checkpoints/."""
   return folder / f'wave_{number}'
 
 
@@ -58,7 +58,7 @@ def restore(folder: Path, planned: Plan, number: int, sweep: Sweep) -> tuple[np.
 
   Returns:
     The columns of the trials that did not diverge, and their state, a tree of host arrays
-    (columns, ...); None for a state that is lost.
+    (columns, ...); the state is None if it is lost.
   """
   history = curves(folder, planned, number, sweep)
   total = len(history.steps['loss'])
@@ -83,14 +83,14 @@ def train(
 ) -> None:
   """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
 
-  Those that an earlier round has trained go on from where they were then.
+  Trials that an earlier round has trained continue from where they were.
 
   Args:
     sweep: of these trials.
-    folder: the study's.
+    folder: the work directory.
     planned: the study's trials.
     number: of the wave.
-    title: what people are told it is; empty where it is the only one.
+    title: what people are told the wave is; '' if it is the only one.
     count: how many waves this process trains in this round.
     board: what people are shown of the study's trials.
   """
@@ -111,7 +111,7 @@ def train(
     if not done:
       done, state = _earlier(sweep, folder, planned, number, history)
     if done:
-      progress.note(f'Going on from step {done}' + (f' of {title}' if title else ''))
+      progress.note(f'Resuming from step {done}' + (f' of {title}' if title else ''))
     _replay(events, points, history, done, sweep)
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
@@ -130,7 +130,7 @@ def train(
 def _earlier(
   sweep: Sweep, folder: Path, planned: Plan, number: int, history: History
 ) -> tuple[int, Any]:
-  """Steps done and state of trials that an earlier round trained; 0 and None if none did."""
+  """Steps done and state of trials that an earlier round trained; 0 and None if there was none."""
   states, found = [], {}
   for column, planned_trial in enumerate(planned.of_wave(number)):
     earlier = rounds.before(planned, planned_trial)
@@ -144,9 +144,9 @@ def _earlier(
       )
     curve, columns, state = found[earlier.wave]
     old = planned.column(earlier)
-    places = np.flatnonzero(columns == old)  # none of a trial that diverged
+    places = np.flatnonzero(columns == old)  # empty for a trial that diverged
     if len(places) and state is None:
-      progress.note('The weights of an earlier round are lost; its trials start again')
+      progress.note('The weights of an earlier round are lost; its trials start from the beginning')
       return 0, None
     states += [jax.tree.map(lambda x, at=at: x[at], state) for at in places]
     history.copy(curve, old, column)
@@ -157,7 +157,7 @@ def _earlier(
 def _start(
   sweep: Sweep, columns: np.ndarray, done: int, state: Any, waves: int
 ) -> tuple[Running, Any]:
-  """The trials of a wave as they were at step `done`, and at the start if that is 0."""
+  """The trials of a wave in their state at step `done`; 0 is the initial state."""
   total = sweep.epochs * sweep.steps_per_epoch
   now = trials.running(sweep, columns)
   with sweep.clock('start'):
@@ -177,10 +177,10 @@ def _train_steps(
   state_T: Any,
   done: int,
 ) -> None:
-  """Trains trials from step `done` to the last epoch, or until all diverged.
+  """Trains from step `done` to the last epoch, or until all trials have diverged.
 
   Raises:
-    Stopped: if a signal asked for it; the state is saved then.
+    Stopped: a signal asked the study to stop; the state is saved.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
   history, points, events, checkpoints = files
@@ -222,7 +222,7 @@ def _train_steps(
     due = late or done - saved >= (config.checkpoint_steps or total)
     if stops or due or done == start + per_epoch:
       with clock('checkpoints'):
-        history.flush()  # first: a checkpoint promises the curves up to it
+        history.flush()  # first: a checkpoint promises that the curves up to it are saved
         checkpoints.save(done, sweep.spread.get(state_T, len(now.columns)))
       saved, saved_at = done, time.monotonic()
     if stops:
@@ -230,24 +230,24 @@ def _train_steps(
 
 
 def saved_columns(history: History, done: int, sweep: Sweep) -> np.ndarray:
-  """The trials that a checkpoint at `done` steps holds: diverged ones leave after their chunk."""
+  """The trials in a checkpoint at `done` steps: diverged ones are dropped after their chunk."""
   return history.running(_chunk_start(done, sweep))
 
 
 def _chunk_start(done: int, sweep: Sweep) -> int:
-  """Where the chunk of steps begins that the step after `done` is in."""
+  """The first step of the chunk that contains the step after `done`."""
   epoch = done // sweep.steps_per_epoch * sweep.steps_per_epoch
   return epoch + (done - epoch) // sweep.config.log_every_steps * sweep.config.log_every_steps
 
 
 def chunk_end(step: int, sweep: Sweep) -> int:
-  """The steps done, from 1, at the end of the chunk of steps that `step` is in."""
+  """How many steps are done at the end of the chunk that contains `step` (from 1)."""
   epoch_end = ((step - 1) // sweep.steps_per_epoch + 1) * sweep.steps_per_epoch
   return min(_chunk_start(step - 1, sweep) + sweep.config.log_every_steps, epoch_end)
 
 
 def _replay(events: Events, points: Points, history: History, done: int, sweep: Sweep) -> None:
-  """Writes the events of the first `done` steps again."""
+  """Writes the TensorBoard events of the first `done` steps again."""
   columns, first = np.arange(len(sweep.trials)), 0
   while first < done and (stop := chunk_end(first + 1, sweep)) <= done:
     events.write(points.of_steps(history, first, stop), columns)

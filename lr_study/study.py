@@ -1,4 +1,4 @@
-"""A study from its data to its answer: rounds of trials that a search asks for."""
+"""Runs a study from its data to its answer, in rounds of trials that a search asks for."""
 
 import itertools
 import os
@@ -49,33 +49,33 @@ def run(
   process: Process = ALONE,
   extend: bool = False,
 ) -> verdict.Verdict | None:
-  """Runs a study, goes on with a stopped one, or reads a finished one, and prints its answer.
+  """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
   Args:
     config: every field of configs/alexnet_letters.py.
     folder: the work directory.
-    overwrite: delete the study that the work directory holds first.
-    process: where a study has several, each calls this; each trains its share of the trials,
-      and process 0 gathers them.
-    extend: keep what the study in the work directory has, and train what this one has besides.
+    overwrite: first delete the study that the work directory holds.
+    process: if a study has several processes, each calls this and trains its share of the trials;
+      process 0 gathers the results.
+    extend: keep the trials of the study in the work directory, and train those that are new.
 
   Returns:
-    The answer, in process 0.
+    The answer in process 0, None in the others.
 
   Raises:
-    StudyError: for what the user can mend; nothing was written then.
-    Stopped: if a signal asked for it; all is saved then.
+    StudyError: for errors that the user can fix; nothing was written.
+    Stopped: a signal asked the study to stop; everything is saved.
   """
   config = check(config)
   config = as_begun(config, folder, overwrite)
   with workdir.held(folder, process):
     if process.count > 1 and not process.index:
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
-    leave()  # before a device is touched, as the room for images asks it to be
+    leave()  # before a device is touched, which finding the room for images does
     keep_compiled_programs()
     finished = carry_out(config, folder, overwrite, process, extend, tell=_tell)
   if finished is None or process.index:
-    progress.note(f'Process {process.index} is done; process 0 tells the answer')
+    progress.note(f'Process {process.index} is done; process 0 prints the answer')
     return None
   progress.note(
     f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
@@ -91,8 +91,8 @@ def _tell(
 ) -> None:
   content = report.read_content(folder)
   for finding in content['study']['data']['checks'].values():
-    if finding['count']:  # beside the answer once more: it goes by these images
-      progress.note(f'Of the data: {finding["line"]}')
+    if finding['count']:  # repeated next to the answer, which depends on these images
+      progress.note(f'Data: {finding["line"]}')
   terminal.tell(results, report.of_settings(content), answer)
 
 
@@ -105,10 +105,15 @@ def _tell_checks(data: datasets.Dataset) -> None:
 
 
 def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> ConfigDict:
-  """The config to run in a folder: a checked one, with what of a study there is kept as it began.
+  """The config to run in a folder: if it holds a study, settings that must not change are kept.
+
+  Args:
+    config: a checked one.
+    folder: the work directory.
+    overwrite: ignore the study that the folder holds.
 
   Raises:
-    StudyError: the folder lies among the images, say.
+    StudyError: for example, the folder lies among the images.
   """
   datasets.check_apart(config.data, folder, '--workdir')
   return config if overwrite else workdir.as_begun(folder, config)
@@ -124,18 +129,21 @@ def carry_out(
   reports: bool = True,
   tell: Callable[..., None] = lambda *_: None,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
-  """Trains what the folder does not hold yet, or reads it, and gives the results and the answer.
+  """Trains the trials that the folder does not hold yet, or reads a finished study.
 
-  Nothing is printed but progress. Arguments and errors are those of `run`, and:
+  Prints only progress. Raises the errors of `run`.
 
   Args:
-    config: as `as_begun` gives it.
-    folder: held by this process.
-    overwrite: as of `run`.
-    process: as of `run`.
-    extend: as of `run`.
-    reports: False: no figures, no page, and no look at what the best trial gets wrong.
-    tell: is called with `folder`, `config`, the results and the answer before these are made.
+    config: from `as_begun`.
+    folder: the work directory, locked by this process.
+    overwrite: see `run`.
+    process: see `run`.
+    extend: see `run`.
+    reports: False: no figures, no page, and no analysis of the best trial's mistakes.
+    tell: called with `folder`, `config`, the results and the answer before reports are made.
+
+  Returns:
+    The results of all trials and the answer; None in processes other than 0.
   """
   environment.check_devices()
   of_study = rounds.settings(config)
@@ -152,8 +160,8 @@ def carry_out(
   study = provenance.describe(config, data)
   extends = extend and workdir.holds_another(folder, study)
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
-  # Before the folder is claimed: what does not fit together leaves it as it was. A finished study
-  # is only read, but the weights that it started from may be others now.
+  # Before the folder is claimed, so that an error here leaves it as it was. A finished study is
+  # only read, but the weights that it started from may have changed.
   is_read = is_finished and not config.model.get('weights')
   sweeps = {} if is_read else _sweeps(config, of_study, data)
   origins = list(dict.fromkeys(sweep.task.origin for sweep in sweeps.values()))
@@ -179,7 +187,7 @@ def carry_out(
 def _sweeps(
   config: ConfigDict, settings: dict[Setting, ConfigDict], data: datasets.Dataset
 ) -> dict[Setting, Sweep]:
-  """What the trials of each setting share; settings of one program share all of it."""
+  """What the trials of each setting share; settings of the same program share one Sweep."""
   shared = trials.prepare(config, data)
   programs = {id(own): own for own in settings.values()}
   programs = {program: trials.in_setting(shared, own) for program, own in programs.items()}
@@ -195,7 +203,7 @@ def _train(
   process: Process,
   reports: bool,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
-  """Trains this process's trials; process 0 then waits for the others' and writes the results."""
+  """Trains this process's trials; process 0 then waits for the others and writes the results."""
   started = time.monotonic()
   shared = next(iter(sweeps.values()))
   counts = np.bincount(data.train.labels, minlength=len(data.classes))
@@ -233,9 +241,9 @@ def _train(
 
 
 def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
-  """Looks at the best trial and draws, unless that is done, from a finished study's folder.
+  """Examines the best trial and draws figures from a finished study's folder, unless that is done.
 
-  The page comes last. What cannot be drawn costs the study nothing else.
+  The page comes last. A failure to draw does not affect the rest of the study.
   """
   content, clock = report.read_content(folder), Clock()
   (results, answer), study = report.read(folder), content['study']
@@ -271,7 +279,7 @@ def _run_rounds(
   labels: np.ndarray,
   measure: Measure,
 ) -> Plan:
-  """Trains round after round until the search ends; the plan then has all trials."""
+  """Trains round after round until the search ends; returns the plan with all trials."""
   board = Board(measure)
   for number in itertools.count():
     planned = rounds.read(folder / 'history')
@@ -308,7 +316,7 @@ def _names(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> list[str
 
 
 def _title(planned: Plan, number: int, name: str) -> str:
-  """What a wave is, for people; nothing where there is but one."""
+  """What people are told a wave is; '' if there is only one."""
   this = max(trial.round for trial in planned.of_wave(number))
   waves = sorted({trial.wave for trial in planned.of_round(this)})
   parts = [name] if name else []
@@ -344,7 +352,7 @@ def _of_wave(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> Sweep:
 def _join(
   sweep: Sweep, planned: Plan, of_setting: Sequence[Planned], folder: Path, label: str
 ) -> None:
-  """Writes the history of the trials of a setting, a column each."""
+  """Writes the history of a setting's trials, one column per trial."""
   waves = {trial.wave for trial in of_setting}
   of_waves = {number: loop.curves(folder, planned, number, sweep) for number in waves}
   columns = [(of_waves[trial.wave], planned.column(trial)) for trial in of_setting]
@@ -353,7 +361,7 @@ def _join(
 
 
 def _rates_of_rounds(planned: Plan) -> list[list[float]]:
-  """The rates that each round trained, in the order they were asked for."""
+  """The rates that each round trained, in the order in which the search asked for them."""
   count = 1 + max(trial.round for trial in planned.trials)
   return [
     list(dict.fromkeys(trial.learning_rate for trial in planned.of_round(number)))
@@ -370,22 +378,22 @@ def _wait_for_round(folder: Path, number: int) -> Plan:
       return planned
     if not held:
       raise StudyError(
-        'process 0 has ended before the search did; the same command goes on with it'
+        'process 0 stopped before the search ended; run the same command again to resume'
       )
     time.sleep(0.1)
 
 
 def _wait_for_waves(folder: Path, waves: Sequence[int], count: int) -> None:
-  """Waits for the waves of the other ones of `count` processes.
+  """Waits for the waves of the other processes, of `count` in all.
 
   Raises:
-    StudyError: if a process has ended before its trials did.
+    StudyError: a process stopped before its trials ended.
   """
   for place, number in enumerate(waves):
     while not loop.is_finished(folder, number):
       if not workdir.is_held(folder, place % count) and not loop.is_finished(folder, number):
         raise StudyError(
-          f'process {place % count} has ended before its trials did; they are saved, and the '
-          'same command goes on with them'
+          f'process {place % count} stopped before its trials ended; they are saved: run the same '
+          'command again to resume'
         )
       time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""From a config to the task that its trials share."""
+"""Builds the task that trials share from a config."""
 
 import dataclasses
 
@@ -25,12 +25,12 @@ def make_task(
     config: a checked one.
     classes: how many.
     counts: training images of each class, int (classes,).
-    stored: shape and type of one image as it is stored.
+    stored: shape and dtype of one stored image.
     steps_per_epoch: of the trials.
-    origin: of another task of the same network; by default what `model` says is read.
+    origin: of another task of the same network; by default, weights are read as `model` says.
 
   Raises:
-    StudyError: if a part does not fit the others, naming it.
+    StudyError: a part does not fit the others; the message names it.
   """
   sweep = {part: swept(config, part) for part in ('optimizer', 'schedule', 'loss')}
   loss = losses.build(config.loss, counts, sweep['loss'])
@@ -51,6 +51,6 @@ def make_task(
 
 
 def swept(config: ConfigDict, part: str) -> tuple[str, ...]:
-  """The arguments of a part that are axes of the study: numbers that each trial has its own of."""
+  """The arguments of a part that are axes of the study: each trial has its own value of them."""
   prefix = f'{part}.'
   return tuple(name.removeprefix(prefix) for name in config.axes if name.startswith(prefix))

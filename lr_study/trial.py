@@ -1,4 +1,4 @@
-"""One trial: what is trained, as data, and its functions. No trial axis, no device, no file."""
+"""One trial: its data types, and the functions that train it. No trial axis, devices or files."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,13 +12,13 @@ import optax
 from lr_study import freeze
 from lr_study.parts import NO_ORIGIN, Metric, Optimizer, Origin, mode_of
 
-# The scalars that differ between trials of one program: 'learning_rate', and any argument of the
-# optimiser, the schedule or the loss that is swept, by its name, as 'optimizer.weight_decay'.
+# The scalars that differ between trials of one program: 'learning_rate', and any swept argument of
+# the optimiser, schedule or loss by its name, such as 'optimizer.weight_decay'.
 Hyper = Mapping[str, jax.Array]
 
 
 class State(NamedTuple):
-  """What a step changes. `model_state`: other collections, as batch_stats; see freeze.py."""
+  """What a step changes. `model_state`: other collections, such as batch_stats; see freeze.py."""
 
   params: Any
   model_state: Any
@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """images: (batch, ...). labels: int32 (batch,). mean: of one image, which inputs may subtract."""
+  """images: (batch, ...). labels: int32 (batch,). mean: an array that inputs may subtract."""
 
   images: jax.Array
   labels: jax.Array
@@ -35,11 +35,11 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-  """All that the trials of one compiled program share. Each field is a plug."""
+  """Everything that the trials of one compiled program share."""
 
   model: nn.Module  # inputs -> logits; `train` is passed if its __call__ takes it
   optimizer: Optimizer
-  schedule: Callable[..., jax.Array]  # step, **own -> height: a rate is that times the trial's
+  schedule: Callable[..., jax.Array]  # step, **own -> height: a factor on the trial's rate
   loss: Callable[..., jax.Array]  # logits, targets, **own -> (batch,)
   inputs: Callable[..., Any]  # Batch, key -> inputs, targets; the key is None in evaluation
   metrics: Mapping[str, Metric]
@@ -49,12 +49,12 @@ class Task:
 
 
 def init(task: Task, hyper: Hyper, key: jax.Array) -> State:
-  """Draws the initial weights, float32, and begins."""
+  """The initial state, with float32 weights drawn from the key."""
   return start(task, draw(task, key, task.origin.weights), hyper)
 
 
 def draw(task: Task, key: jax.Array, weights: Any = None) -> dict[str, Any]:
-  """The network's initial collections: `weights` where they have them, the rest by the seed."""
+  """The network's initial collections: those in `weights` as given, the rest drawn from the key."""
   inputs = jnp.zeros((1, *task.shape), task.dtype)
   drawn = dict(task.model.init(key, inputs, **mode_of(task.model, train=False)))
   return freeze.merge(drawn, weights)
@@ -69,10 +69,10 @@ def start(task: Task, variables: Mapping[str, Any], hyper: Hyper) -> State:
 def train_step(
   task: Task, state: State, hyper: Hyper, batch: Batch, key: jax.Array, step: jax.Array
 ) -> tuple[State, dict[str, jax.Array]]:
-  """Takes step `step` (int32, from 0) down the gradient of the mean loss of a batch.
+  """Takes step `step` (int32, from 0): one update by the gradient of a batch's mean loss.
 
-  `key` is that of the trial's seed: dropout and augmentation draw from fold_in(key, step).
-  Returns the state and scalars: 'loss', 'accuracy' and 'gradient_norm' before the update, and
+  `key` comes from the trial's seed: dropout and augmentation draw from fold_in(key, step).
+  Returns the new state and scalars: 'loss', 'accuracy' and 'gradient_norm' before the update, and
   'update_ratio', the norm of the update divided by that of the weights.
   """
   loss = loss_fn(task, state.model_state, hyper, batch, key, step)
@@ -84,20 +84,20 @@ def train_step(
 
 
 def eval_step(task: Task, state: State, batch: Batch, weight: jax.Array) -> dict[str, Any]:
-  """Sums of each metric; weight (batch,) is 1 for an image that counts and 0 for padding."""
+  """The sums of each metric; weight (batch,) is 1 for an image and 0 for padding."""
   inputs, labels = task.inputs(batch, None)
   logits = predict(task, state, inputs)
   return {name: metric.sums(logits, labels, weight) for name, metric in task.metrics.items()}
 
 
 def predict(task: Task, state: State, inputs: jax.Array) -> jax.Array:
-  """Logits (batch, classes) in evaluation, with the weights that the optimiser gives for it."""
+  """Logits (batch, classes) in evaluation, with the optimiser's evaluation weights."""
   params = task.optimizer.eval_params(state.opt_state, state.params)
   return apply(task, params, state.model_state, inputs)[0]
 
 
 def loss_fn(task: Task, model_state: Any, hyper: Hyper, batch: Batch, key, step) -> Callable:
-  """The function of the weights that a step descends: mean loss, (logits, targets, new state)."""
+  """The function of the weights that a step minimises: mean loss, (logits, targets, new state)."""
   of_inputs, of_dropout = jax.random.split(jax.random.fold_in(key, step))
   inputs, targets = task.inputs(batch, of_inputs)
 
@@ -109,13 +109,13 @@ def loss_fn(task: Task, model_state: Any, hyper: Hyper, batch: Batch, key, step)
 
 
 def update(task: Task, state: State, grads: Any, loss, hyper: Hyper, step) -> tuple[Any, Any]:
-  """What a step adds to the weights, and the optimiser's new state."""
+  """The update that a step adds to the weights, and the optimiser's new state."""
   transform = optax.with_extra_args_support(make_transform(task, hyper, step))
   return transform.update(grads, state.opt_state, state.params, value=loss)
 
 
 def make_transform(task: Task, hyper: Hyper, step) -> optax.GradientTransformation:
-  """The optimiser of one step: only what is swept is traced, all else is a Python number."""
+  """The optimiser for one step. Only swept arguments are traced; the rest are Python numbers."""
   base = hyper['learning_rate']
   rate = base * task.schedule(step, **own(hyper, 'schedule'))
   return task.optimizer.make(learning_rate=rate, base_rate=base, **own(hyper, 'optimizer'))
@@ -124,7 +124,7 @@ def make_transform(task: Task, hyper: Hyper, step) -> optax.GradientTransformati
 def measure(loss, logits, targets, gradient_norm, update_ratio) -> dict[str, jax.Array]:
   """The metrics of a step; targets are labels (batch,) or shares (batch, classes)."""
   labels = targets if targets.ndim == 1 else targets.argmax(-1)
-  # NaN where a logit is: argmax would name that class, and be right for one class in ten.
+  # NaN where a logit is NaN: argmax would return that class and sometimes be right by chance.
   hits = jnp.where(jnp.isnan(logits).any(-1), jnp.nan, logits.argmax(-1) == labels)
   found = {'loss': loss, 'accuracy': hits.mean(), 'gradient_norm': gradient_norm}
   return found | {'update_ratio': update_ratio}
@@ -135,7 +135,7 @@ def apply(task: Task, params: Any, model_state: Any, inputs: jax.Array, dropout_
   low = lambda x: x.astype(task.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
   train, mode = dropout_key is not None, mode_of(task.model, dropout_key is not None)
   variables = freeze.whole(params, model_state)
-  if not hasattr(task.model, 'dtype'):  # else it converts its weights itself
+  if not hasattr(task.model, 'dtype'):  # a model with a dtype converts its weights itself
     variables['params'] = jax.tree.map(low, variables['params'])
   more = {'rngs': {'dropout': dropout_key, 'params': dropout_key} if train else None}
   more |= {'mutable': [name for name in variables if name != 'params'] if train else []}
@@ -145,5 +145,5 @@ def apply(task: Task, params: Any, model_state: Any, inputs: jax.Array, dropout_
 
 
 def own(hyper: Hyper, part: str) -> dict[str, jax.Array]:
-  """The arguments of one plug: {'optimizer.momentum': m} -> {'momentum': m}."""
+  """The swept arguments of one plug: {'optimizer.momentum': m} -> {'momentum': m}."""
   return {n.removeprefix(f'{part}.'): x for n, x in hyper.items() if n.startswith(f'{part}.')}

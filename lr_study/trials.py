@@ -1,4 +1,4 @@
-"""What the trials of a program share, and the trials that still train."""
+"""What the trials of one program share, and which of them are still training."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,10 +33,11 @@ from lr_study.vectorize import Chunk, Pace, Spread
 
 
 class Sweep(NamedTuple):
-  """What stays as it is while the trials train. One entry for each trial where there are several.
+  """Everything that stays the same while the trials train.
 
-  labels: of each setting, in names of folders; empty if there is one setting.
-  sharpness: the images that it is measured on, on the devices; None if it is not measured.
+  labels: the label of each setting in folder names; '' if there is only one setting.
+  trials: one entry per trial.
+  sharpness: the images on which sharpness is measured, on the devices; None if it is not measured.
   """
 
   config: ConfigDict
@@ -59,7 +60,7 @@ class Sweep(NamedTuple):
 
   @property
   def epochs(self) -> int:
-    """That the trials train."""
+    """How many epochs the trials train."""
     return self.trials[0].epochs
 
   def height(self, step: int, number: int = 0) -> float:
@@ -75,9 +76,10 @@ class Sweep(NamedTuple):
 
 
 class Running(NamedTuple):
-  """The trials that still train: all at first, then those that have not diverged.
+  """The trials that are still training: all at first, then those that have not diverged.
 
-  columns: theirs in the history. hyper_T: their numbers, host arrays (trials,). seeds: theirs.
+  columns: their columns in the history. hyper_T: their hyperparameters, host arrays (trials,).
+  seeds: their seeds.
   """
 
   columns: np.ndarray
@@ -98,7 +100,7 @@ def prepare(config: ConfigDict, data: Dataset) -> Sweep:
   train, validation = (Feed(part, mean, spread) for part in (data.train, data.validation))
   sharpness = None
   if config.sharpness_images:
-    # The same images for all trials and at all times, drawn from all classes.
+    # The same images for all trials and epochs, a random sample of the training images.
     order = np.random.default_rng(0).permutation(len(data.train.labels))
     sharpness = train.some(order[: config.sharpness_images])
   return Sweep(
@@ -118,12 +120,12 @@ def prepare(config: ConfigDict, data: Dataset) -> Sweep:
 
 
 def in_setting(sweep: Sweep, config: ConfigDict) -> Sweep:
-  """The same images for trials of another setting's config."""
+  """A sweep over the same images for the trials of another setting's config."""
   if config == sweep.config:
     return sweep
   counts = np.bincount(sweep.train.labels, minlength=sweep.classes)
   steps_per_epoch = len(sweep.train.labels) // config.batch_size
-  # One network has its weights in memory once, whatever else settings differ in.
+  # Settings with the same network share its weights in memory.
   same = config.model == sweep.config.model
   origin, shared = (sweep.task.origin, sweep.spread.shared) if same else (None, None)
   task = make_task(config, sweep.classes, counts, sweep.train.stored, steps_per_epoch, origin)
@@ -140,9 +142,9 @@ def measure_of(config: ConfigDict, task: Task, data: Dataset) -> Measure:
 
 
 def same_program(sweep: Sweep, config: ConfigDict) -> bool:
-  """True if trials of this config are computed as those of the sweep are.
+  """True if trials of this config are computed in the same way as those of the sweep.
 
-  How a trial is computed may depend on the largest numbers of the study.
+  How a trial is computed may depend on the largest values of the study's hyperparameters.
   """
   engine = make_engine(sweep.task, config)
   hyper = dict.fromkeys(hyper_of(sweep.config, sweep.trials[:1]), np.float32(0))
@@ -169,20 +171,20 @@ def running(sweep: Sweep, columns: np.ndarray) -> Running:
 
 
 def hyper_of(config: ConfigDict, trials: Sequence[Planned]) -> dict[str, np.ndarray]:
-  """The numbers that trials of a program differ in, float32 (trials,), by name."""
+  """The hyperparameters in which trials of a program differ, float32 (trials,), by name."""
   rows = [{'learning_rate': t.learning_rate} | numbers_of(config, t) for t in trials]
   return {name: np.asarray([row[name] for row in rows], np.float32) for name in rows[0]}
 
 
 def keep(sweep: Sweep, now: Running, state_T: Any, good: np.ndarray) -> tuple[Running, Any]:
-  """Lets the trials go on that are `good`, bool (trials,)."""
+  """Continues with the trials that are `good`, bool (trials,)."""
   return running(sweep, now.columns[good]), sweep.spread.keep(state_T, good)
 
 
 def chunks(
   sweep: Sweep, seeds: Sequence[int], epoch: int, first: int, last: int
 ) -> Iterator[Chunk]:
-  """Steps `first` to `last` of an epoch, as calls of the compiled program take them."""
+  """Steps `first` to `last` of an epoch, grouped into calls of the compiled program."""
   shuffle = epoch if sweep.config.data.reshuffle else 0
   return sweep.train.chunks(sweep.pace, seeds, epoch, shuffle, first, last)
 
@@ -196,11 +198,12 @@ def train_steps(
   last: int,
   interrupt: Interrupt | None = None,
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Steps `first` to `last` of an epoch; after a signal none but those under way.
+  """Takes steps `first` to `last` of an epoch; after a signal it finishes only those under way.
 
   Returns:
-    The state, the curves over steps, (steps, trials), and, if the last step of the epoch is
-    among them, what is measured at it alone, (trials,): its update divided by the weights.
+    The state; the curves over steps, (steps, trials); and, if the last step of the epoch is
+    included, the norm of its update divided by that of the weights, (trials,), which is measured
+    at that step only.
   """
 
   def until_signal() -> Iterable[Chunk]:
@@ -221,14 +224,14 @@ def evaluate(sweep: Sweep, now: Running, state_T: Any) -> dict[str, np.ndarray]:
 
 
 def values(task: Task, sums: Sequence[Any], images: int) -> dict[str, np.ndarray]:
-  """What the metrics make of the sums of several windows, by the names of their curves."""
+  """The metrics computed from the sums of several windows, by the names of their curves."""
   # In float64: float32 sums over many images would round.
   total = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64), *sums)
   return {curve_of(name): m.value(total[name], images) for name, m in task.metrics.items()}
 
 
 def measure_sharpness(sweep: Sweep, now: Running, state_T: Any, step: int) -> dict[str, np.ndarray]:
-  """Sharpness and where its edge lies after this step (from 0), (trials,); or nothing."""
+  """Sharpness and the edge of stability after this step (from 0), (trials,); {} if not measured."""
   if sweep.sharpness is None:
     return {}
   with sweep.clock('sharpness'):
@@ -238,17 +241,17 @@ def measure_sharpness(sweep: Sweep, now: Running, state_T: Any, step: int) -> di
   heights = np.asarray([sweep.height(step, column) for column in now.columns])
   nesterov = bool(sweep.config.optimizer.get('nesterov', False))
   edges = curvature.edge(now.hyper_T['learning_rate'] * heights, momentum, nesterov)
-  # The edge is that of gradient descent, with momentum or without.
+  # The edge is known for gradient descent only, with or without momentum.
   known = sweep.config.optimizer.name in ('sgd', 'caffe_sgd')
   return {'sharpness': found, 'sharpness_edge': edges if known else np.full_like(edges, np.nan)}
 
 
 @functools.lru_cache(maxsize=8)
 def sharpness_of(task: Task) -> Callable[..., jax.Array]:
-  """The function of a trial's state, numbers and images that gives its sharpness.
+  """A function of a trial's state, hyperparameters and images that returns its sharpness.
 
-  Of the loss without dropout and augmentation. One function for each task, so that it is compiled
-  once.
+  It uses the loss without dropout and augmentation. There is one function per task, so that it is
+  compiled once.
   """
 
   def measure(state, hyper, batch):
@@ -264,7 +267,7 @@ def sharpness_of(task: Task) -> Callable[..., jax.Array]:
 
 
 def state_like(sweep: Sweep, count: int) -> Any:
-  """The form of the host arrays that `spread.get` gives for so many trials; they take no memory."""
+  """Arrays shaped like those that `spread.get` returns for `count` trials; they take no memory."""
   hyper = dict.fromkeys(hyper_of(sweep.config, sweep.trials[:1]), np.float32(0))
   form = jax.eval_shape(functools.partial(_first_state, sweep.engine), jax.random.key(0), hyper)
   return jax.tree.map(lambda x: np.broadcast_to(np.zeros([], x.dtype), (count, *x.shape)), form)

@@ -1,6 +1,6 @@
-"""From one trial to many: `Batched` trains all of them in one call. The trial axis is here.
+"""From one trial to many: `Batched` trains all of them in one call.
 
-What ends in _T holds all trials, on a leading axis.
+Only this module knows the trial axis. Names that end in _T have it as their leading axis.
 """
 
 import functools
@@ -26,11 +26,11 @@ _AXIS = 'trials'
 class Chunk(NamedTuple):
   """Consecutive steps that one call of the compiled program takes.
 
-  data: arrays that the steps select from, as `share` puts them on the devices.
+  data: the arrays that steps select from, put on the devices by `share`.
   index_of: seed -> int32 (steps, batch), the images of each step.
-  done: steps of the study before the first one.
-  settles: the state is settled after the last one.
-  measured: it is a single step, whose update is measured too.
+  done: how many steps were taken before the first one.
+  settles: the state is settled after the last step.
+  measured: this is a single step whose update is measured too.
   """
 
   data: Batch
@@ -51,7 +51,7 @@ class Pace(NamedTuple):
   def parts(self, first: int, last: int) -> Iterator[tuple[int, int, bool, bool]]:
     """Steps `first` to `last` of an epoch, call by call: (start, stop, settles, measured).
 
-    The last step of an epoch is a call of its own, which is measured.
+    The last step of an epoch is a separate call, and is measured.
     """
     end, every = self.steps_per_epoch - 1, self.settle_every
     while first < last:
@@ -74,7 +74,7 @@ class Window(NamedTuple):
 
 
 class Spread(Protocol):
-  """How trials run side by side. `state_T` is the spread's own; `put` and `get` translate it."""
+  """How trials run side by side. Each spread has its own `state_T`; `put` and `get` convert it."""
 
   engine: Engine
   devices: int
@@ -101,11 +101,12 @@ class Spread(Protocol):
     """Takes the steps of the chunks. The given state_T must not be used again.
 
     Returns:
-      state_T, the metrics (steps, trials), and the update ratio (trials,) of a measured step.
+      state_T, the metrics (steps, trials), and the update ratio (trials,) of the measured step, or
+      None if there was none.
     """
 
   def settle(self, state_T: Any) -> Any:
-    """Settles between two evaluations' steps. The given state_T must not be used again."""
+    """Settles the state; see `Engine.settle`. The given state_T must not be used again."""
 
   def evaluate(self, state_T: Any, windows: Iterable[Window], count: int) -> list[Any]:
     """The sums of each window, trees of host arrays (trials, ...); after `settle`."""
@@ -114,11 +115,11 @@ class Spread(Protocol):
     """`function(trial.State, hyper, batch)` of each trial, host arrays; after `settle`."""
 
   def memory(self, count: int, hyper_T: Any, seeds: Sequence[int], chunk: Chunk, window: Window):
-    """What `count` trials need, as `Memory`. Compiles their programs."""
+    """The memory that `count` trials need, as `Memory`. Compiles their programs."""
 
 
 def keys_of(seed: jax.Array) -> jax.Array:
-  """Three keys of a seed: for the initial weights, the order of the images, the steps."""
+  """Three keys from a seed: for the initial weights, the order of the images, and the steps."""
   return jax.random.split(jax.random.key(seed), 3)
 
 
@@ -126,7 +127,7 @@ def keys_of(seed: jax.Array) -> jax.Array:
   jax.jit, static_argnums=2, compiler_options={'xla_backend_optimization_level': 1}
 )
 def order(seed: jax.Array, epoch: jax.Array, images: int) -> jax.Array:
-  """A permutation of so many images for an epoch (from 0), int32 (images,)."""
+  """A permutation of `images` images for an epoch (from 0), int32 (images,)."""
   return jax.random.permutation(jax.random.fold_in(keys_of(seed)[1], epoch), images)
 
 
@@ -135,10 +136,13 @@ def take_steps(engine, state, hyper, seed, data, index, done, count):
 
   Args:
     engine: how the trial is computed.
-    state: its state; hyper: its numbers; seed: its seed.
-    data: arrays that `index` (engine.steps_per_call, batch) selects from, a row for each step.
-    done: steps before the first.
-    count: steps to take. An argument, so that chunks of any length run one program.
+    state: its state.
+    hyper: its hyperparameters.
+    seed: its seed.
+    data: arrays that `index` selects from.
+    index: int32 (engine.steps_per_call, batch), one row per step.
+    done: steps taken before.
+    count: steps to take. Traced, so that chunks of any length share one program.
 
   Returns:
     The state, and the metrics (engine.steps_per_call,), of which `count` rows are filled.
@@ -164,7 +168,7 @@ def take_steps(engine, state, hyper, seed, data, index, done, count):
 
 
 def measured_step(engine, state, hyper, seed, data, index, done):
-  """Step `done` of one trial, on the images at index[0]: the state, metrics (1,), the ratio."""
+  """Step `done` of one trial, on the images at index[0]: state, metrics (1,), update ratio."""
   batch = _select(data, index[0])
   state, row = engine.step(state, hyper, batch, keys_of(seed)[2], done)
   ratio = row.pop('update_ratio')
@@ -181,7 +185,7 @@ def _select(data: Batch, index: jax.Array) -> Batch:
 
 
 def padded(index: np.ndarray, steps: int) -> np.ndarray:
-  """Rows of an index filled up to so many, which are not used."""
+  """An index padded to `steps` rows; the added rows are not used."""
   return np.pad(index.astype(np.int32), ((0, steps - len(index)), (0, 0)))
 
 
@@ -189,7 +193,7 @@ class Batched:
   """All trials in one call of the program: vmap, and over several devices pmap or shard_map."""
 
   def __init__(self, engine: Engine, how: str, shared: Any = None):
-    """`how` is one of `HOW`. shared: of another spread over the same weights."""
+    """`how` is one of `HOW`. shared: that of another spread with the same weights, to reuse."""
     self.engine, self._how = engine, how
     local = jax.local_devices()
     self._mesh = Mesh(np.asarray(local[:1] if how == 'vmap' else local), _AXIS)
@@ -207,7 +211,7 @@ class Batched:
     return jax.tree.map(self._put, tree_T)
 
   def _put(self, x: np.ndarray) -> jax.Array:
-    # Filled up with copies of the last trial, so that every device has as many.
+    # Padded with copies of the last trial, so that every device has the same number.
     x = np.asarray(x)
     x = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.devices, 0)])
     return self._sharded(x.reshape(self.devices, -1, *x.shape[1:]) if self._how == 'pmap' else x)
@@ -234,7 +238,7 @@ class Batched:
       of_seeds, done = self._of_seeds(seeds, chunk), np.int32(chunk.done)
       arguments = (state_T, hyper_T, *of_seeds, chunk.data, self.shared, done)
       steps = len(next(iter(chunk.index_of.values())))
-      # Trials of one seed share their images: then they are selected and augmented once.
+      # Trials of one seed share their images, which are then selected and augmented once.
       same = '_one_seed' if len(set(seeds)) == 1 else ''
       if chunk.measured:
         state_T, found, ratio_T = self.programs[f'measured{same}'](*arguments)
@@ -268,7 +272,7 @@ class Batched:
     programs, of_trials = self.programs, NamedSharding(self._mesh, PartitionSpec(_AXIS))
     hyper_T, seed, index = self.put(hyper_T), *self._of_seeds(seeds, chunk)
     of_init = hyper_T, self.put(np.asarray(seeds, np.uint32)), self.share(to_draw(self.engine))
-    # Where the state of a study is: then a call finds what is compiled here.
+    # With the sharding of a study's state, so that later calls reuse what is compiled here.
     state_T = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of_trials),
       jax.eval_shape(programs['init'], *of_init),
@@ -290,7 +294,7 @@ class Batched:
 
 
 def to_draw(engine: Engine) -> Any:
-  """The weights that `engine.draw` takes: those that a trial has to itself."""
+  """The weights that `engine.draw` takes: those that trials do not share."""
   return freeze.split(engine.origin.weights, freeze.keys_of(engine.origin.shared))[0]
 
 
@@ -342,9 +346,9 @@ def _applied(engine: Engine, how: str, mesh: Mesh, function: Any) -> Any:
 
 
 def _many(how: str, mesh: Mesh, function: Any, kinds: str, donate: bool = False) -> Any:
-  """A function of one trial over the trial axis.
+  """Maps a function of one trial over the trial axis.
 
-  `kinds` says what each argument is: T, it has the trial axis; D, arrays that `share` put on every
+  `kinds` has a letter for each argument: T, has the trial axis; D, arrays that `share` put on every
   device; 1, the same for all trials.
   """
   donated = 0 if donate else ()
@@ -356,18 +360,18 @@ def _many(how: str, mesh: Mesh, function: Any, kinds: str, donate: bool = False)
   if how == 'shard_map':
     specs = tuple(PartitionSpec(_AXIS) if kind == 'T' else PartitionSpec() for kind in kinds)
     out = PartitionSpec(_AXIS)
-    # check_vma: custom gradients and batching rules have no rule for it.
+    # check_vma=False: custom gradients and batching rules do not support the check.
     mapped = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
   return jax.jit(mapped, donate_argnums=donated)
 
 
 def keep_compiled_programs() -> None:
-  """Lets later runs find what this one compiles, in JAX_COMPILATION_CACHE_DIR or ~/.cache."""
+  """Caches compiled programs for later runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache."""
   if jax.config.jax_compilation_cache_dir is None:
     try:
       cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'lr_study')
       cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home, or none to write in: JAX would warn of each program
+    except (OSError, RuntimeError):  # no writable home: JAX would warn about each program
       return
     if os.access(cache, os.W_OK):
       jax.config.update('jax_compilation_cache_dir', str(cache))

@@ -212,7 +212,7 @@ def check_damaged(config, finished, folder, damage, before):
   done = sweep(config, f'--workdir={folder}', draws=False)
   assert done.returncode == 0, done.stderr
   assert f'{damaged} is damaged (' in done.stdout
-  assert f'Going on from step {before}\n' in done.stdout
+  assert f'Resuming from step {before}\n' in done.stdout
   assert faults.differences(folder, finished) == []
 
 
@@ -220,7 +220,7 @@ def test_without_any_whole_checkpoint_it_starts_again(config_file, finished, unf
   flip(newest(unfinished))
   done = sweep(config_file, f'--workdir={unfinished}', draws=False)
   assert done.returncode == 0, done.stderr
-  assert 'Going on' not in done.stdout
+  assert 'Resuming' not in done.stdout
   assert faults.differences(unfinished, finished) == []
 
 

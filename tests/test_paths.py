@@ -162,7 +162,7 @@ def test_a_study_goes_on_with_moved_images(home, monkeypatch, without_figures, c
   capsys.readouterr()
   run(moved, other / 'study')
   said = capsys.readouterr().out
-  assert 'Going on from step 4' in said
+  assert 'Resuming from step 4' in said
   assert f'log_every_steps stays 4, with which the study in {other}/study began' in said
   assert curves(other / 'study') == curves(home / 'whole')
   assert content(other / 'study') == content(home / 'whole')

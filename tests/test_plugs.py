@@ -266,7 +266,9 @@ def test_errors_of_ones_own_function_name_its_line(own):
     StudyError, match=rf'^my_plugs\.py:{first}: in narrow, a model: TypeError: .*'
   ):
     plugs.call('model', narrow, {'classes': 10}, {'width': '1'} | {'wide': 1})
-  message = r"^no_classes \(my_plugs\.py:\d+\) takes no argument 'classes'; every model has to$"
+  message = (
+    r"^no_classes \(my_plugs\.py:\d+\) takes no argument 'classes'; every model must take it$"
+  )
   with pytest.raises(StudyError, match=message):
     plugs.call('model', plugs.find('model', 'my_plugs.py:no_classes'), {'classes': 10}, {})
 

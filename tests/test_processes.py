@@ -69,12 +69,12 @@ def test_a_process_that_dies_takes_nobody_with_it(config_file, whole, tmp_path):
   first, second = (process.wait() for process in start_two(config_file, folder, at=dies))
   assert second.returncode == -signal.SIGKILL
   assert first.returncode == 2
-  assert first.stderr.startswith('error: process 1 has ended before its trials did; they are saved')
+  assert first.stderr.startswith('error: process 1 stopped before its trials ended; they are saved')
   assert (folder / 'history' / 'wave_0' / 'finished').exists()
   assert not (folder / 'results.json').exists()
   done = sweep(config_file, f'--workdir={folder}', draws=False)
   assert done.returncode == 0, done.stderr
-  assert re.search(r'Going on from step \d+ of wave 2 of 2\n', done.stdout)
+  assert re.search(r'Resuming from step \d+ of wave 2 of 2\n', done.stdout)
   assert_same(folder, whole[0])
 
 
@@ -87,7 +87,7 @@ def test_a_study_goes_on_with_other_devices(config_file, on_devices, tmp_path):
     assert done.returncode == -signal.SIGKILL
   done = sweep(*study, devices=1, draws=False)
   assert done.returncode == 0, done.stderr
-  assert 'Going on from step' in done.stdout
+  assert 'Resuming from step' in done.stdout
   ours, theirs = (np.load(f / 'history' / 'step_loss.npy') for f in (folder, on_devices))
   np.testing.assert_allclose(ours[:, 1:], theirs[:, 1:], rtol=1e-2)
   statuses = [[t['status'] for t in results(f)['trials']] for f in (folder, on_devices)]

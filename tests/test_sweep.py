@@ -119,7 +119,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(config_file, whole, tmp_path):
   assert not (folder / 'results.json').exists()
   done = sweep(config_file, f'--workdir={folder}', draws=False)
   assert done.returncode == 0, done.stderr
-  assert 'Going on from step' in done.stdout
+  assert 'Resuming from step' in done.stdout
   assert faults.differences(folder, whole[0]) == []
 
 
@@ -142,7 +142,7 @@ def test_a_signal_saves_and_the_study_ends_the_same(config_file, whole, tmp_path
   assert 40 < saved < 80
   done = sweep(config_file, f'--workdir={folder}', draws=False)
   assert done.returncode == 0, done.stderr
-  assert f'Going on from step {saved}\n' in done.stdout
+  assert f'Resuming from step {saved}\n' in done.stdout
   assert faults.differences(folder, whole[0]) == []
 
 
@@ -195,7 +195,7 @@ def test_more_trials_than_memory_run_in_waves(config_file, whole, tmp_path):
   assert 90 <= steps_saved(folder / 'checkpoints', wave=1) <= 130
   done = sweep(config_file, f'--workdir={folder}', option, draws=False)
   assert done.returncode == 0, done.stderr
-  assert re.search(r'Going on from step \d+ of wave 2 of 2\n', done.stdout)
+  assert re.search(r'Resuming from step \d+ of wave 2 of 2\n', done.stdout)
   assert results(folder)['trials'] == results(whole[0])['trials']
   for file in sorted((whole[0] / 'history').glob('*.npy')):
     assert (folder / 'history' / file.name).read_bytes() == file.read_bytes()
