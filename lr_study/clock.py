@@ -1,4 +1,4 @@
-"""Where the time of a study goes."""
+"""Measures how long each phase of a study takes."""
 
 import contextlib
 import time

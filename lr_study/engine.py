@@ -1,4 +1,4 @@
-"""How a trial is computed: plainly, or by an accelerator whose state is its own affair."""
+"""How a trial is computed: by trial.py alone, or by an accelerator with its own form of state."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -12,21 +12,21 @@ from lr_study.trial import State, Task
 
 
 class Engine(NamedTuple):
-  """The functions of one trial, without a trial axis. S is any tree: it is what checkpoints hold.
+  """The functions of one trial, without a trial axis. S is any tree; checkpoints store it.
 
-  draw(key, weights) -> variables: the initial weights, which depend on the seed alone; `weights`
-    are those to start from where there are any, as `origin.weights`.
+  draw(key, weights) -> variables: the initial weights, which depend only on the seed; `weights`
+    are read weights to start from, like `origin.weights`.
   start(variables, hyper) -> S
-  step(S, hyper, batch, key, step) -> S, metrics: as `trial.train_step`.
-  evaluate(S, batch, weight) -> sums: as `trial.eval_step`; right after `settle`.
-  plain(S) -> trial.State; right after `settle`.
+  step(S, hyper, batch, key, step) -> S, metrics: like `trial.train_step`.
+  evaluate(S, batch, weight) -> sums: like `trial.eval_step`; call `settle` before.
+  plain(S) -> trial.State; call `settle` before.
   settle(S) -> S: due after every `every` steps of an epoch and before an evaluation. It changes
-    how the state is written, not what it means. None if there is nothing to settle.
-  steps_per_call: steps that one call of the compiled program takes at most.
-  around(function) -> function: the same, with the network computed faster where it can be.
-  origin: what the trials start from. No S holds `origin.shared`, nor does draw give it.
-  bind(shared) -> Engine: the same with these arrays for `origin.shared`; arguments of a compiled
-    program, say. None if nothing is shared.
+    the form of the state, not its meaning. None if there is nothing to settle.
+  steps_per_call: the most steps that one call of the compiled program takes.
+  around(function) -> function: the same function, with the network computed faster if possible.
+  origin: what the trials start from. S and the result of `draw` do not contain `origin.shared`.
+  bind(shared) -> Engine: the engine with these arrays in place of `origin.shared`, for example
+    arguments of a compiled program. None if nothing is shared.
   about: how a trial is computed, for people.
   """
 
@@ -44,12 +44,12 @@ class Engine(NamedTuple):
   about: str = 'plain Flax and optax'
 
   def over(self, shared: Mapping[str, Any]) -> 'Engine':
-    """The engine with these arrays for what its trials share."""
+    """The engine with these arrays in place of `origin.shared`."""
     return self.bind(shared) if self.bind else self
 
 
 def plain(task: Task) -> Engine:
-  """The engine that calls trial.py and nothing else."""
+  """The engine that calls only trial.py."""
 
   def bind(function):
     return lambda *arguments: function(task, *arguments)
@@ -65,13 +65,13 @@ def plain(task: Task) -> Engine:
 
 
 def sharing(engine: Engine) -> Engine:
-  """The engine whose states leave out `origin.shared`, which is then in memory once."""
+  """An engine whose states leave out `origin.shared`, so that it is in memory only once."""
   shared = engine.origin.shared
   return _bound(engine, shared) if shared else engine
 
 
 def _bound(engine: Engine, shared: Mapping[str, Any]) -> Engine:
-  """`engine` on states without `shared`: each function puts it in, and leaves it out again."""
+  """`engine` on states without `shared`: each function adds it and removes it again."""
   keys = freeze.keys_of(shared)
   join = functools.partial(_each_state, lambda of: freeze.join(of, shared))
   leave_out = functools.partial(_each_state, lambda of: freeze.leave_out(of, keys))
@@ -90,7 +90,7 @@ def _bound(engine: Engine, shared: Mapping[str, Any]) -> Engine:
 
 
 def _each_state(function: Callable[..., Any], tree: Any) -> Any:
-  """S with another `model_state`: it is a `trial.State`, or holds one."""
+  """S with `function` applied to each `model_state` in it. S is or contains a `trial.State`."""
 
   def of(node):
     is_state = isinstance(node, State)

@@ -1,4 +1,4 @@
-"""JAX's own settings, which an environment or a program may hold: what a study computes with."""
+"""Settings of JAX that a study needs, whatever the environment or the calling program has set."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import jax
 from lr_study.errors import StudyError
 from lr_study.progress import note
 
-# JAX's defaults, for every setting that changes numbers, or that stops a trial that diverges, or
-# code that is right. What is left to the user: devices, clusters, caches, logs, dumps.
+# JAX's defaults for every setting that changes numbers, or that raises errors for diverging trials
+# or for correct code. Devices, clusters, caches, logs and dumps are left to the user.
 OURS = {
   # Numbers.
   'jax_enable_x64': False,
@@ -64,10 +64,10 @@ OURS = {
 
 @contextlib.contextmanager
 def ours() -> Iterator[None]:
-  """Sets what `OURS` says, tells of what was different, and puts that back at the end.
+  """Applies `OURS`, prints which settings were different, and restores them at the end.
 
   Raises:
-    StudyError: where a `with` statement of JAX's around it rules.
+    StudyError: a `with` statement around this call has set one of them.
   """
   before = {}
   try:
@@ -84,7 +84,7 @@ def ours() -> Iterator[None]:
       before[name] = value
     if before:
       told = ', '.join(f'{name} is {OURS[name]}, not {value}' for name, value in before.items())
-      note(f'A study sets what JAX computes with itself: {told}')
+      note(f'JAX settings changed for this study: {told}')
     yield
   finally:
     for name, value in before.items():
@@ -95,16 +95,16 @@ def check_devices() -> None:
   """Sets up JAX's devices.
 
   Raises:
-    StudyError: if JAX finds none of the kind that the environment asks for.
+    StudyError: JAX finds no device of the kind that the environment asks for.
   """
   try:
     jax.local_devices()
-  except Exception as error:  # it has many kinds, assertions without a text among them
+  except Exception as error:  # of many kinds, including assertions without a message
     lines = str(error).strip().splitlines()
     asked = jax.config.jax_platforms
     raise StudyError(
       f'JAX finds no device{f" of JAX_PLATFORMS={asked}" if asked else ""}'
-      f'{f": {lines[0]}" if lines else ""}; unset JAX_PLATFORMS to use what there is'
+      f'{f": {lines[0]}" if lines else ""}; unset JAX_PLATFORMS to use the devices there are'
     ) from error
 
 

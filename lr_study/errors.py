@@ -1,10 +1,10 @@
-"""What is told to the user in one line."""
+"""Errors that the user sees as one line."""
 
 import errno
 import os
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Of a disk that is broken, out of reach, or may not be written.
+# Of a disk that is broken, unreachable or not writable.
 _OF_DISK = (
   errno.EIO,
   errno.ESTALE,
@@ -20,17 +20,17 @@ _OF_DISK = (
 
 
 class StudyError(Exception):
-  """Something the user can mend: config, data or work directory. Ends as one line, status 2."""
+  """An error that the user can fix, printed as one line; the command's exit status is then 2."""
 
-  def _render_traceback_(self) -> list[str]:  # in a notebook, which has traces of a screen or two
+  def _render_traceback_(self) -> list[str]:  # in a notebook, in place of a long traceback
     return [f'StudyError: {self}']
 
 
 def is_full(error: BaseException) -> bool:
-  """True if this, or what it came from, says that a disk, a quota or a file's size is used up."""
+  """True if this error or its cause says that a disk, quota or file size limit is exhausted."""
   if isinstance(error, OSError) and error.errno in _FULL:
     return True
-  # TensorStore, which writes checkpoints, has an exception of its own with the system's words.
+  # TensorStore, which writes checkpoints, has its own exception with the system's message.
   if any(os.strerror(number) in str(error) for number in _FULL):
     return True
   cause = error.__cause__ or error.__context__
@@ -38,11 +38,11 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_of_disk(error: BaseException) -> bool:
-  """True if a file cannot be read or written for a reason that lies outside of this program."""
+  """True if a file cannot be read or written for a reason outside of this program."""
   return isinstance(error, OSError) and error.errno in _OF_DISK
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-  """True if this says that the memory of the machine or of a device is used up."""
-  words = ('RESOURCE_EXHAUSTED', 'Out of memory')  # of XLA, which has no class for it
+  """True if this error says that the memory of the machine or of a device is exhausted."""
+  words = ('RESOURCE_EXHAUSTED', 'Out of memory')  # XLA has no exception class for it
   return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -1,7 +1,7 @@
-"""A study that takes more rates, seeds, values on axes or epochs: what it keeps, what has to train.
+"""Extends a study by rates, seeds, axis values or epochs: decides which trials are kept.
 
-A trial is kept if the program that it trained by is still the same. What is not kept trains anew:
-the result is that of a study that had all of it from the start.
+A trial is kept if the larger study would train it with the same program. The others are trained
+again. The result is that of a study that had all values from the start.
 """
 
 import json
@@ -25,18 +25,18 @@ _REMADE = ('results.json', 'results.csv', 'summary.md', 'report.html', 'figures'
 
 
 def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Sweep]) -> None:
-  """Makes the study in `folder` the larger one; its trials that are kept stay on record.
+  """Turns the study in `folder` into the larger one, and keeps the trials that still fit.
 
-  Nothing changes if it is that study already, or if `adds` says that it is no larger one. After a
-  kill the same command goes on.
+  Nothing changes if it is that study already, or if `adds` says that the other is not larger. If
+  this is killed, the same command resumes it.
 
   Args:
-    folder: the study's; it holds one.
-    study: the larger one, as provenance.describe gives it.
-    sweeps: of each of its settings, without trials.
+    folder: holds a study.
+    study: the larger one, as provenance.describe returns it.
+    sweeps: of each setting of the larger study, without trials.
 
   Raises:
-    StudyError: if the study has no record of its files.
+    StudyError: the study has no record of its files.
   """
   new = json.loads(json.dumps(study))
   old = json.loads((folder / 'config.json').read_text())
@@ -65,8 +65,8 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
       kept.append(t._replace(batch_size=batch_size, schedule=schedule, axes=axes, round=-1))
   note(f'Kept: {formats.count(len({t.trial for t in kept}), "trial")}')
   for why, of in anew.items():
-    note(f'Trained anew: {formats.count(len(of), "trial")}, since {why}')
-  # In this order: a kill leaves a study that either command goes on with.
+    note(f'Trained again: {formats.count(len(of), "trial")}, because {why}')
+  # In this order: if this is killed, either command can resume the study.
   rounds.write(folder / 'history', Plan((), False, tuple(dict.fromkeys(kept)), planned.waves))
   _clear(folder, {t.wave for t in kept})
   workdir.write_text(folder / 'config.json', json.dumps(study, indent=1) + '\n')
@@ -75,12 +75,12 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
 def _same(
   config: ConfigDict, setting: Setting, own: ConfigDict, sweeps: Mapping[Setting, Sweep]
 ) -> tuple[Setting | None, str]:
-  """The setting of the larger study by whose program trials of this one trained; else why not.
+  """The setting of the larger study that trains trials with the same program; else None and why.
 
   Args:
-    config: the study's that is extended.
-    setting: of it.
-    own: the setting's config.
+    config: of the study that is extended.
+    setting: one of its settings.
+    own: that setting's config.
     sweeps: of the larger study.
   """
   numbers = rounds.numbers_of(own, setting)
@@ -97,8 +97,8 @@ def _same(
 
 
 def _fixed(config: ConfigDict) -> dict[str, Any]:
-  """What of a setting's config trials must have in common, whatever the study has besides."""
-  # A file of the user's own may have been moved: `adds` saw that it is the same.
+  """The fields of a setting's config that must be equal for its trials to be kept."""
+  # A user's file may have been moved: `adds` has checked that it is the same.
   fields = {n: paths.short(x) if isinstance(x, str) else x for n, x in essential(config).items()}
   left_out = (*GROW, 'epochs', *(n for n in fields if n.startswith('schedule.')))
   fixed = {n: x for n, x in fields.items() if n not in left_out and not n.startswith('axes.')}
@@ -107,14 +107,14 @@ def _fixed(config: ConfigDict) -> dict[str, Any]:
 
 
 def _heights(sweep: Sweep, setting: Setting, own: ConfigDict, epochs: int) -> np.ndarray:
-  """The heights of a schedule as this config has it, over the first so many epochs."""
+  """The heights of this config's schedule over the first `epochs` epochs."""
   swept = trial.own(rounds.numbers_of(own, setting), 'schedule')
   schedule = schedules.build(own.schedule, sweep.steps_per_epoch, own.epochs, tuple(swept))
   return schedules.heights(schedule, epochs * sweep.steps_per_epoch, **swept)
 
 
 def _clear(folder: Path, waves: set[int]) -> None:
-  """Deletes what the study makes from its trials, and the trials that are in none of the waves."""
+  """Deletes files that are made from the trials, and trials that are in none of the waves."""
   names = {loop.place(Path(), number).name for number in waves} | {rounds.FILE}
 
   def keep(name):

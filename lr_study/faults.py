@@ -1,4 +1,4 @@
-"""Kills a study again and again, and checks that it ends like one that nobody touched."""
+"""Kills a study repeatedly, and checks that it ends like one that ran undisturbed."""
 
 import contextlib
 import json
@@ -20,32 +20,32 @@ from lr_study import study
 from lr_study.errors import StudyError
 from lr_study.files import events, record
 
-# Shares of the kills by what the study is at; a small one spends little time in training.
+# Shares of the kills by phase; a small study spends little of its time training.
 _PHASES = {'start': 0.2, 'training': 0.5, 'drawing': 0.3}
-_READ_ERRORS = 0.2  # of the kills while it trained: those after which a file cannot be read once
-_UNREADABLE = Path('/proc/self/mem')  # Linux: a file of which the first bytes cannot be read
+_READ_ERRORS = 0.2  # share of kills before the end after which a file cannot be read for one run
+_UNREADABLE = Path('/proc/self/mem')  # Linux: a file whose first bytes cannot be read
 
 
 def kill_often(
   config: ConfigDict, folder: Path, kills: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-  """Ends a study's process by SIGKILL at random moments, until it was killed `kills` times.
+  """Kills a study's process with SIGKILL at random moments, `kills` times in all.
 
-  Now and then a file of its newest checkpoint cannot be read for one run. Whenever the study gets
-  to its end between two kills, it is compared and started again.
+  After some of the kills, a file of the newest checkpoint cannot be read for one run. Whenever the
+  study finishes between two kills, it is compared with an undisturbed one and started again.
 
   Args:
     config: the study's; a small one.
-    folder: is made, and holds the work directories.
+    folder: created; holds the work directories.
     kills: how many.
-    seed: of the moments.
-    tell: is called with a line now and then.
+    seed: of the random moments.
+    tell: called with a line of progress after each kill.
 
   Returns:
-    `finished`: how often the study came to its end; `differences`: what differed from the study
-    that nobody touched, and checkpoints that were put aside, as lines; `read_errors`: how many
-    runs could not read a file; `killed_in`: how many kills came in each phase; `last_written`: for
-    each part of the work directory, in how many kills a file of it was the last that was written.
+    `finished`: how often the study finished; `differences`: lines on what differed from the
+    undisturbed study, and on checkpoints that were set aside; `read_errors`: how many runs could
+    not read a file; `killed_in`: the number of kills in each phase; `last_written`: for each part
+    of the work directory, the number of kills at which it was the part written last.
   """
   draw, killed, finished, errors, differs = random.Random(seed), 0, 0, 0, []
   killed_in, last = Counter(), Counter()
@@ -56,7 +56,7 @@ def kill_often(
   while True:
     phase = draw.choices(list(_PHASES), list(_PHASES.values()))[0]
     if killed == kills or (phase != 'drawing' and (folder / 'results.json').exists()):
-      phase = ''  # to the end: most kills are to come before that
+      phase = ''  # to the end; most kills should come before the results are written
     status, spent = _run(config, folder, phase, draw.uniform(0, seconds_of.get(phase, 0.0)))
     if status > 0:
       raise RuntimeError(f'the study in {folder} ended with status {status}')
@@ -80,7 +80,7 @@ def kill_often(
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-  """The files of the newest checkpoint of each wave that a study reads when it goes on."""
+  """The files of each wave's newest checkpoint, which a study reads when it resumes."""
   found = []
   for wave in folder.glob('checkpoints/wave_*'):
     steps = [path for path in wave.iterdir() if path.name.isdecimal()]
@@ -90,7 +90,7 @@ def _checkpoint_files(folder: Path) -> list[Path]:
 
 
 def _with_read_error(config: ConfigDict, folder: Path, file: Path) -> list[str]:
-  """Runs the study while a file cannot be read; what it did but to say so, as lines."""
+  """Runs the study while a file cannot be read; lines on anything it did but report that."""
   before, kept = _checkpoint_files(folder), folder.with_name('kept')
   file.rename(kept)
   file.symlink_to(_UNREADABLE)
@@ -103,7 +103,7 @@ def _with_read_error(config: ConfigDict, folder: Path, file: Path) -> list[str]:
 
 
 def _drawn_differently(folder: Path, other: Path) -> list[str]:
-  """Figures that are not those of another study of the same config, and the page if it is gone."""
+  """Figures that differ from those of another study of this config, and the page if missing."""
   files = [file for file in sorted(other.glob('figures/**/*')) if file.is_file()]
   pairs = [(folder / file.relative_to(other), file) for file in files]
   found = [ours for ours, file in pairs if _content(ours) != _content(file)]
@@ -116,9 +116,10 @@ def _content(file: Path) -> bytes | None:
 
 
 def differences(folder: Path, other: Path) -> list[str]:
-  """What two finished studies differ in, times aside: lines, none if they are the same.
+  """Files in which two finished studies differ, apart from times; [] if there are none.
 
-  results.json and the curves are compared by the byte, TensorBoard's files by their steps.
+  results.json is compared by its content, curves by their bytes, TensorBoard's files by their
+  steps.
   """
   found = []
   if results(folder) != results(other):
@@ -135,7 +136,7 @@ def differences(folder: Path, other: Path) -> list[str]:
 
 
 def results(folder: Path) -> dict[str, Any]:
-  """A finished study's results.json, but for its times."""
+  """A finished study's results.json, without its times."""
   content = json.loads((folder / 'results.json').read_text())
   for name in ('seconds', 'seconds_of'):
     del content['study'][name]
@@ -145,7 +146,7 @@ def results(folder: Path) -> dict[str, Any]:
 def _last_written(folder: Path) -> tuple[str, float]:
   """Which part of the work directory was written last, and when, in seconds since the epoch."""
   newest, name = 0.0, 'nothing'
-  # os.walk goes on where a folder, as a checkpoint's, has just been renamed.
+  # os.walk continues if a folder, such as a checkpoint's, has just been renamed.
   for path in (Path(place, file) for place, _, files in os.walk(folder) for file in files):
     with contextlib.suppress(OSError):
       if path.stat().st_mtime > newest:
@@ -156,12 +157,13 @@ def _last_written(folder: Path) -> tuple[str, float]:
 def _run(
   config: ConfigDict, folder: Path, phase: str = '', seconds: float = 0.0
 ) -> tuple[int, dict[str, float]]:
-  """Runs the study, and kills it so many seconds after a phase of it began; '': lets it be.
+  """Runs the study, and kills it `seconds` after the given phase began; '' never kills it.
 
   Returns:
-    0 at its end, 2 after a StudyError, -9 if it was killed; the seconds of each phase that began.
+    The exit status (0 at its end, 2 after a StudyError, -9 if killed), and the seconds of each
+    phase that began.
   """
-  # Forked from a process that has imported everything, which takes longer than the tiny study.
+  # Forked from a process that has imported everything: importing takes longer than a tiny study.
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['lr_study.study'])
   process = context.Process(target=_study, args=(config, folder))
@@ -186,7 +188,7 @@ def _run(
 
 
 def _trains(folder: Path, began_at: float) -> bool:
-  """True once the study has written more than that it is there."""
+  """True once the study has written more than its config and lock."""
   name, at = _last_written(folder)
   return name not in ('nothing', 'lock', 'config.json', record.NAME) and at > began_at
 

@@ -1,4 +1,4 @@
-"""Where the images of a step and of an evaluation come from: the devices, or files."""
+"""Supplies the images of steps and evaluations, from device memory or from files."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from lr_study.vectorize import Chunk, Pace, Spread, Window
 
 
 class Feed:
-  """Gives the images of a part to trials; they lie on the devices, or are read from files."""
+  """The images of a part of the data, kept on the devices or read from files."""
 
   def __init__(self, part: Part, mean: np.ndarray, spread: Spread):
     self.labels, self._images, self._spread = part.labels, part.images, spread
@@ -27,14 +27,14 @@ class Feed:
   def chunks(
     self, pace: Pace, seeds: Sequence[int], epoch: int, shuffle: int, first: int, last: int
   ) -> Iterator[Chunk]:
-    """Steps `first` to `last` of an epoch, as calls take them.
+    """Steps `first` to `last` of an epoch, grouped into calls.
 
     Args:
       pace: where calls end.
       seeds: of the trials.
       epoch: from 0.
       shuffle: the epoch whose order of the images is used.
-      first: step of the epoch, from 0.
+      first: the first step, counted from 0 in the epoch.
       last: the step after the last one.
     """
     parts, size = list(pace.parts(first, last)), pace.batch_size
@@ -48,7 +48,7 @@ class Feed:
       yield Chunk(batch, index_of, epoch * pace.steps_per_epoch + start, *flags)
 
   def windows(self, size: int) -> Iterator[Window]:
-    """All images in their order, `size` at a time; the last window is filled up."""
+    """All images in order, `size` at a time; the last window is padded."""
     count = len(self.labels)
     places = [np.arange(start, start + size) for start in range(0, count, size)]
     indices = [np.minimum(place, count - 1).astype(np.int32) for place in places]
@@ -64,10 +64,10 @@ class Feed:
   def _read(
     self, chosen: Sequence[Mapping[int, np.ndarray]], room: int
   ) -> Iterator[tuple[Batch, Mapping[int, np.ndarray]]]:
-    """For each index by seed: arrays on the devices, and what to select from them.
+    """For each index by seed: arrays on the devices, and the places to select from them.
 
-    Images that are read come in one array for all seeds, each seed's after the one before it, with
-    room for the longest call: then all calls have one shape.
+    Images read from files come in one array, seed after seed, padded to the longest call so that
+    all calls have the same shape.
     """
     if self.resident:
       yield from ((self._data, index_of) for index_of in chosen)

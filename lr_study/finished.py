@@ -1,4 +1,4 @@
-"""A finished study in memory: the answer, the curves, a picture of them, the best trial's weights.
+"""A finished study in memory: answer, curves, plots and the best trial's weights.
 
 `sweep` and `read` return one.
 """
@@ -35,8 +35,8 @@ from lr_study.use.evaluate import Trained
 if TYPE_CHECKING:
   import pandas as pd
 
-# Orbax numbers its saves for the whole process: those of two threads at once would wait for each
-# other's signals, and fail after minutes. Besides, one study keeps all cores busy.
+# Orbax numbers its saves per process, so saves of two threads at once would wait for each other's
+# signals and fail after minutes. Besides, one study keeps all cores busy.
 ONE_AT_A_TIME = threading.RLock()
 
 # In a message: --config.NAME, but not the files config.json and config.py.
@@ -49,7 +49,7 @@ _OPTIONS = {
 
 
 def without_flags(text: str) -> str:
-  """A message of the command as one of the library: arguments in place of flags."""
+  """A message of the command, with the library's arguments in place of flags."""
   text = _FLAG.sub('', text)
   for flag, argument in _OPTIONS.items():
     text = text.replace(flag, argument)
@@ -57,14 +57,14 @@ def without_flags(text: str) -> str:
 
 
 class Best:
-  """The trial that the study recommends, with the weights of its end.
+  """The trial that the study recommends, with its final weights.
 
   Attributes:
     result: its figures.
     classes: their names, in the order of the logits.
-    model: its network, a Linen module; `model.apply(variables, inputs)` gives logits.
+    model: its network, a Linen module; `model.apply(variables, inputs)` returns logits.
     variables: all collections of the network as evaluations use them, trees of float32 arrays:
-      'params', and 'batch_stats' and others where there are any.
+      'params', and others such as 'batch_stats' if the network has them.
   """
 
   def __init__(self, trained: Trained):
@@ -82,17 +82,17 @@ class Best:
 
   @property
   def learning_rate(self) -> float:
-    """Its rate."""
+    """Its learning rate."""
     return self.result.learning_rate
 
   def predict(self, images: Any) -> np.ndarray:
     """The probability of each class, float32 (images, classes), after the study's preprocessing.
 
     Args:
-      images: (images, ...), each of the shape and kind that the study was given: uint8, or numbers.
+      images: (images, ...), each with the shape and type of the study's data: uint8, or numbers.
 
     Raises:
-      StudyError: they are of another shape or kind.
+      StudyError: they have another shape or type.
     """
     images = self._checked(images)
     if not len(images):
@@ -113,8 +113,8 @@ class Best:
       images = arrays.as_samples('predict', images)
     if images.dtype != dtype:
       raise StudyError(
-        f'predict was given {images.dtype}, but the study was trained on {dtype}; uint8 is taken '
-        'as 0 to 255: make both alike'
+        f'predict was given {images.dtype}, but the study was trained on {dtype}; uint8 means '
+        'values from 0 to 255: convert one of them'
       )
     return images
 
@@ -123,7 +123,7 @@ class Best:
 
 
 class _Curves(NamedTuple):
-  """Of the trials of a setting, as `History` has them, but in memory."""
+  """The curves of a setting's trials, as in `History`, but in memory."""
 
   steps: dict[str, np.ndarray]  # (steps, trials)
   epochs: dict[str, np.ndarray]  # (epochs, trials)
@@ -134,15 +134,15 @@ class Study:
   """A finished study. Print it for its answer; a notebook shows its table, too.
 
   Attributes:
-    verdict: the answer; it prints as its sentence. `learning_rate` is None if none can be used.
-    verdicts: that of each setting, a combination of values on the axes.
-    trials: a result for each trial, in the order of the columns of `curves`.
-    curves: by name, NaN where a trial has no point, such as after it diverged. Of each step's
+    verdict: the answer; it prints as a sentence. `learning_rate` is None if no rate can be used.
+    verdicts: one for each setting, a combination of values on the axes.
+    trials: the result of each trial, in the order of the columns of `curves`.
+    curves: by name; NaN where a trial has no value, for example after it diverged. Of each step's
       batch, float32 (steps, trials): 'loss', 'accuracy' and 'gradient_norm'. Of each epoch, float64
       (epochs, trials): 'train_loss', 'validation_loss', 'validation_accuracy' and others. Losses
-      are in nats, accuracies are fractions. Trials that train fewer steps have NaN at the end.
-    record: the config, versions, the device, the data and times, as in results.json.
-    workdir: where it is kept; None if nowhere.
+      are in nats, accuracies are fractions. Trials with fewer steps have NaN at the end.
+    record: the config, versions, device, data and times, as in results.json.
+    workdir: where the study is kept; None if it is only in memory.
   """
 
   verdict: Verdict
@@ -161,7 +161,7 @@ class Study:
 
   @property
   def labels(self) -> tuple[str, ...]:
-    """What each trial is, in the order of the columns of `curves`: '1e-03, seed 0'."""
+    """A label for each trial, in the order of the columns of `curves`: '1e-03, seed 0'."""
     found = [result.setting for result in self.trials]
     titles = [rounds.title(setting, found) for setting in found]
     names = [f'{formats.rate(r.learning_rate)}, seed {r.seed}' for r in self.trials]
@@ -169,15 +169,15 @@ class Study:
 
   @property
   def best(self) -> Best:
-    """The trial that the verdict recommends; of several seeds, the best one.
+    """The trial with the recommended rate; of several seeds, the best one.
 
     Raises:
-      StudyError: there is no rate to use, or its weights are lost.
+      StudyError: no rate can be used, or the weights are lost.
     """
     return self._find_best()
 
   def table(self) -> 'pd.DataFrame | list[dict[str, Any]]':
-    """A row per trial, with the columns of results.csv: a DataFrame if pandas is installed."""
+    """One row per trial with the columns of results.csv: a DataFrame if pandas is installed."""
     rows = [report.as_row(dataclasses.asdict(result)) for result in self.trials]
     try:
       pandas = importlib.import_module('pandas')
@@ -186,10 +186,13 @@ class Study:
     return pandas.DataFrame(rows)
 
   def plot(self, verdict: Verdict | None = None) -> Figure:
-    """Loss and the measure that leads over the epochs, a line per rate: a Matplotlib figure.
+    """Plots the loss and the leading measure over the epochs, one line per rate.
 
     Args:
-      verdict: one of `verdicts`, whose setting is drawn; by default the setting of the answer.
+      verdict: one of `verdicts`, whose setting is drawn; by default that of the answer.
+
+    Returns:
+      A Matplotlib figure.
     """
     setting = (verdict or self.verdict).setting
     place = [of.setting for of in self.verdicts].index(setting)
@@ -210,7 +213,7 @@ class Study:
     return f'<Study of {formats.count(len(self.trials), "trial")}: {self.verdict.sentence}>'
 
   def _repr_html_(self) -> str:
-    """The answer, and a row per rate and setting."""
+    """The answer, and a table with a row per setting and rate."""
     measure, settings = self.verdict.leads, [of.setting for of in self.verdicts]
     names = tables.dimensions(settings)
     heads = [*names, 'rate', measure.name, f'{confidence.STATED} interval']
@@ -233,8 +236,8 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False, moved: Mov
   Args:
     workdir: its folder.
     held: the objects that its config names.
-    keep: the folder will go: read the weights of the best trial now.
-    moved: as of `evaluate.read_study`.
+    keep: read the best trial's weights now, because the folder will be deleted.
+    moved: see `evaluate.read_study`.
 
   Raises:
     StudyError: it is not finished, or damaged.
@@ -293,7 +296,7 @@ def _copied(history: History) -> _Curves:
 def _by_trial(
   results: Sequence[Result], curves: Mapping[rounds.Setting, _Curves]
 ) -> dict[str, np.ndarray]:
-  """The curves of all settings, a column for each of the results."""
+  """The curves of all settings, one column per result."""
   found, columns = {}, dict.fromkeys(curves, 0)
   for i, result in enumerate(results):
     column, own = columns[result.setting], curves[result.setting]

@@ -1,20 +1,20 @@
-"""How figures and names are written wherever a person reads them."""
+"""How figures and names are written for people."""
 
 import numpy as np
 
 
 def rate(learning_rate: float) -> str:
-  """A learning rate to six digits, as short as it goes: 1e-04, 2.5e-03."""
+  """A learning rate to six digits, as short as possible: 1e-04, 2.5e-03."""
   return np.format_float_scientific(float(f'{learning_rate:.6g}'), trim='-', exp_digits=2)
 
 
 def percent(fraction: float | None, decimals: int = 1) -> str:
-  """A fraction as a percentage; an en dash where there is none."""
+  """A fraction as a percentage; an en dash for None."""
   return '–' if fraction is None else f'{100 * fraction:.{decimals}f} %'
 
 
 def loss(value: float | None) -> str:
-  """A loss in nats to three significant digits; an en dash where there is none."""
+  """A loss in nats to three significant digits; an en dash for None."""
   return '–' if value is None else f'{value:.3g}'
 
 
@@ -36,5 +36,5 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-  """Text in one line, what is no letter or sign as in `\\n`: it might steer the terminal."""
+  """Text in one line, with control characters escaped, since they could affect the terminal."""
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -1,4 +1,4 @@
-"""From the stored images to the network's inputs, inside the compiled step."""
+"""Turns stored images into the network's inputs, inside the compiled step."""
 
 import dataclasses
 import inspect
@@ -18,13 +18,13 @@ from lr_study.trial import Batch
 
 Inputs = Callable[[Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
 
-# `classes`: how many. The rest are the arguments of the user's own f(batch, key).
+# `classes`: how many. The rest are the arguments of a user's f(batch, key).
 SUPPLIED = ('classes', 'batch', 'key')
 
-_LOOKED_AT = 1000  # images, to tell the range of the inputs
-_USUAL = 10  # times: inputs whose standard deviation is so far from 1 are told
+_LOOKED_AT = 1000  # images, to find the range of the inputs
+_USUAL = 10  # a standard deviation of inputs that is larger, or less than 1 / 10, is reported
 
-# In training each image is looked at through a square that is moved by a random amount.
+# In training, each image is sampled through a square that is moved by a random amount.
 _MOVES = ('rotation', 'shift', 'zoom', 'stretch', 'shear')
 _OF_COLOURS = ('grey', 'bgr')
 _OF_SQUARES = ('size', 'crop', *_MOVES, 'cutmix')
@@ -49,16 +49,16 @@ _OF_IMAGES = (*_OF_COLOURS, *_OF_SQUARES, 'mirror', 'brightness', 'contrast', 'i
 )
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """f(batch, key) -> inputs, targets: what a network is given of images, or of any arrays.
+  """f(batch, key) -> inputs, targets: preprocessing and augmentation of images or other arrays.
 
   Inputs are float32, (batch, height, width, channels) for images. Targets are the labels, int
-  (batch,); with mixup or cutmix, in training, shares of the classes, float32 (batch, classes). The
-  key is for what is random in training, a draw per image. It is None in evaluation, which takes the
-  image as it is, and its centre if there is a crop. `batch.mean` is subtracted first, at the pixel
-  it belongs to (Caffe, data_transformer.cpp).
+  (batch,), or with mixup or cutmix in training shares of the classes, float32 (batch, classes). The
+  key is used for random draws in training, one per image. It is None in evaluation, which does not
+  augment, and uses the centre if there is a crop. `batch.mean` is subtracted first, before images
+  are cropped or moved (as in Caffe, data_transformer.cpp).
 
-  Arrays of other shapes than (height, width, channels) take `subtract`, 'image' or 'none', `scale`,
-  `standardise`, `noise` and `mixup`.
+  Arrays of other shapes than (height, width, channels) can use `subtract` ('image' or 'none'),
+  `scale`, `standardise`, `noise` and `mixup`.
 
   Attributes:
     classes: how many.
@@ -137,7 +137,7 @@ class Images:
     return _mix(self, x, jax.nn.one_hot(batch.labels, self.classes), key)
 
   def _view(self, x: jax.Array, keys: Mapping[str, jax.Array | None]) -> jax.Array:
-    """What of an image is seen; its keys are None in evaluation."""
+    """Geometric changes: grey, moves, size, crop and mirror. The keys are None in evaluation."""
     if self.grey:
       x = x @ jnp.float32([[0.299], [0.587], [0.114]])  # ITU-R BT.601, as Pillow's mode L
     size = self.size or x.shape[1]
@@ -153,7 +153,7 @@ class Images:
     return x
 
   def _grey_level(self, images: jax.Array) -> float:
-    # Of numbers that are not whole, nobody knows; most are from 0 to 1.
+    # A guess for numbers that are not whole: most range from 0 to 1.
     whole = jnp.issubdtype(images.dtype, jnp.integer)
     return self.scale if whole else self.scale / 255
 
@@ -169,18 +169,18 @@ def build(
 ) -> Inputs:
   """The function of a config: f(batch, key) -> inputs, targets; see `Images`.
 
-  The user's own, 'file.py:name', is a factory like `Images`; or it is f(batch, key) itself, by
-  these names, and further arguments are fields too.
+  A user's function, 'file.py:name', is either a factory like `Images`, or f(batch, key) itself,
+  with these names. Its other arguments are fields of the config.
 
   Args:
     config: the `input` part: its name and arguments.
     classes: how many.
-    stored: the shape of one image; then what the function gives for it is checked now.
+    stored: the shape of one image; if given, the function's result is checked for it.
     dtype: of the images.
 
   Raises:
-    StudyError: an argument does not fit, or does not fit the images, or the user's function gives
-      something else.
+    StudyError: an argument is wrong or does not fit the images, or the user's function does not
+      return inputs and targets.
   """
   factory = plugs.find('input', config['name'])
   values = plugs.checked('input', factory, config)
@@ -208,7 +208,7 @@ def shape(
     dtype: of the stored images.
 
   Raises:
-    StudyError: as of `build`.
+    StudyError: see `build`.
   """
   function = build(config, classes, stored, dtype)
   return jax.eval_shape(lambda b: function(b, None)[0], _batch(stored, dtype)).shape[1:]
@@ -217,7 +217,7 @@ def shape(
 def evaluation(
   config: Mapping[str, Any], classes: int
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """f(mean, images (batch, ...)) -> inputs, as an evaluation has them."""
+  """f(mean, images (batch, ...)) -> inputs, as in an evaluation."""
   function = build(config, classes)
 
   def inputs(mean, images):
@@ -228,14 +228,14 @@ def evaluation(
 
 
 def subtracted(config: Mapping[str, Any], mean: np.ndarray) -> np.ndarray:
-  """What a study gives to `Batch.mean`, by the `input` part of its config.
+  """The array that a study subtracts from images, `Batch.mean`.
 
   Args:
-    config: `subtract` names it.
-    mean: of the images of the training part, float32, with the shape of one.
+    config: the `input` part of its config; `subtract` says which array.
+    mean: the mean of the training images, float32, with the shape of one.
 
   Raises:
-    StudyError: there are no pixels that a mean 'pixel' could be of.
+    StudyError: `subtract` is 'pixel', but samples are not images.
   """
   subtract = config.get('subtract', 'image')
   if subtract == 'none':
@@ -248,14 +248,14 @@ def subtracted(config: Mapping[str, Any], mean: np.ndarray) -> np.ndarray:
 
 
 def check_range(config: Mapping[str, Any], data: Dataset) -> Dataset:
-  """Adds to the findings of arrays how large the network's inputs are, where these are `Images`.
+  """Adds a finding on how large the network's inputs are, for arrays with the 'images' input.
 
-  Rates that are usual elsewhere are for inputs of about 1, and uint8 comes in steps of 1 to 255.
-  Image files are let be: they are given as DIGITS gives them.
+  Learning rates in the literature assume inputs of about 1, while uint8 ranges from 0 to 255.
+  Image files are not checked: their inputs are those of DIGITS.
 
   Args:
     config: the `input` part of a study's config.
-    data: what the study trains on.
+    data: the study's data.
   """
   train = data.train.images
   if not data.is_arrays or config['name'] != 'images' or config.get('standardise'):
@@ -267,7 +267,7 @@ def check_range(config: Mapping[str, Any], data: Dataset) -> Dataset:
   line = f'inputs go from {found.min():.3g} to {found.max():.3g}, with a deviation of {spread:.3g}'
   if is_odd:
     scale = config.get('scale', 1.0) / spread
-    line += f': usual rates are for about 1, as --config.input.scale={scale:.2g} makes it'
+    line += f': usual rates assume about 1, which --config.input.scale={scale:.2g} gives'
   finding = checks.Finding(int(is_odd), line)
   return data._replace(checks=data.checks | {'input_range': finding})
 
@@ -276,7 +276,7 @@ _IMAGES = '(height, width, channels)'
 
 
 def _wrong(option: str, what: str, shape: tuple[int, ...]) -> str:
-  return f'input.{option} works on {what}; those of this study are {shape}'
+  return f'input.{option} needs {what}; those of this study are {shape}'
 
 
 def _check(of: Images, shape: tuple[int, ...], training: bool) -> None:
@@ -307,13 +307,13 @@ _RANDOM = ('crop', 'mirror', 'move', 'brightness', 'contrast', 'invert', 'noise'
 
 
 def _keys(key: jax.Array) -> dict[str, jax.Array]:
-  # The first two as they were before there were more: the same crops from the same seed.
+  # The first two as in earlier versions: a seed must keep giving the same crops.
   first, *rest = jax.random.split(key), *jax.random.split(jax.random.fold_in(key, 1), 5)
   return dict(zip(_RANDOM, (*first, *rest), strict=True))
 
 
 def _per_image(x: jax.Array) -> tuple[int, ...]:
-  """The shape of one number per image, as (batch, 1, 1, 1)."""
+  """The shape of one number per image, such as (batch, 1, 1, 1)."""
   return (x.shape[0], *(1,) * (x.ndim - 1))
 
 
@@ -333,7 +333,7 @@ def _crop(x: jax.Array, crop: int, key: jax.Array | None) -> jax.Array:
 
 
 def _move(of: Images, x: jax.Array, size: int, key: jax.Array) -> jax.Array:
-  """Turns, moves, zooms, stretches and shears each image about its centre, to `size` pixels."""
+  """Rotates, shifts, zooms, stretches and shears each image about its centre, to `size` pixels."""
   draws = jax.random.uniform(key, (6, x.shape[0]), minval=-1.0)
   angle = jnp.radians(of.rotation) * draws[0]
   # Logarithms: half the size is as likely as twice the size.
@@ -343,7 +343,7 @@ def _move(of: Images, x: jax.Array, size: int, key: jax.Array) -> jax.Array:
   y, x_ = steps[:, None], steps[None, :]
 
   def one(image, angle, zoom, stretch, shear, down, right):
-    # From a place in the result to where it lies in the image, in shares of its side.
+    # Maps a place in the result to its place in the image, in shares of the side.
     across = (x_ + shear * y) * stretch * zoom
     along = y / stretch * zoom
     rows = jnp.sin(angle) * across + jnp.cos(angle) * along + down
@@ -357,7 +357,7 @@ def _move(of: Images, x: jax.Array, size: int, key: jax.Array) -> jax.Array:
 
 
 def _recolour(of: Images, x: jax.Array, keys: dict[str, jax.Array]) -> jax.Array:
-  """Brightness, contrast, inversion and noise, in grey levels."""
+  """Changes brightness and contrast, inverts, and adds noise, in grey levels."""
   if of.contrast or of.invert:
     factor = jnp.exp(_uniform(keys['contrast'], x, np.log1p(of.contrast)))
     if of.invert:
@@ -377,14 +377,14 @@ def _recolour(of: Images, x: jax.Array, keys: dict[str, jax.Array]) -> jax.Array
 def _standardise(x: jax.Array, grey_level: float) -> jax.Array:
   axes = tuple(range(1, x.ndim))
   x = x - x.mean(axes, keepdims=True)
-  # At least one grey level: a constant image has no contrast to be brought up.
+  # At least one grey level: a constant image has no contrast to amplify.
   return x / jnp.maximum(x.std(axes, keepdims=True), grey_level)
 
 
 def _mix(
   of: Images, x: jax.Array, shares: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Each image with another of its batch, by mixup or by cutmix, and shares of the classes."""
+  """Mixes each image with another of its batch, by mixup or cutmix, and returns class shares."""
   of_order, of_mixup, of_cutmix, of_which = jax.random.split(jax.random.fold_in(key, 2), 4)
   others = jax.random.permutation(of_order, x.shape[0])
   share = jnp.ones(_per_image(x))
@@ -401,14 +401,14 @@ def _mix(
 
 
 def _beta(key: jax.Array, alpha: float, x: jax.Array) -> jax.Array:
-  """How much each image keeps of itself (Zhang et al. 2018, "mixup", algorithm 1)."""
+  """The share of itself that each image keeps (Zhang et al. 2018, "mixup", algorithm 1)."""
   return jax.random.beta(key, alpha, alpha, _per_image(x))
 
 
 def _outside_box(key: jax.Array, alpha: float, x: jax.Array) -> jax.Array:
   """1 outside a random box, 0 inside, (batch, side, side, 1) (Yun et al. 2019, "CutMix", eq. 2).
 
-  The box takes 1 - Beta(alpha, alpha) of an image, less what of it lies beyond the edge.
+  The box covers 1 - Beta(alpha, alpha) of an image, less any part of it beyond the edge.
   """
   of_share, of_centre = jax.random.split(key)
   half = jnp.sqrt(1 - _beta(of_share, alpha, x)) / 2
@@ -425,7 +425,7 @@ def _batch(stored: tuple[int, ...], dtype: Any) -> Batch:
 
 
 def _try(factory: Callable, function: Inputs, batch: Batch, key: Any, classes: int) -> None:
-  """Raises StudyError if the function does not give inputs and targets for a batch."""
+  """Raises StudyError if the function does not return inputs and targets for a batch."""
   found = shapes.of('input', factory, lambda b: function(b, key), batch)
   if isinstance(found, tuple) and len(found) == 2:
     inputs, targets = found
@@ -436,6 +436,6 @@ def _try(factory: Callable, function: Inputs, batch: Batch, key: Any, classes: i
       return
   raise StudyError(
     f'{plugs.title("input", factory)} gave {shapes.words(found)} for a batch of 3 images '
-    f'{batch.images.shape[1:]} and {"no" if key is None else "a"} key; it has to give inputs '
+    f'{batch.images.shape[1:]} and {"no" if key is None else "a"} key; it must return inputs '
     '(3, ...) and targets, int (3,)' + ('' if key is None else f' or float (3, {classes})')
   )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a study that is asked to stop saves first."""
+"""Ctrl-C and SIGTERM: lets a study save before it stops."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-  """The study was asked to stop, and has saved. `signum` is the signal that asked."""
+  """The study was asked to stop, and has saved. `signum` is the signal that it received."""
 
   def __init__(self, signum: int):
     super().__init__(signum)
@@ -16,10 +16,10 @@ class Stopped(Exception):
 
 
 class Interrupt:
-  """While this context manager is entered, the first signal only sets `signum`.
+  """While entered, the first signal only sets `signum`.
 
-  A second one ends the program at once, as Ctrl-C does without this. Outside the main thread, where
-  Python handles no signals, it changes nothing.
+  A second one ends the program at once, as Ctrl-C usually does. Outside the main thread, where
+  Python does not handle signals, this does nothing.
   """
 
   def __init__(self):

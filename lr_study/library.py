@@ -1,9 +1,9 @@
-"""Studies from Python: `sweep` trains one, `read` opens one that is finished.
+"""Studies from Python: `sweep` trains one, `read` opens a finished one.
 
-What a call passes becomes the config that a command would have loaded, and the same code runs it.
-JAX's config and the process's environment stay as they are. While trials train in the main thread,
-Ctrl-C and SIGTERM are handled; see `sweep`. Of several threads that call it, one runs at a time. On
-CPUs, glibc is told to keep memory that is freed.
+A call's arguments become a config like that of a command, and the same code runs it. JAX's config
+and the process's environment are left unchanged. While trials train in the main thread, Ctrl-C and
+SIGTERM are handled; see `sweep`. If several threads call it, one runs at a time. On CPUs, glibc is
+told to keep freed memory.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
   from os import PathLike
 
 # A name; a name and arguments, {'name': 'sgd', 'momentum': 0.9}; or a function or class, which may
-# be the name in such a dict too.
+# also be the name in such a dict.
 Part = str | Mapping[str, Any] | Callable[..., Any]
 
-# What differs from the command, whose defaults are those of the published experiment.
+# Defaults that differ from the command's, which are those of the published experiment.
 _DEFAULTS = {
   'optimizer': 'adamw', 'schedule': 'constant', 'batch_size': 32, 'epochs': 10, 'seeds': (0, 1, 2)
 }  # fmt: skip
@@ -69,38 +69,38 @@ def sweep(
   `name` and arguments. README.md says what a function of each kind takes and returns.
 
   Args:
-    model: a part, or a Linen module, which has to have as many logits as there are classes.
-    data: (x, y), a quarter of which validates; ((x, y), (x, y)) to train and to validate; or a dict
-      as of `data.arrays.to_source`. x: uint8 or numbers (samples, ...); y: labels (samples,). Or a
-      folder with a sub-folder of images per class; or a part. The `name` of a dict may be any of
-      these: {'name': (x, y), 'train_fraction': 0.9}.
+    model: a part, or a Linen module with as many logits as there are classes.
+    data: (x, y), a quarter of which is used to validate; ((x, y), (x, y)) to train and to validate;
+      or a dict as described in `data.arrays.to_source`. x: uint8 or numbers (samples, ...); y:
+      labels (samples,). Or a folder with one sub-folder of images per class; or a part. The `name`
+      of a dict may be any of these: {'name': (x, y), 'train_fraction': 0.9}.
     learning_rates: to try.
-    optimizer: 'adamw' by default; optax.adamw, say, is the same.
+    optimizer: 'adamw' by default; a function such as optax.adamw works too.
     schedule: 'constant' by default.
     loss: cross-entropy by default.
     input: by default the mean of x is subtracted.
     metrics: names and functions.
-    search: in which order rates are tried; all at once by default.
-    axes: what to try each rate with: {'optimizer.weight_decay': [0, 1e-2], 'batch_size': [8, 32]},
-      or {'model.name': [Net, OtherNet]}.
-    seeds: how many, 3 by default, or which.
+    search: the order in which rates are tried; all at once by default.
+    axes: other values to try with each rate: {'optimizer.weight_decay': [0, 1e-2],
+      'batch_size': [8, 32]}, or {'model.name': [Net, OtherNet]}.
+    seeds: how many (3 by default), or which.
     epochs: 10 by default.
     batch_size: samples per step, 32 by default.
-    config: further fields; or a whole ConfigDict, as configs/ have it, with the command's defaults.
-      The other arguments go before it.
-    workdir: keep the study there, with its report: the same call goes on after it was stopped, and
-      reads it once it has finished. A part of your own is known by its name and a fingerprint of
-      its code, so after a change of that, or of Python's version, it is another study. Without it
-      all is kept in memory, and the temporary folder for what is written on the way is deleted.
-    overwrite: delete the study that `workdir` holds first.
-    extend: keep what that study has, and train what this one has besides.
-    progress: show what is going on.
-    **fields: further fields, such as dtype='bfloat16'.
+    config: more fields, or a whole ConfigDict like those in configs/, with the command's defaults.
+      The other arguments take precedence.
+    workdir: keep the study there, with its report. The same call resumes it if it was stopped, and
+      reads it once it has finished. Your own parts are identified by their names and a fingerprint
+      of their code, so if that or Python's version changes, it is another study. Without `workdir`
+      the study is kept in memory only, and temporary files are deleted.
+    overwrite: first delete the study that `workdir` holds.
+    extend: keep the trials of that study, and train those that are new.
+    progress: show progress.
+    **fields: more fields, such as dtype='bfloat16'.
 
   Raises:
     StudyError: something does not fit; one line says what.
-    KeyboardInterrupt: after Ctrl-C; with `workdir`, the study is saved first. So it is on SIGTERM,
-      which is then raised again, for the program's own handler.
+    KeyboardInterrupt: after Ctrl-C. With `workdir`, the study is saved first. On SIGTERM it is
+      saved too, and the signal is then raised again for the program's own handler.
   """
   own = {'model': model, 'data': data, 'learning_rates': learning_rates, 'optimizer': optimizer}
   own |= {'schedule': schedule, 'loss': loss, 'input': input, 'metrics': metrics, 'axes': axes}
@@ -119,10 +119,10 @@ def read(
   """Opens the finished study that a work directory holds.
 
   Args:
-    workdir: of a call of `sweep`, or of the command.
-    moved: where files that the study names, such as my_models.py, lie now, by where they lay.
-    **parts: the parts of your own that the study was run with, such as model=MyNet, if another
-      program ran it; only `Study.best` needs them.
+    workdir: written by `sweep` or by the command.
+    moved: {old: new} locations of files that the study names, such as my_models.py.
+    **parts: your own parts that the study was run with, such as model=MyNet, if another program
+      ran it. Only `Study.best` needs them.
 
   Raises:
     StudyError: there is no finished study, or it is damaged.
@@ -130,14 +130,14 @@ def read(
   with _for_python():
     for name in parts:
       if name not in (*configs.SECTIONS, 'metrics', 'axes'):
-        raise StudyError(f'{name}: no part of a study{configs.nearest(name)}')
+        raise StudyError(f'{name} is not a part of a study{configs.nearest(name)}')
     held = {}
     _named(parts, held)
     return finished.load(Path(workdir).expanduser(), held, moved=tuple((moved or {}).items()))
 
 
 def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -> dict[str, Any]:
-  """The fields of a study: a call's own, those of its config, and defaults."""
+  """The fields of a study: a call's arguments, then those of its config, then defaults."""
   if isinstance(config, ConfigDict):
     try:
       return config.copy_and_resolve_references().to_dict() | own
@@ -167,14 +167,14 @@ def _run(
       study.carry_out(config, Path(temporary), reports=False)
       return finished.load(Path(temporary), held, keep=True)
   except Stopped as stopped:
-    # What the program does on this signal; by default that is KeyboardInterrupt, or its end.
+    # The program's own handler decides; by default KeyboardInterrupt, or the end of the program.
     signal.raise_signal(stopped.signum)
     raise
 
 
 @contextlib.contextmanager
 def _for_python() -> Iterator[None]:
-  """Errors that name arguments of a function, and no flags of a command."""
+  """Makes errors name the function's arguments in place of the command's flags."""
   try:
     yield
   except StudyError as error:
@@ -188,7 +188,7 @@ def _shown(progress_is_on: bool) -> Iterator[None]:
 
 
 def _named(given: Mapping[str, Any], held: dict[str, Held]) -> dict[str, Any]:
-  """A config of what a call passes, with names in place of objects, which are added to `held`."""
+  """A config from a call's arguments, with names in place of objects, which are added to `held`."""
   fields = {}
   for field, value in given.items():
     if field in configs.SECTIONS:
@@ -206,7 +206,7 @@ def _named(given: Mapping[str, Any], held: dict[str, Held]) -> dict[str, Any]:
 
 
 def _axis(name: str, values: Any, held: dict[str, Held]) -> Any:
-  """The values of an axis, which may be functions of one's own."""
+  """The values of an axis, which may be the user's functions."""
   section, _, field = name.partition('.')
   if section in configs.SECTIONS and field == 'name' and isinstance(values, list | tuple):
     return tuple(_name(section, value, held) for value in values)
@@ -220,7 +220,7 @@ def _section(section: str, value: Any, held: dict[str, Held]) -> Any:
   if isinstance(value, Mapping) and (section != 'data' or 'name' in value):
     own = {name: _plain(of) for name, of in value.items() if name != 'name'}
     if 'name' not in value:
-      if section in ('model', *_DEFAULTS):  # the command's own name would be a surprise
+      if section in ('model', *_DEFAULTS):  # the command's default name would be a surprise
         raise StudyError(f"{section} has no name; pass {{'name': ...}} with its arguments")
       return own
     inner = _section(section, value['name'], held)
@@ -241,7 +241,7 @@ def _data_set(text: str) -> Any:
 
 
 def _name(section: str, value: Any, held: dict[str, Held]) -> Any:
-  """The name of one object, which is added to `held`."""
+  """The name of one object, which is added to `held`; a string is a name already."""
   if isinstance(value, str):
     return value
   if section == 'data' and not callable(value):
@@ -251,7 +251,7 @@ def _name(section: str, value: Any, held: dict[str, Held]) -> Any:
   elif isinstance(value, nnx.Module):
     raise StudyError(
       f'model is a {type(value).__name__} that has its weights already; pass the class, or a '
-      'function of classes and rngs that returns it: each seed draws weights of its own'
+      'function of classes and rngs that returns it: each seed draws its own weights'
     )
   elif isinstance(value, optax.GradientTransformation):
     raise StudyError(
@@ -278,24 +278,24 @@ def _check_schedule(value: Callable[..., Any]) -> None:
   takes = plugs.signature(value).parameters
   if not {'steps_per_epoch', 'epochs'} & {*takes} and list(takes)[:1] in (['count'], ['step']):
     raise StudyError(
-      'schedule is a function of the step, as those of optax; pass a function of steps_per_epoch '
-      'and epochs that returns it, with a height of 1 where the rate is the one of the study'
+      'schedule is a function of the step, like those of optax; pass a function of steps_per_epoch '
+      "and epochs that returns it, as a factor on the study's rate"
     )
 
 
 def _known(section: str, value: Callable[..., Any]) -> str | None:
-  """The name by which a config knows this function already."""
+  """The name by which a config already knows this function, or None."""
   table = plugs.known(section)
   found = next((name for name, of in table.items() if of is value), None)
   own = getattr(value, '__name__', '')
   if found is None and section == 'optimizer' and own in table:
-    # optax.sgd is ours, which is faster.
+    # For example optax.sgd: ours does the same, faster.
     found = own if getattr(optax, own, None) is value else None
   return found
 
 
 def _plain(value: Any) -> Any:
-  """Numbers, tuples and dicts of a value that may hold arrays, ranges and the like."""
+  """Plain numbers, tuples and dicts from a value that may hold arrays, ranges and the like."""
   if hasattr(value, 'tolist'):
     return _plain(value.tolist())
   if isinstance(value, Mapping | ConfigDict):

@@ -1,6 +1,6 @@
 """Losses: factories of f(logits (batch, classes), targets) -> (batch,).
 
-Targets are labels, int (batch,), or shares of the classes, float (batch, classes), as mixup makes.
+Targets are labels, int (batch,), or shares of the classes, float (batch, classes), as from mixup.
 """
 
 import functools
@@ -20,8 +20,8 @@ from lr_study.plugs import AT_LEAST_0, BELOW_1, limits
 
 Loss = Callable[..., jax.Array]
 
-# `counts`, int (classes,): the training images of each class. The rest is what a loss of the user's
-# own that is no factory calls its arguments.
+# `counts`, int (classes,): the training images of each class. The rest are the arguments of a
+# user's loss that is not a factory.
 SUPPLIED = ('counts', 'logits', 'targets', 'labels')
 
 _BALANCED = ('balanced',)  # on the command line, `balanced` arrives as a tuple
@@ -41,15 +41,15 @@ def cross_entropy(
   """Softmax cross-entropy, in nats.
 
   Args:
-    counts: of training images, (classes,).
+    counts: training images of each class, (classes,).
     smoothing: the share of each target that is spread over all classes (Szegedy et al. 2016,
       section 7).
-    class_weights: weights of the loss of the images of each class, or ('balanced',): then all
-      classes weigh the same. They are scaled so that their mean over the training images is 1:
-      the learning rate keeps its meaning.
+    class_weights: a weight for the loss of each class, or ('balanced',) to give all classes the
+      same total weight. Weights are scaled to a mean of 1 over the training images, so that the
+      learning rate keeps its meaning.
 
   Raises:
-    ValueError: as many weights as classes are needed.
+    ValueError: there are not as many weights as classes, or all that count are 0.
   """
   plain = isinstance(smoothing, numbers.Real) and not smoothing
 
@@ -70,19 +70,19 @@ def focal(counts: np.ndarray, gamma: float = 2.0, class_weights: tuple[Any, ...]
   Lin et al. 2017, equation 4, with a softmax in place of the sigmoid.
 
   Args:
-    counts: of training images, (classes,).
-    gamma: 0 is cross-entropy; the higher, the less do images count that are already right.
-    class_weights: as of `cross_entropy`.
+    counts: training images of each class, (classes,).
+    gamma: 0 is cross-entropy; the higher, the less weight images that are already right get.
+    class_weights: see `cross_entropy`.
 
   Raises:
-    ValueError: as many weights as classes are needed.
+    ValueError: see `cross_entropy`.
   """
 
   def loss(logits, targets):
     log_p = jax.nn.log_softmax(logits)
     if targets.ndim == 1:
       log_p, targets = jnp.take_along_axis(log_p, targets[:, None], 1), 1.0
-    # Not below the rounding of p: the slope of a power below 1 is infinite at 0.
+    # At least the rounding error of p: the slope of a power below 1 is infinite at 0.
     others = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).eps)
     return -jnp.sum(targets * others**gamma * log_p, -1)
 
@@ -96,11 +96,11 @@ def binary_cross_entropy(counts: np.ndarray, class_weights: tuple[Any, ...] = ()
   Beyer et al. 2020, "Are we done with ImageNet?".
 
   Args:
-    counts: of training images, (classes,).
-    class_weights: as of `cross_entropy`.
+    counts: training images of each class, (classes,).
+    class_weights: see `cross_entropy`.
 
   Raises:
-    ValueError: as many weights as classes are needed.
+    ValueError: see `cross_entropy`.
   """
 
   def loss(logits, targets):
@@ -119,7 +119,7 @@ KNOWN: dict[str, Callable[..., Loss]] = {
 def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[str, ...]:
   """The arguments of a loss that can differ between the trials of one program: its numbers.
 
-  `among`: if not empty, only these count.
+  `among`: if not empty, only these are considered.
   """
   numbers = {n for n, x in config.items() if x is None or plugs.is_number(x)}
   return tuple(sorted(numbers & {*among} if among else numbers))
@@ -128,17 +128,17 @@ def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[s
 def build(config: Mapping[str, Any], counts: np.ndarray, sweep: Collection[str] = ()) -> Loss:
   """The loss of a config: f(logits, targets, **own) -> (batch,).
 
-  A loss of the user's own, 'file.py:name', is a factory like those here; or it is f(logits,
-  targets) itself, by these names or (logits, labels), and further arguments are fields too.
+  A user's loss, 'file.py:name', is either a factory like those here, or the function itself with
+  arguments (logits, targets) or (logits, labels). Its other arguments are fields of the config.
 
   Args:
     config: its name and arguments.
-    counts: int (classes,), of training images.
-    sweep: arguments that each trial has a value of. The function takes them by name; without
-      them, as in an evaluation, it uses the config's values.
+    counts: training images of each class, int (classes,).
+    sweep: arguments of which each trial has its own value. The function takes them by name;
+      without them, as in an evaluation, it uses the config's values.
 
   Raises:
-    StudyError: an argument does not fit, or the user's function gives no (batch,) numbers.
+    StudyError: an argument does not fit, or the user's function does not return (batch,) numbers.
   """
   factory = plugs.find('loss', config['name'])
   values = plugs.checked('loss', factory, config)
@@ -161,14 +161,14 @@ def build(config: Mapping[str, Any], counts: np.ndarray, sweep: Collection[str] 
 
 
 def guessing(loss: Loss, counts: np.ndarray) -> float:
-  """The mean loss over the training images of guessing each class as often as it occurs.
+  """The mean loss over the training images of a constant guess.
 
-  The least of three constant answers: the classes' log frequencies, their log odds, and no
-  preference. For cross-entropy it is the entropy of the frequencies, in nats, to float32.
+  The lowest of three guesses: the classes' log frequencies, their log odds, and equal logits. For
+  cross-entropy this is the entropy of the frequencies, in nats, to float32 precision.
 
   Args:
-    loss: as built.
-    counts: int (classes,), of training images.
+    loss: from `build`.
+    counts: training images of each class, int (classes,).
   """
   counts = np.asarray(counts, np.float64)
   p = counts / counts.sum()
@@ -186,7 +186,7 @@ def _shares(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _weighted(loss: Loss, counts: np.ndarray, class_weights: tuple[Any, ...] | str) -> Loss:
-  """The loss with each image weighted by its class; targets that are shares by their shares."""
+  """The loss with each image weighted by its class, or by its shares of the classes."""
   counts = np.asarray(counts, np.float64)
   if len(class_weights) == 0:
     return loss
@@ -212,7 +212,7 @@ def _weighted(loss: Loss, counts: np.ndarray, class_weights: tuple[Any, ...] | s
 def _checked(
   factory: Callable, loss: Loss, values: Mapping[str, Any], classes: int, sweep: Collection[str]
 ) -> Loss:
-  """The user's loss, which is told in one line wherever it does not give what it should."""
+  """The user's loss, with a one-line error if it does not return what it should."""
 
   def checked(logits, targets, **own):
     kind = 'labels' if targets.ndim == 1 else 'shares of the classes'

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it trials take."""
+"""How much memory is free, and how much of it trials need."""
 
 import contextlib
 import ctypes
@@ -13,9 +13,10 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers the
 
 
 class Memory(NamedTuple):
-  """Bytes on a device: of each trial, its checkpoint with it, and of calls of the programs.
+  """Bytes on a device: per trial, including its checkpoint, and per call of the programs.
 
-  shared: of what all trials have in common. It is there already, so no part of what is free.
+  shared: what all trials have in common. It is already in memory, so it is not part of what is
+  free.
   """
 
   trial: int
@@ -25,7 +26,7 @@ class Memory(NamedTuple):
 
 
 def free_memory() -> int:
-  """Bytes that are free on a device; for CPUs, of the machine or of this process's cgroups."""
+  """Bytes free on a device; for CPUs, on the machine or in this process's cgroups."""
   device = jax.local_devices()[0]
   if device.platform != 'cpu':
     stats = device.memory_stats()
@@ -34,20 +35,20 @@ def free_memory() -> int:
 
 
 def free_of_machine() -> int:
-  """Bytes of main memory that this process can still have."""
+  """Bytes of main memory that this process can still allocate."""
   return min(psutil.virtual_memory().available, *room_in_cgroups())
 
 
 def room_in_cgroups(root: Path = Path('/')) -> list[int]:
-  """Bytes that are left in each cgroup with a limit that this process is in, at any height.
+  """Bytes left in each cgroup that has a limit and contains this process, at any level.
 
-  A container or a job of a cluster may be limited by a group above its own. Memory that holds
-  files can be reclaimed, so it counts as left.
+  A container or a cluster job may be limited by a group above its own. The page cache can be
+  reclaimed, so it counts as left.
 
   Args:
     root: where proc/ and sys/ are.
   """
-  own = {'': ''}  # of each controller, '' standing for all those of version 2
+  own = {'': ''}  # controller -> its group's path; '' is all controllers of version 2
   with contextlib.suppress(OSError, ValueError):
     for line in (root / 'proc/self/cgroup').read_text().splitlines():
       _, controllers, path = line.split(':', 2)
@@ -61,18 +62,18 @@ def room_in_cgroups(root: Path = Path('/')) -> list[int]:
     group = top / path.strip('/')
     for folder in (group, *group.parents):
       found += _room(folder, *names)
-      if folder == top:  # a container may see its own group as this one, whatever its path is
+      if folder == top:  # a container may see its group here, whatever its path
         break
   return found
 
 
-# Limit, use, and which entry of memory.stat tells what can be reclaimed.
+# Limit, use, and the entry of memory.stat that says how much can be reclaimed.
 _VERSION_2 = ('memory.max', 'memory.current', 'inactive_file')
 _VERSION_1 = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')
 
 
 def _room(folder: Path, limit: str, used: str, reclaimable: str) -> list[int]:
-  """Bytes left in one cgroup; nothing if it has no limit, or is none."""
+  """Bytes left in one cgroup; [] if it has no limit, or if the folder is not a cgroup."""
   try:
     left = int((folder / limit).read_text()) - int((folder / used).read_text())
   except (OSError, ValueError):  # 'max'
@@ -85,17 +86,17 @@ def _room(folder: Path, limit: str, used: str, reclaimable: str) -> list[int]:
 
 @functools.cache
 def keep_freed() -> None:
-  """Lets this process keep what one call frees for the next one, where the C library can.
+  """Makes this process keep freed memory for the next call, if the C library can.
 
-  glibc returns arrays of more than 32 MB to the system at once (mallopt(3)), which clears each of
-  their pages when it hands them out again: a seventh of a step of AlexNet on a CPU.
+  glibc returns arrays of more than 32 MB to the system immediately (mallopt(3)). The system clears
+  each page when it hands it out again: a seventh of the time of an AlexNet step on a CPU.
   """
   for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # as below
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
       ctypes.CDLL(None).mallopt(option, 2**30)
 
 
 def give_back() -> None:
-  """Returns to the system what compilers have freed, a third of a GB, where the C library can."""
-  with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+  """Returns memory that compilers have freed, a third of a GB, if the C library can."""
+  with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc has it
     ctypes.CDLL(None).malloc_trim(0)

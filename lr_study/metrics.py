@@ -1,4 +1,4 @@
-"""Metrics: what an evaluation measures, as sums over images and a figure made of the sums."""
+"""Metrics: what an evaluation measures, as sums over images and a figure computed from them."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ from lr_study import plugs, shapes
 from lr_study.errors import StudyError
 from lr_study.parts import Metric
 
-# `classes`: how many. The rest are the arguments of the user's own plain function.
+# `classes`: how many. The rest are the arguments of a user's plain function.
 SUPPLIED = ('classes', 'logits', 'labels', 'weight')
 
 ALWAYS = ('loss', 'accuracy', 'balanced_accuracy')  # in every evaluation
@@ -29,8 +29,8 @@ def per_image(
   """The mean over images of values(logits, labels, weight) -> (batch,).
 
   Args:
-    values: is called inside the compiled step; what it gives for padding is left out.
-    **kind: `is_share` and `larger_is_better`, as in `Metric`.
+    values: called inside the compiled step; its values for padding are ignored.
+    **kind: `is_share` and `larger_is_better` of `Metric`.
   """
 
   def sums(logits, labels, weight):
@@ -40,13 +40,13 @@ def per_image(
 
 
 def accuracy(classes: int) -> Metric:
-  """The share of images whose largest logit is their class's."""
+  """The share of images whose largest logit is that of their class."""
   del classes
   return per_image(lambda logits, labels, weight: _hits(logits, labels))
 
 
 def balanced_accuracy(classes: int) -> Metric:
-  """The mean over classes of the share of their images that is correct.
+  """The mean over classes of the share of a class's images that are correct.
 
   Classes without images are left out.
   """
@@ -66,13 +66,13 @@ def top_k(classes: int, k: int) -> Metric:
   """The share of images whose class is among the `k` largest logits.
 
   Raises:
-    ValueError: no class can be outside the largest `k`.
+    ValueError: `k` is not less than the number of classes.
   """
   if k >= classes:
     raise ValueError(f'top{k} is always 100 % for {classes} classes; use a smaller one')
 
   def values(logits, labels, weight):
-    # Not by rank: where all logits are equal, each class would be first.
+    # Not by rank: if all logits are equal, each class would be first.
     hits = (jax.lax.top_k(logits, k)[1] == labels[:, None]).any(-1)
     return _nan_where_logits(logits, hits)
 
@@ -80,10 +80,10 @@ def top_k(classes: int, k: int) -> Metric:
 
 
 def calibration_error(classes: int) -> Metric:
-  """Expected calibration error: how far the largest probability lies from the accuracy.
+  """Expected calibration error: the distance of the largest probability from the accuracy.
 
-  The mean distance over 15 bins of that probability, weighted by their images (Guo et al. 2017,
-  equation 3).
+  The mean distance over 15 bins of that probability, weighted by the number of images (Guo et al.
+  2017, equation 3).
   """
   del classes
 
@@ -103,7 +103,7 @@ def calibration_error(classes: int) -> Metric:
 def f1(classes: int) -> Metric:
   """The mean over classes of the harmonic mean of precision and recall.
 
-  Classes that no image has and none is predicted as are left out (macro F1 of scikit-learn).
+  Classes that no image has or is predicted as are left out (macro F1 of scikit-learn).
   """
 
   def sums(logits, labels, weight):
@@ -138,9 +138,9 @@ KNOWN: dict[str, Callable[..., Metric]] = {
 def loss_metric(loss: Callable[..., jax.Array]) -> Metric:
   """The mean over images of the study's loss.
 
-  Where an argument of the loss is swept it is the config's value, the same for all trials: so
-  trials can be compared. With label smoothing, whose default is 0, that is plain cross-entropy, by
-  which most code evaluates.
+  A swept argument of the loss has the config's value here, the same for all trials, so that trials
+  can be compared. If label smoothing is swept, whose default is 0, this is plain cross-entropy, as
+  in most evaluations.
   """
   return per_image(
     lambda logits, labels, weight: loss(logits, labels), is_share=False, larger_is_better=False
@@ -148,20 +148,20 @@ def loss_metric(loss: Callable[..., jax.Array]) -> Metric:
 
 
 def build(names: Sequence[str], classes: int, loss: Callable[..., jax.Array]) -> dict[str, Metric]:
-  """All that an evaluation measures: `ALWAYS`, then the rest of `names` in their order.
+  """The metrics of an evaluation: `ALWAYS`, then the rest of `names` in order.
 
-  A metric of the user's own, 'file.py:name', is called `name`. It is a function
+  A user's metric, 'file.py:name', is called `name`. It is a function
     name(classes) -> Metric, or name() -> Metric; or
-    name(logits, labels, weight) -> (batch,), values whose mean over images is the figure. It is not
-    a share of the images then, and larger is better.
+    name(logits, labels, weight) -> (batch,), values whose mean over images is the figure. Such a
+    metric is not a share of the images, and larger is better.
 
   Args:
-    names: known ones, or the user's own.
+    names: of known metrics, or of the user's own.
     classes: how many.
     loss: f(logits, labels) -> (batch,).
 
   Raises:
-    StudyError: there is no metric of a name, two have the same, or one does not fit.
+    StudyError: a name is unknown, two metrics have the same name, or one does not fit.
   """
   made = {'loss': loss_metric(loss)}
   for name in (*ALWAYS[1:], *names):
@@ -181,7 +181,7 @@ def _call(factory: Callable, classes: int) -> Metric:
 
 
 def _own(factory: Callable, classes: int) -> Metric:
-  """The metric of the user's own function, tried on a batch."""
+  """The metric of a user's function, tested on a batch."""
   title = plugs.title('metrics', factory)
   parameters = inspect.signature(factory).parameters
   needed = sum(p.default is p.empty and p.kind in (0, 1) for p in parameters.values())
@@ -197,13 +197,13 @@ def _own(factory: Callable, classes: int) -> Metric:
   metric = _call(factory, classes)
   if not isinstance(metric, Metric):
     raise StudyError(
-      f'{title} gave {shapes.words(metric)} for {classes} classes; it has to return a Metric of '
-      'lr_study.trial, or to take logits, labels and weight'
+      f'{title} gave {shapes.words(metric)} for {classes} classes; it must return an '
+      'lr_study.Metric, or take logits, labels and weight'
     )
   sums = shapes.of('metrics', factory, metric.sums, *batch)
   leaves = jax.tree.leaves(sums)
   if not leaves or not all(shapes.is_array(x, getattr(x, 'shape', None)) for x in leaves):
-    raise StudyError(f'{title}: its sums are {shapes.words(sums)}; they have to be arrays')
+    raise StudyError(f'{title}: its sums are {shapes.words(sums)}; they must be arrays')
   try:
     with np.errstate(all='ignore'), warnings.catch_warnings():
       warnings.simplefilter('ignore')
@@ -212,19 +212,19 @@ def _own(factory: Callable, classes: int) -> Metric:
     raise StudyError(plugs.blame('metrics', factory, error)) from error
   if np.shape(value) != (2,):
     raise StudyError(
-      f'{title}: its value of the sums of 2 trials has the shape {np.shape(value)}; it gives one '
-      'number per trial, (2,)'
+      f'{title}: its value for the sums of 2 trials has the shape {np.shape(value)}; it must be '
+      'one number per trial, (2,)'
     )
   return metric
 
 
 def _counting(x: Any, weight: jax.Array) -> jax.Array:
-  # where, not a product: 0 x NaN would be NaN.
+  # Not a product: 0 x NaN would be NaN.
   return jnp.where(weight > 0, x, 0)
 
 
 def _nan_where_logits(logits: jax.Array, x: jax.Array) -> jax.Array:
-  # argmax would name the class of a NaN, and be right for one class in ten.
+  # argmax would return the class of a NaN and sometimes be right by chance.
   return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, x)
 
 
@@ -237,5 +237,5 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _mean_where(occurs: np.ndarray, x: np.ndarray) -> np.ndarray:
-  """Over the classes, the last axis, that occur."""
+  """The mean over those classes (the last axis) that occur."""
   return np.where(occurs, x, 0).sum(-1) / np.maximum(occurs.sum(-1), 1)

@@ -1,8 +1,8 @@
-"""What a program passes in place of a name: an object of its own, under a name for the record.
+"""Names for objects that a program passes in place of a name, such as a network class.
 
-A config holds names alone, so that it can be written, compared and read back. The name of an object
-is `object:FINGERPRINT:NAME`: the same code in another process has the same name, and so a stopped
-study goes on; other code has another name, and the study is refused as one of another config.
+A config holds only names, so that it can be written, compared and read back. The name of an object
+is `object:FINGERPRINT:NAME`. The same code has the same name in another process, so a stopped study
+can resume. Other code has another name, and the study is refused as one with another config.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-OBJECT = 'object:'  # how such a name begins
+OBJECT = 'object:'  # the start of such a name
 
 
 class Held(NamedTuple):
   """One such object.
 
-  factory: the function or class that the name stands for. source: what the program passed, whose
-  line messages give. title: what messages call it. file: where it was written, '' if unknown.
+  factory: the function or class that the name stands for. source: what the program passed;
+  messages give its line. title: what messages call it. file: where it was defined, '' if unknown.
   """
 
   factory: Callable[..., Any]
@@ -37,16 +37,16 @@ class Held(NamedTuple):
 
 _NONE: Mapping[str, Held] = types.MappingProxyType({})
 HELD: contextvars.ContextVar[Mapping[str, Held]] = contextvars.ContextVar('held', default=_NONE)
-# id of a function or class -> what it is the source of: that itself, most often; its name; the file
-# as messages have it, and its whole path
+# id of a factory -> what the user wrote (usually the factory itself), its name, the file as
+# messages show it, and the file's path
 OWN: dict[int, tuple[Any, str, str, Path]] = {}
 
 
 @contextlib.contextmanager
 def holding(held: Mapping[str, Held]) -> Iterator[None]:
-  """Within this, in this thread, configs can name these objects."""
+  """While entered, configs can name these objects in this thread."""
   for factory, source, title, file in held.values():
-    # A notebook's cells are kept in files whose names say nothing.
+    # Files of notebook cells have meaningless names.
     shown = '' if 'ipykernel' in file or not file else Path(file).name
     OWN[id(factory)] = (source, title, shown, Path(file))
   token = HELD.set({**HELD.get(), **held})
@@ -55,34 +55,34 @@ def holding(held: Mapping[str, Held]) -> Iterator[None]:
   finally:
     HELD.reset(token)
     for of in held.values():
-      if of.factory is not of.source:  # made for this call; it may hold a whole data set
+      if of.factory is not of.source:  # made for this call; may hold a whole data set
         OWN.pop(id(of.factory), None)
 
 
 def function(source: Callable[..., Any]) -> tuple[str, Held]:
-  """The name of a function or a class, and what it stands for."""
+  """The name of a function or a class, and its entry."""
   title = _title(source)
   return _name(source, title), Held(source, source, title, _file(source))
 
 
 def instance(source: Any) -> tuple[str, Held]:
-  """The name of a Linen module that is built already, and a factory that gives it."""
+  """The name of a Linen module instance, and its entry, with a factory that returns it."""
   title = type(source).__name__
 
   def factory(classes, dtype):
-    del classes, dtype  # it has its own
+    del classes, dtype  # the instance has its own
     return source
 
   return _name(source, title), Held(factory, type(source), title, _file(type(source)))
 
 
 def arrays(source: Any) -> tuple[str, Held]:
-  """The name of a data set in memory, whose numbers have a fingerprint of their own on record."""
+  """The name of a data set in memory, and its entry. Its content has a fingerprint elsewhere."""
   return f'{OBJECT}arrays', Held(lambda: source, source, 'data')
 
 
 def no_arrays() -> dict[str, Held]:
-  """In place of a data set in memory, where its numbers are not needed."""
+  """A placeholder for a data set in memory when its numbers are not needed."""
   return dict([arrays(None)])
 
 
@@ -106,7 +106,7 @@ def _file(source: Any) -> str:
 
 
 def _texts(value: Any, seen: set[int]) -> Iterator[str]:
-  """What decides what an object does, as texts: no addresses, and nothing that comments change."""
+  """Texts that determine what an object does, without addresses or anything comments change."""
   if isinstance(value, functools.partial):
     value = (value.func, value.args, value.keywords)
   if isinstance(value, np.ndarray) or hasattr(value, '__array__'):
@@ -123,7 +123,7 @@ def _texts(value: Any, seen: set[int]) -> Iterator[str]:
     if id(value) not in seen:
       seen.add(id(value))
       yield from _of_code(value, seen)
-  elif dataclasses.is_dataclass(value):  # as Linen modules are
+  elif dataclasses.is_dataclass(value):  # such as Linen modules
     yield from _texts(type(value), seen)
     for field in dataclasses.fields(value):
       if field.name != 'parent':
@@ -134,7 +134,7 @@ def _texts(value: Any, seen: set[int]) -> Iterator[str]:
 
 
 def _of_code(value: Any, seen: set[int]) -> Iterator[str]:
-  """Of a function or a class: its code, its defaults, and what of its own module it names."""
+  """Texts of a function or a class: code, defaults, and objects of its module that it uses."""
   if isinstance(value, type) and dataclasses.is_dataclass(value):
     for field in dataclasses.fields(value):
       yield f'{field.name} {field.type}'
@@ -162,7 +162,7 @@ def _of_function(of: types.FunctionType, code: types.CodeType, seen: set[int]) -
 
 
 def _codes(value: Any) -> Iterator[tuple[types.FunctionType, types.CodeType]]:
-  """The functions that an object consists of, with their code."""
+  """The functions that an object consists of, and their code."""
   if isinstance(value, functools.partial):
     value = value.func
   if isinstance(value, types.FunctionType):

@@ -1,4 +1,4 @@
-"""What a task is made of besides plain functions: optimisers, metrics, and where trials start."""
+"""Parts of a task that are not plain functions: optimisers, metrics, and where trials start."""
 
 import dataclasses
 import inspect
@@ -10,17 +10,17 @@ import optax
 
 
 class Metric(NamedTuple):
-  """A figure of an evaluation: sums over images, and what is made of them on the host."""
+  """A figure of an evaluation: sums over images, and the value computed from them on the host."""
 
   sums: Callable[..., Any]  # logits, labels, weight -> a tree of arrays, added over batches
   value: Callable[..., Any]  # the sums with a leading axis of trials, images -> (trials,)
-  is_share: bool = True  # of the images: then counting them has binomial noise
+  is_share: bool = True  # a share of the images, whose count has binomial noise
   larger_is_better: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """How gradients become updates. `linear`: an update is linear in gradients and weights."""
+  """How gradients become updates. `linear`: updates are linear in gradients and weights."""
 
   make: Callable[..., optax.GradientTransformation]  # learning_rate, base_rate, **own -> transform
   eval_params: Callable[[Any, Any], Any] = lambda opt_state, params: params
@@ -32,8 +32,8 @@ class Origin:
   """What the trials of a task start from. Keys and variables are as in freeze.py.
 
   weights: variables that were read, on the host; the others are drawn. frozen: the keys of those
-  that no step changes. shared: what was read and is frozen, so that all trials have it in common.
-  record: of the weights, for results.json: fingerprint, what was drawn in spite of them, ...
+  that no step changes. shared: variables that were read and are frozen, so all trials share them.
+  record: on the weights, for results.json: fingerprint, which variables were drawn, and so on.
   """
 
   weights: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -46,5 +46,5 @@ NO_ORIGIN = Origin()  # all weights are drawn, and all are trained
 
 
 def mode_of(model: nn.Module, train: bool) -> dict[str, bool]:
-  """What a network is called with in training or in evaluation: `train`, if it takes that."""
+  """The keyword arguments of a network in training or evaluation: `train`, if it takes that."""
   return {'train': train} if 'train' in inspect.signature(type(model).__call__).parameters else {}

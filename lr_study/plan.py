@@ -1,4 +1,4 @@
-"""Before the start: how many trials fit in memory, and how long it will take."""
+"""Before training: how many trials fit in memory, and how long the study will take."""
 
 import itertools
 import math
@@ -20,14 +20,14 @@ _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
 
 def waves(sweep: Sweep, processes: int) -> list[int]:
-  """The wave of each trial of the sweep, from 0: as many in a wave as fit in memory.
+  """The wave of each trial of the sweep, from 0. A wave holds as many trials as fit in memory.
 
   Args:
     sweep: of these trials.
-    processes: that train them; they take the waves in turn.
+    processes: how many train them; they take the waves in turn.
 
   Raises:
-    StudyError: if not even one fits.
+    StudyError: not even one trial fits.
   """
   count = len(sweep.trials)
   line = f'Compiling for {formats.count(count, "trial")} on {provenance.device()}'
@@ -55,29 +55,29 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
   if number > 1:
     how = 'one after the other' if processes == 1 else f'of {processes} processes'
     note(f'{count} trials in {number} waves, {how}')
-  # Not in blocks: the largest rates leave early, and should not all be one wave.
+  # Interleaved: the largest rates diverge early, so they should not all be in one wave.
   return [trial % number for trial in range(count)]
 
 
 def measure(sweep: Sweep, now: Running) -> memory.Memory:
-  """What the trials need; compiles their programs."""
+  """The memory that the trials need. Compiles their programs."""
   chunk = next(trials.chunks(sweep, now.seeds, 0, 0, 1))
   window = next(sweep.validation.windows(sweep.config.eval_batch_size))
   need = sweep.spread.memory(len(now.columns), now.hyper_T, now.seeds, chunk, window)
   if sweep.train.resident:
     return need
-  # Images that stream are in memory twice: those of this call and of the next one.
+  # Streamed images are in memory twice: those of this call and of the next one.
   data = 2 * max(tree_bytes(chunk.data), tree_bytes(window.data)) // need.devices
   return need._replace(call=need.call + data)
 
 
 def announce(sweep: Sweep, now: Running, epochs: float) -> None:
-  """Times a few steps on weights that are thrown away, and says how long the study will take.
+  """Times a few steps on weights that are then discarded, and prints how long the study will take.
 
   Args:
     sweep: the study's.
     now: the trials that train first.
-    epochs: left to train, of all waves of this process.
+    epochs: how many are left to train, over all waves of this process.
   """
   with working('Timing a few steps', keep=False):
     step_seconds, seconds = _time(sweep, now, epochs)
@@ -105,7 +105,7 @@ def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
     window = itertools.islice(sweep.validation.windows(size), 1)
     return spread.evaluate(state_T, window, len(now.columns))
 
-  # Once to warm up: where a study goes on nothing is compiled yet.
+  # Once to warm up: when a study resumes, nothing is compiled yet.
   state_T = spread.settle(steps(spread.init(now.hyper_T, now.seeds), 1))
   evaluate(state_T)
   state_T, seconds = _timed(steps, state_T, 1)
@@ -121,6 +121,6 @@ def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-  """What the function gives, and the seconds until that is computed."""
+  """The function's result, and the seconds that it took to compute."""
   started = time.monotonic()
   return jax.block_until_ready(function(*arguments)), time.monotonic() - started

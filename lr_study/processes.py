@@ -1,8 +1,8 @@
-"""Several processes, on one machine or many, that share a study: by JAX's distributed runtime.
+"""Lets several processes, on one machine or many, share a study, by JAX's distributed runtime.
 
-The runtime tells the processes who they are and lets them start together. Then each leaves it,
-before it touches a device: what a process trains concerns no other, so one that dies takes
-nobody with it. They share the work directory, and nothing else.
+The runtime tells each process its index and lets all start together. Each process then leaves it
+before it touches a device. Processes train separate trials, so one that dies does not affect the
+others. They share only the work directory.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jax._src import distributed  # the public module does not say which process
 
 from lr_study.errors import StudyError
 
-_START_SECONDS = 300  # for all processes to turn up
+_START_SECONDS = 300  # for all processes to start
 _FIRST_SECONDS = 24 * 3600  # for the first one to build the data
 
 
@@ -27,16 +27,17 @@ ALONE = Process()
 
 
 def join(address: str | None, count: int | None, index: int | None) -> Process:
-  """Joins the processes of a study; no device may have been touched before.
+  """Joins the processes of a study. Call it before any device is touched.
+
+  JAX finds the arguments itself (pass None) under Slurm, Open MPI, Kubernetes and on Cloud TPUs.
 
   Args:
-    address: host:port of process 0; None where JAX finds it out, as the other two: under Slurm,
-      Open MPI, Kubernetes and on Cloud TPUs.
+    address: host:port of process 0.
     count: how many processes there are.
-    index: which one this is, from 0.
+    index: of this process, from 0.
 
   Raises:
-    StudyError: if the processes do not find one another.
+    StudyError: the processes cannot find one another.
   """
   try:
     jax.distributed.initialize(
@@ -49,15 +50,15 @@ def join(address: str | None, count: int | None, index: int | None) -> Process:
   except (ValueError, TypeError, RuntimeError) as error:
     lines = str(error).strip().splitlines() or [repr(error)]
     raise StudyError(
-      f'--distributed: {lines[0]}; where JAX does not find its cluster out, give '
+      f'--distributed: {lines[0]}; if JAX does not detect the cluster, give '
       '--coordinator_address=HOST:PORT --num_processes=N --process_id=K to each process'
     ) from error
   return Process(distributed.global_state.process_id, distributed.global_state.num_processes)
 
 
 def leave() -> None:
-  """Waits until every process has called this; from then on each is one of its own to JAX."""
+  """Waits until every process has called this. From then on, JAX sees each as a single process."""
   if jax.distributed.is_initialized():
     jax.distributed.shutdown()
-    # Else devices would be set up for a runtime that is gone (xla_bridge.py).
+    # Otherwise devices would be set up for a runtime that is gone (xla_bridge.py).
     distributed.global_state.process_id, distributed.global_state.num_processes = 0, 1

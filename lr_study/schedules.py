@@ -1,4 +1,4 @@
-"""Learning-rate schedules of height 1: a trial's learning rate at a step is rate x height(step)."""
+"""Learning-rate schedules: a trial's learning rate at a step is its rate x height(step)."""
 
 import numbers
 from collections.abc import Callable, Collection, Mapping
@@ -31,8 +31,8 @@ def build(
 ) -> Schedule:
   """Builds the schedule `config['name']` with its warm-up.
 
-  Epochs count from 1: a drop "from epoch 11" is in force at step 10 x steps_per_epoch, the
-  first of epoch 11. The warm-up multiplies the schedule; it does not shift its drops.
+  Epochs count from 1: a drop "from epoch 11" takes effect at step 10 x steps_per_epoch, the first
+  of epoch 11. The warm-up multiplies the schedule; it does not shift its drops.
 
   Args:
     config: `name`, of `KNOWN` or 'file.py:function', its arguments and those of `common`.
@@ -41,11 +41,12 @@ def build(
     sweep: names of arguments that differ between trials.
 
   Returns:
-    A function of the step, int32, and of the swept arguments by name: the height, float32.
+    A function of the step (int32) and of the swept arguments by name that returns the height
+    (float32).
 
   Raises:
-    StudyError: an argument is unknown or out of range, cannot be swept, or a function of the
-      user's own does not fit.
+    StudyError: an argument is unknown, out of range or cannot be swept, or the user's function
+      does not fit.
   """
   factory = plugs.find('schedule', config['name'])
   values = plugs.checked('schedule', factory, config)
@@ -59,7 +60,7 @@ def build(
     return lambda step: warmup(step) * _height(factory, schedule, step)
 
   schedule = make()
-  jax.eval_shape(schedule, jnp.int32(0))  # an error of the user's own function is told here
+  jax.eval_shape(schedule, jnp.int32(0))  # reports errors in the user's function now
   for name in sweep:
     _check_sweep(make, factory, values, name)
   return (lambda step, **swept: make(**swept)(step)) if sweep else schedule
@@ -85,7 +86,7 @@ def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[s
 
 
 def heights(schedule: Schedule, steps: int | np.ndarray, **swept: float) -> np.ndarray:
-  """Heights on the host, float32: of the first so many steps, or of the steps given."""
+  """Heights as a host array, float32: of the first `steps` steps, or of the steps given."""
   steps = np.arange(steps) if isinstance(steps, int) else np.asarray(steps)
   at = jax.jit(jax.vmap(lambda step, own: schedule(step, **own), in_axes=(0, None)))
   return np.asarray(at(steps.astype(np.int32), swept))
@@ -93,14 +94,15 @@ def heights(schedule: Schedule, steps: int | np.ndarray, **swept: float) -> np.n
 
 @limits(warmup_epochs=AT_LEAST_0, warmup_steps=COUNT_OR_0)
 def common(steps_per_epoch: int, warmup_epochs: float = 0.0, warmup_steps: int = 0) -> Schedule:
-  """A linear rise to 1, which it reaches at the last step of the warm-up.
+  """A linear rise that reaches 1 at the last step of the warm-up.
 
-  The first step is not lost to a rate of 0: with w steps, the height of step t is (t + 1) / w.
+  With w steps, the height of step t is (t + 1) / w, so that the first step is not wasted on a rate
+  of 0.
 
   Args:
     steps_per_epoch: how many steps an epoch has.
     warmup_epochs: the length of the warm-up in epochs, which need not be whole; 0: none.
-    warmup_steps: as many further steps of warm-up.
+    warmup_steps: the length of the warm-up in steps, in place of epochs; 0: none.
   """
   nearest = round if _is_static(warmup_epochs) else jnp.round
   steps = warmup_steps + nearest(warmup_epochs * steps_per_epoch)
@@ -117,7 +119,7 @@ def constant(steps_per_epoch: int, epochs: int) -> Schedule:
 def step_decay(
   steps_per_epoch: int, epochs: int, every_epochs: float = 10.0, factor: float = 0.1
 ) -> Schedule:
-  """`factor` once every `every_epochs` epochs, to the nearest step where that falls within one.
+  """Multiplies by `factor` every `every_epochs` epochs, rounded to the nearest step.
 
   The defaults are those of the published experiment. There are at most 1000 drops.
 
@@ -148,7 +150,7 @@ def piecewise(
   from_epochs: tuple[int, ...] = (11, 20),
   heights: tuple[float, ...] = (0.1, 0.01),
 ) -> Schedule:
-  """Height `heights[k]` from the first step of epoch `from_epochs[k]` on; 1 before.
+  """1 at first, then `heights[k]` from the first step of epoch `from_epochs[k]` on.
 
   The defaults are the published example: 1e-3, then 1e-4 from epoch 11 and 1e-5 from epoch 20.
 
@@ -162,16 +164,16 @@ def piecewise(
   if len(from_epochs) != len(heights):
     raise ValueError(
       f'from_epochs has {len(from_epochs)} entries and schedule.heights {len(heights)}; give one '
-      'height an epoch'
+      'height per epoch'
     )
   return _steps(np.asarray([(epoch - 1) * steps_per_epoch for epoch in from_epochs]), heights)
 
 
 @limits(start_height=FACTOR)
 def exponential(steps_per_epoch: int, epochs: int, start_height: float = 1e-8) -> Schedule:
-  """From `start_height` at the first step to 1 at the last, by the same factor every step.
+  """Rises from `start_height` at the first step to 1 at the last, by a constant factor.
 
-  This is the learning rate range test; the default is the span of fastai's.
+  This is the learning rate range test; the default is fastai's range.
 
   Args:
     steps_per_epoch: how many steps an epoch has.
@@ -212,7 +214,7 @@ def linear(steps_per_epoch: int, epochs: int, final_height: float = 0.0) -> Sche
 def polynomial(
   steps_per_epoch: int, epochs: int, power: float = 2.0, final_height: float = 0.0
 ) -> Schedule:
-  """(1 - share of the run that is done) ^ `power`, from 1 to `final_height` after the last step.
+  """(1 - share of the run done) ^ `power`, scaled to go from 1 to `final_height` at the end.
 
   Args:
     steps_per_epoch: how many steps an epoch has.
@@ -226,9 +228,9 @@ def polynomial(
 
 @limits(flat_epochs=POSITIVE)
 def inverse_sqrt(steps_per_epoch: int, epochs: int, flat_epochs: float = 1.0) -> Schedule:
-  """1 for `flat_epochs`, then falling with 1 / sqrt(step).
+  """1 for `flat_epochs`, then falling as 1 / sqrt(step).
 
-  With as many epochs of warm-up this is the schedule of Attention Is All You Need (2017).
+  With a warm-up of the same length this is the schedule of Attention Is All You Need (2017).
 
   Args:
     steps_per_epoch: how many steps an epoch has.
@@ -244,9 +246,9 @@ def inverse_sqrt(steps_per_epoch: int, epochs: int, flat_epochs: float = 1.0) ->
 def wsd(
   steps_per_epoch: int, epochs: int, decay_share: float = 0.2, final_height: float = 0.0
 ) -> Schedule:
-  """Warm-up, stable, decay: 1, then a straight line to `final_height` over the last share.
+  """Warm-up, stable, decay (MiniCPM, 2024): 1, then a straight line to `final_height`.
 
-  The rise is the warm-up that all schedules can have. MiniCPM (2024) named it.
+  The warm-up is the one that all schedules have.
 
   Args:
     steps_per_epoch: how many steps an epoch has.
@@ -269,8 +271,8 @@ def one_cycle(
 ) -> Schedule:
   """Half a cosine up from `start_height` to 1, then half a cosine down to `final_height`.
 
-  Smith and Topin's Super-Convergence (2017), with the shape and the numbers of PyTorch's
-  OneCycleLR; momentum stays as it is.
+  Smith and Topin's Super-Convergence (2017), with the shape and the defaults of PyTorch's
+  OneCycleLR, but constant momentum.
 
   Args:
     steps_per_epoch: how many steps an epoch has.
@@ -301,7 +303,7 @@ KNOWN: dict[str, Callable[..., Schedule]] = {
 
 
 def _steps(boundaries: Any, heights: Collection[float]) -> Schedule:
-  """1, and `heights[k]` from step `boundaries[k]` on, as they are written: no products of drops."""
+  """1, and `heights[k]` from step `boundaries[k]` on. Heights are absolute, not multiplied."""
   table = np.asarray([1.0, *heights], np.float32)
   if isinstance(boundaries, np.ndarray):
     boundaries = np.minimum(boundaries, np.iinfo(np.int32).max).astype(np.int32)
@@ -314,7 +316,7 @@ def _between(end: Any, share: jax.Array) -> jax.Array:
 
 
 def _left(step: jax.Array, total: int) -> jax.Array:
-  """The share of a run that is left before a step: 1 at the first, above 0 at the last."""
+  """The share of a run that is left before a step: 1 at the first step, above 0 at the last."""
   return jnp.maximum(1 - step / total, 0.0)
 
 
@@ -323,13 +325,13 @@ def _is_static(value: Any) -> bool:
 
 
 def _height(factory: Callable, schedule: Any, step: jax.Array) -> jax.Array:
-  """What a schedule gives, float32; its errors and its shape are told by name."""
+  """A schedule's height, float32; errors in the user's function are reported with its name."""
   if not plugs.is_own(factory):
     return schedule(step).astype(jnp.float32)
   title = plugs.title('schedule', factory)
   if not callable(schedule):
     raise StudyError(
-      f'the schedule {title} gave {plugs.shown(schedule)}; it has to give a function of the step'
+      f'the schedule {title} gave {plugs.shown(schedule)}; it must return a function of the step'
     )
   try:
     height = jnp.asarray(schedule(step), jnp.float32)
@@ -337,7 +339,7 @@ def _height(factory: Callable, schedule: Any, step: jax.Array) -> jax.Array:
     raise StudyError(plugs.blame('schedule', factory, error)) from error
   if height.shape != jnp.shape(step):
     raise StudyError(
-      f'the schedule {title} gave heights of shape {height.shape} for a step; it has to give one '
+      f'the schedule {title} gave heights of shape {height.shape} for a step; it must return one '
       'number'
     )
   return height
@@ -350,12 +352,12 @@ def _check_warmup(values: Mapping[str, Any], sweep: Collection[str]) -> None:
 
 
 def _check_sweep(make: Callable, factory: Callable, values: Mapping[str, Any], name: str) -> None:
-  """Fails if this argument cannot be an array of the compiled step."""
+  """Raises StudyError if this argument cannot be traced."""
   if name not in values:
     raise StudyError(f'schedule.{name}: no such field{plugs.nearest(name, values)}')
   title = plugs.title('schedule', factory)
   if isinstance(values[name], bool | str | tuple):
-    raise StudyError(f'schedule.{name} cannot be an axis of one program: it is no number')
+    raise StudyError(f'schedule.{name} cannot be an axis of one program: it is not a number')
   try:
     jax.eval_shape(lambda step, x: make(**{name: x})(step), jnp.int32(0), jnp.float32(1))
   except (StudyError, jax.errors.JAXTypeError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a function of the user's own gives, found without computing it."""
+"""The shapes that a user's function returns, found without computing it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,16 @@ from lr_study.errors import StudyError
 
 
 def of(section: str, factory: Callable, function: Callable, *arguments: Any) -> Any:
-  """What `function` returns: `jax.ShapeDtypeStruct` for each array, all else as it is.
+  """What `function` returns, with a `jax.ShapeDtypeStruct` in place of each array.
 
   Args:
     section: of the config, such as 'loss'.
-    factory: what the config names: `function` itself, or what made it.
-    function: is traced.
+    factory: the function that the config names: `function` itself, or the one that made it.
+    function: traced, not computed.
     *arguments: arrays or their shapes.
 
   Raises:
-    StudyError: a function of the user's own raised an error, which is given with its line.
+    StudyError: the user's function raised an error; the message gives its line.
   """
   results = []
 
@@ -41,12 +41,12 @@ def of(section: str, factory: Callable, function: Callable, *arguments: Any) -> 
 
 
 def array(shape: tuple[int, ...], dtype: Any = 'float32') -> jax.ShapeDtypeStruct:
-  """An array of this shape, as an argument for `of`."""
+  """An array of this shape, for use as an argument of `of`."""
   return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def is_array(x: Any, shape: tuple[int, ...], kind: Any = jnp.number) -> bool:
-  """True if `of` says that this is one array of this shape, of numbers of this kind."""
+  """True if a result of `of` is one array of this shape and kind of number."""
   return (
     getattr(x, 'shape', None) == shape
     and jnp.issubdtype(x.dtype, kind)
@@ -55,7 +55,7 @@ def is_array(x: Any, shape: tuple[int, ...], kind: Any = jnp.number) -> bool:
 
 
 def words(x: Any) -> str:
-  """What `of` returned, for a message: `float32 (4, 10)`."""
+  """A result of `of` as text for a message: `float32 (4, 10)`."""
   if isinstance(x, tuple | list):
     return f'({", ".join(map(words, x))})' if x else 'nothing'
   if hasattr(x, 'dtype'):

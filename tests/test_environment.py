@@ -94,7 +94,7 @@ def test_a_study_does_not_depend_on_settings_of_jax(config_file, whole, tmp_path
   done = sweep(config_file, f'--workdir={folder}', draws=False, **HOSTILE)
   assert done.returncode == 0, done.stderr
   assert faults.differences(folder, whole[0]) == []
-  told = [line for line in done.stdout.splitlines() if line.startswith('A study sets')]
+  told = [line for line in done.stdout.splitlines() if line.startswith('JAX settings changed')]
   assert len(told) == 1
   assert all(name.lower() in told[0] for name in HOSTILE)
 

@@ -116,7 +116,7 @@ def test_a_schedule_that_depends_on_the_epochs_starts_anew(small, tmp_path, caps
   study.run(small, tmp_path / 'more', extend=True)
   said = capsys.readouterr().out
   assert 'Kept: 0 trials' in said
-  assert 'Trained anew: 4 trials, since cosine depends on the number of epochs' in said
+  assert 'Trained again: 4 trials, because cosine depends on the number of epochs' in said
   study.run(small, tmp_path / 'whole')
   assert differences(tmp_path / 'more', tmp_path / 'whole') == []
 
@@ -136,7 +136,7 @@ def test_a_number_that_becomes_an_argument_starts_anew(small, tmp_path, capsys):
   with_axes(small, optimizer__momentum=(0.0, 0.9))
   study.run(small, tmp_path / 'more', extend=True)
   said = capsys.readouterr().out
-  assert 'Trained anew: 4 trials, since numbers that were fixed are now arguments' in said
+  assert 'Trained again: 4 trials, because numbers that were fixed are now arguments' in said
   study.run(small, tmp_path / 'whole')
   assert differences(tmp_path / 'more', tmp_path / 'whole') == []
 

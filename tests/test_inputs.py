@@ -184,14 +184,14 @@ def test_takes_arrays_of_any_shape(stored):
 @pytest.mark.parametrize(
   ('option', 'value', 'stored', 'words'),
   [
-    ('mirror', True, (6,), r'input.mirror works on images, \(height, width, channels\); those of'),
+    ('mirror', True, (6,), r'input.mirror needs images, \(height, width, channels\); those of'),
     ('crop', 4, (8, 8), r'those of this study are \(8, 8\)'),
-    ('subtract', 'pixel', (6,), 'input.subtract works on images, '),
-    ('brightness', 1.0, (6,), 'input.brightness works on images, '),
-    ('grey', True, (8, 8, 1), r'input.grey works on images of 3 channels; .* \(8, 8, 1\)'),
-    ('bgr', True, (8, 8, 4), 'input.bgr works on images of 3 channels'),
-    ('rotation', 5.0, (8, 6, 3), r'input.rotation works on square images; .* \(8, 6, 3\)'),
-    ('cutmix', 1.0, (8, 6, 3), 'input.cutmix works on square images'),
+    ('subtract', 'pixel', (6,), 'input.subtract needs images, '),
+    ('brightness', 1.0, (6,), 'input.brightness needs images, '),
+    ('grey', True, (8, 8, 1), r'input.grey needs images of 3 channels; .* \(8, 8, 1\)'),
+    ('bgr', True, (8, 8, 4), 'input.bgr needs images of 3 channels'),
+    ('rotation', 5.0, (8, 6, 3), r'input.rotation needs square images; .* \(8, 6, 3\)'),
+    ('cutmix', 1.0, (8, 6, 3), 'input.cutmix needs square images'),
     ('crop', 9, (8, 8, 3), 'input.crop is 9, more than image_size 8'),
   ],
 )

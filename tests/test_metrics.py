@@ -196,9 +196,9 @@ def test_metrics_of_the_users_own(file, answers):
   ('name', 'words'),
   [
     ('one_number', r'^one_number .*own.py:20\) gave float32 \(\) for the logits, labels and wei'),
-    ('no_metric', r'^no_metric .* gave 6 for 6 classes; it has to return a Metric of'),
+    ('no_metric', r'^no_metric .* gave 6 for 6 classes; it must return an lr_study.Metric'),
     ('breaks', r'own.py:27: in breaks'),
-    ('no_value', r'^no_value .* has the shape \(\); it gives one number per trial, \(2,\)$'),
+    ('no_value', r'^no_value .* has the shape \(\); it must be one number per trial, \(2,\)$'),
     ('accuracy', 'own.py:accuracy has the name of another metric, accuracy; rename one'),
     ('absent', 'has no absent'),
   ],

@@ -226,8 +226,8 @@ def test_a_schedule_of_ones_own_with_the_warmup_of_all(own):
 
 
 @pytest.mark.parametrize(('name', 'says'), [
-  ('number', r'number \(.*my_schedules.py:7\) gave 0.5; it has to give a function of the step'),
-  ('several', r'several \(.*\) gave heights of shape \(3,\) for a step; it has to give one number'),
+  ('number', r'number \(.*my_schedules.py:7\) gave 0.5; it must return a function of the step'),
+  ('several', r'several \(.*\) gave heights of shape \(3,\) for a step; it must return one number'),
   ('broken', r'my_schedules.py:14: in broken, .*: AttributeError: .*missing'),
 ])  # fmt: skip
 def test_a_schedule_that_does_not_fit_is_told_in_one_line(own, name, says):
