@@ -2,12 +2,12 @@
 
   python scripts/sweep.py --config configs/alexnet_letters_caffe.py
 
-What differs: local response normalisation, grouped convolutions and a ReLU head; momentum 0.9
-with the rate inside the velocity; weight decay of a hundredth of the rate, so that a sweep of
-the rate sweeps the decay too; biases at twice the rate and without decay; random 227-pixel
-crops; the same order of the images every epoch. DIGITS also mirrors at random by default, which
-is wrong for letters; --config.input.mirror=True brings it back. DIGITS drops the rate after each
-33 % of all steps, a tenth of an epoch before the round epochs.
+The differences: local response normalisation, grouped convolutions and a ReLU head; momentum 0.9
+with the rate inside the velocity; weight decay of a hundredth of the rate, so that a sweep over the
+rate also sweeps the decay; biases at twice the rate and without decay; random 227-pixel crops; the
+same order of the images every epoch. DIGITS also mirrors images at random by default, which is
+wrong for letters; --config.input.mirror=True turns that on. DIGITS drops the rate after each 33 %
+of all steps, a tenth of an epoch before epochs 10 and 20.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from lr_study.configs import alexnet_letters
 
 
 def get_config() -> ConfigDict:
-  """The experiment as DIGITS's Caffe back end runs it (model/tasks/caffe_train.py)."""
+  """The experiment with DIGITS's Caffe back end (model/tasks/caffe_train.py)."""
   config = alexnet_letters.get_config()
   config.input.crop = 227
   config.input.bgr = True

@@ -1,10 +1,11 @@
-"""Trained on rendered letters only, tested on photographs: does what is learned carry over?
+"""Trains on rendered letters only, to be tested on photographs.
 
   python scripts/sweep.py --config configs/letters_to_photos.py
   python scripts/classify.py --workdir runs/letters_to_photos PHOTOGRAPHS
 
-A small network on grey, standardised inputs of 40 pixels, with augmentation. 11 minutes on two CPU
-cores; 98 % on rendered letters, 85.6 % balanced on the Chars74K photographs (README).
+A small network on grey, standardised inputs of 40 pixels, with augmentation. It took 11 minutes on
+two CPU cores and reached 98 % on rendered letters, and 85.6 % balanced accuracy on the Chars74K
+photographs (README).
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from lr_study.configs import alexnet_letters
 
 
 def get_config() -> ConfigDict:
-  """The study of the README's figure."""
+  """The study on rendered letters; its result is in the README."""
   config = alexnet_letters.get_config()
   config.learning_rates = (2e-2, 1e-2, 5e-3)
   config.epochs = 13

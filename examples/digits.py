@@ -1,4 +1,4 @@
-"""Which rate for scikit-learn's digits, 1,797 images that a function loads as arrays?
+"""Which rate for scikit-learn's digits? Loads 1,797 images as arrays with a function.
 
 pip install scikit-learn
 python scripts/sweep.py --config examples/digits.py
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 def load():
   """Images, float32 (1797, 64) from 0 to 1, and labels, (1797,)."""
-  from sklearn.datasets import load_digits  # noqa: PLC0415  # only where it runs
+  from sklearn.datasets import load_digits  # noqa: PLC0415  # only needed here
 
   x, y = load_digits(return_X_y=True)
   return x.astype('float32') / 16, y

@@ -1,15 +1,15 @@
-"""Is Muon better than SGD with momentum, each at its own best rate? And with no rate at all?
+"""Compares SGD with momentum, Muon and Prodigy, each at its best rate.
 
   python scripts/sweep.py --config examples/optimizers.py
 
-Prodigy finds its rate itself: what is swept for it is a factor on that, and 1 should be good.
+Prodigy finds its own rate. The swept rate is a factor on it, and 1 should be good.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Six rates by three optimisers from two seeds; each optimiser gets its own verdict."""
+  """Six rates by three optimisers with two seeds; each optimiser gets a verdict."""
   config = ConfigDict()
   config.learning_rates = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
   config.seeds = (0, 1)

@@ -1,8 +1,8 @@
-"""Which rate by your own metric, when training minimises your own loss?
+"""Which rate is best by your own metric, with your own loss?
 
   python scripts/sweep.py --config examples/own_loss.py
 
-Both are functions in this file. The rate that the study names is the one with the largest margin.
+Both are functions in this file. The study recommends the rate with the largest margin.
 """
 
 import jax
@@ -19,14 +19,14 @@ def poly_loss(logits, labels, epsilon: float = 1.0):
 
 def margin(logits, labels, weight):
   """How far the logit of an image's class lies above the largest other one, (batch,)."""
-  del weight  # (batch,): 0 for what only fills a batch up, which is left out anyway
+  del weight  # (batch,): 0 for padding, which is left out of the mean
   is_own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
   own = jnp.where(is_own, logits, -jnp.inf).max(1)
   return own - jnp.where(is_own, -jnp.inf, logits).max(1)
 
 
 def get_config() -> ConfigDict:
-  """Four rates by two values of epsilon, in one program, on rendered letters."""
+  """Four rates by two values of epsilon, in one program, on rendered letters, with two seeds."""
   config = ConfigDict()
   config.learning_rates = (3e-2, 1e-2, 3e-3, 1e-3)
   config.seeds = (0, 1)

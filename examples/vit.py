@@ -2,14 +2,14 @@
 
   python scripts/sweep.py --config examples/vit.py
 
-Twelve trials in one program, on letters that are rendered when it first runs.
+Twelve trials in one program, on letters that are rendered on the first run.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Three rates by two weight decays from two seeds."""
+  """Three rates by two weight decays with two seeds."""
   config = ConfigDict()
   config.learning_rates = (3e-3, 1e-3, 3e-4)
   config.seeds = (0, 1)

@@ -1,15 +1,15 @@
-"""Does the best rate depend on the weight decay? Every rate by every weight decay, in one program.
+"""Does the best rate depend on the weight decay? Tries every combination in one program.
 
   python scripts/sweep.py --config examples/weight_decay.py
 
-One more axis, on the command line: --axis optimizer.momentum=0,0.9
+To add another axis on the command line: --axis optimizer.momentum=0,0.9
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Five rates by four weight decays from two seeds: 40 trials, each step compiled once."""
+  """Five rates by four weight decays with two seeds: 40 trials, compiled once."""
   config = ConfigDict()
   config.learning_rates = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
   config.seeds = (0, 1)

@@ -1,10 +1,10 @@
-"""Does the best rate move with the width, and does it stay with the factors of muP?
+"""Does the best rate change with the width, and does it stay the same with muP?
 
   PYTHONPATH=. python examples/width_mup.py
 
-In muP, Adam's rate of a layer whose inputs grow with the width is divided by that growth (Yang et
-al. 2022, arXiv 2203.03466, table 8); the head starts at 0. Each width has its own factors, which a
-product of axes cannot express, so this program runs several studies.
+In muP, Adam's rate for a layer whose inputs grow with the width is divided by that growth (Yang et
+al. 2022, arXiv 2203.03466, table 8), and the head starts at 0. Each width has its own factors,
+which a product of axes cannot express, so this program runs several studies.
 """
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ LETTERS = {
 
 
 class Net(nn.Module):
-  """Three dense layers and a head; the first sees the image, the others what grows."""
+  """Three dense layers and a head. The inputs of all but the first grow with the width."""
 
   classes: int
   width: int
@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 
 def main(widths=(32, 128, 512), rates=RATES, **study):
-  """The best rate of each width, without the factors and with them: two lists."""
+  """Two lists: the best rate of each width, without the factors and with them."""
   best = {'standard': [], 'muP': []}
   for width in widths:
     growing = ('second/kernel|third/kernel|head/kernel', widths[0] / width)
