@@ -88,13 +88,13 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> None:
   if seconds > _LONG_SECONDS:
     note(
       f'This takes {formats.duration(seconds)} on this device. --config '
-      'configs/alexnet_letters.py:quick is the same study made small: minutes. A stopped study '
-      'goes on with the same command.'
+      'configs/alexnet_letters.py:quick is a scaled-down study that takes minutes. To resume a '
+      'stopped study, run the same command again.'
     )
 
 
 def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
-  """The seconds that a step takes, and so many epochs; see `announce`."""
+  """The seconds that a step takes, and those that `epochs` epochs take; see `announce`."""
   spread, size = sweep.spread, sweep.config.eval_batch_size
 
   def steps(state_T, count):

@@ -64,7 +64,7 @@ def test_bad_lists(config, lists):
 
   with (lists / 'train.txt').open('a') as stream:
     stream.write('some photos/0 0.png\n')
-  fails(r"train\.txt, line 17: 'some photos/0 0\.png' is no path and number")
+  fails(r"train\.txt, line 17: 'some photos/0 0\.png' is not a path and the number")
   (lists / 'train.txt').write_text('nowhere.png 0\nsome photos/0 0.png 1')
   fails(r'1 unreadable .*nowhere\.png \(No such file')
   (lists / 'train.txt').write_text('a.png 3')
@@ -216,5 +216,5 @@ def test_each_source_has_fields_of_its_own(config, name, field, value, message):
 
 def test_a_set_without_images(config):
   config.name = 'ag_news_subset'
-  with pytest.raises(StudyError, match='no image classification set'):
+  with pytest.raises(StudyError, match='not an image classification set'):
     data.load(config, 28)

@@ -84,7 +84,7 @@ def test_the_split_of_a_study_is_that_of_arrays(brought):
   assert (chosen.train.images[:, 0] == np.where(chosen.train.labels == 0, 3, 0)).all()
   with pytest.raises(StudyError, match=r"no class '5'; it has 0, 1, 2, 3"):
     brought(TABLE, classes=('5', '1'))
-  with pytest.raises(StudyError, match='a single class'):
+  with pytest.raises(StudyError, match='there is only one class'):
     brought(TABLE, classes=('1',))
   with pytest.raises(StudyError, match='by typeface and stone'):
     brought(TABLE, split='unseen')
@@ -243,14 +243,14 @@ X, Y = table()
     (bad(y=3), 'y is an int; it must be an array'),
     ({'x': X, 'y': Y, 'classes': ['a', 'b']}, 'names 2 classes, but has the label 2'),
     ({'x': X, 'y': ['a', 'b'] * 12, 'classes': ['a', 'c']}, "'b' is not among its classes, a, c"),
-    ({'x': X, 'y': Y, 'classes': ['a', 'a', 'b']}, 'must have a name each, all different'),
+    ({'x': X, 'y': Y, 'classes': ['a', 'a', 'b']}, 'must be unique, not empty'),
     (((X, Y), (X, Y.astype(str))), 'labels of some parts are texts'),
     (bad(x=NAN), '3 of 96 numbers in x are not finite in float32, the first in sample 3'),
     (bad(x=X.astype(np.float64) * 1e39), 'not finite in float32'),
-    (bad(x=X.astype(object)), 'x is an array of object, its rows may have several lengths'),
+    (bad(x=X.astype(object)), 'x is an array of object, its rows may differ in length'),
     (bad(x=X.astype(str)), 'x is an array of str'),
     (bad(x=X.astype(complex)), 'x is an array of complex'),
-    (bad(x=[[1, 2], [3]] * 12), 'the entries of x have several shapes'),
+    (bad(x=[[1, 2], [3]] * 12), 'the entries of x have different shapes'),
     (bad(x=X[:, 0]), r'x has the shape \(24,\)'),
     (bad(x=X[:, :0]), 'its samples are empty'),
     (bad(x=Odd()), 'x is an Odd: on another device'),
@@ -325,7 +325,7 @@ def test_an_npz_file(tmp_path, capsys):
     ('', 'cannot be read'),
     ('text.npz', 'cannot be read'),
     ('cut.npz', 'cannot be read'),
-    ('one.npy', r'it is no \.npz file'),
+    ('one.npy', r'it is not an \.npz file'),
     ('objects.npz', 'Object arrays cannot be loaded when allow_pickle=False'),
     ('other.npz', 'nothing to train on, such as x and y; it has a, b'),
     ('short.npz', 'has 5 samples, but 6 labels'),
@@ -413,14 +413,16 @@ def test_checks_of_a_table():
     'identical_across_split', 'contradictory_labels', 'constant', 'class_imbalance',
   ]  # fmt: skip
   assert found['identical_across_split'] == (
-    1, '1 of 12 validation samples are training samples too: validation 2 is train 4',
+    1, '1 of 12 validation samples are also training samples: validation 2 is train 4',
   )  # fmt: skip
   assert found['contradictory_labels'].count == 2
-  assert found['constant'] == (1, '1 of 36 samples are of one number, 1 of them zero: train 8')
+  assert found['constant'] == (1, '1 of 36 samples have only one number, 1 of them zero: train 8')
   few = np.flatnonzero(y_val < 2)
   assert findings(x, y, x_val[few], y_val[few])['class_imbalance'].count == 0
   few = np.concatenate([few, np.flatnonzero(y_val == 2)[:1]])
-  assert 'balanced accuracy leads' in findings(x, y, x_val[few], y_val[few])['class_imbalance'].line
+  assert (
+    'balanced accuracy decides' in findings(x, y, x_val[few], y_val[few])['class_imbalance'].line
+  )
 
 
 def test_one_number_a_sample_is_not_constant():

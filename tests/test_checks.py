@@ -48,7 +48,7 @@ def test_copies_across_the_split_are_found():
   found = findings(train, validation, ([0, 1] * 10, [0, 1] * 3))
   assert found['identical_across_split'] == (
     1,
-    '1 of 6 validation images are training images too: val 1 is train 5',
+    '1 of 6 validation images are also training images: val 1 is train 5',
   )
   near = found['near_across_split']
   assert near.count == 3
@@ -61,7 +61,7 @@ def test_flat_images_are_no_copies_of_each_other():
   found = findings([*flat[:2], scene(1)], [*flat[2:], scene(2)], ([0, 1, 1], [0, 1, 1]))
   assert found['constant'] == (
     4,
-    '4 of 6 images are of one colour, 1 of them black: train 0, train 1, val 0',
+    '4 of 6 images have only one colour, 1 of them black: train 0, train 1, val 0',
   )
   assert found['near_across_split'].count == found['identical_across_split'].count == 0
   split = np.zeros((60, 60, 3), np.uint8)
@@ -200,7 +200,7 @@ def test_a_data_set_is_shown(tmp_path, capsys):
   text = capsys.readouterr().out
   assert '2 classes; 6 training, 2 validation and 2 test images' in text
   assert 'Files from 40 x 40 to 80 x 80 pixels, median 60 x 60' in text
-  assert 'Check: none of 2 validation images are training images too' in text
+  assert 'Check: none of 2 validation images are also training images' in text
   events = EventAccumulator(str(tmp_path / 'out' / 'tensorboard'), size_guidance={'images': 0})
   events.Reload()
   names = ['contact_sheet', 'counts', 'mean', 'sizes']

@@ -98,7 +98,7 @@ def test_float_tiff():
   assert images.needed_scale(file) == images.Scale(0, 0.5)
   found = np.asarray(images.decode(file, images.Scale(0, 1)))
   assert found[..., 0].tolist() == [[0, 128], [64, 0]]
-  with pytest.raises(ValueError, match='no image of the study says which is white'):
+  with pytest.raises(ValueError, match='no image of the study says which value is white'):
     images.decode(file)
 
 
@@ -113,7 +113,7 @@ def test_newer_formats(kind):
 @pytest.mark.parametrize(
   ('head', 'words'),
   [
-    (b'\0\0\0\x18ftypheic\0\0\0\0', 'a HEIC image; convert it to PNG or JPEG, as with: magick'),
+    (b'\0\0\0\x18ftypheic\0\0\0\0', 'a HEIC image; convert it to PNG or JPEG, for example: magick'),
     (b'\0\0\0\x18ftypmif1\0\0\0\0', 'a HEIF image; convert'),
     (b'\0\0\0\x0cJXL \r\n', 'a JPEG XL image; convert'),
     (bytes(128) + b'DICM', 'a DICOM image; convert'),
@@ -333,7 +333,7 @@ def test_bad_folders(config, photos):
   config.classes = ('ant', 'dog')
   fails("no class 'dog'; it has ant, bee, cat")
   config.classes = ('ant',)
-  fails('a single class')
+  fails('there is only one class')
   config.classes = ()
   for i in range(1, 4):
     (photos / 'ant' / f'{i}.png').unlink()

@@ -58,7 +58,7 @@ def test_parts_are_not_trained_as_classes(config, tmp_path, names):
       save(root / name / inner, seed=seed)
   train, other = sorted(names[:2], key=lambda name: not name.lower().startswith('train'))
   ways = f'--config.data.dir={root / train} --config.data.validation_dir={root / other}'
-  fails(config, f'parts of a data set and no classes; give {ways}; if they are classes')
+  fails(config, f'which are parts of a data set, not classes; give {ways}; if they are classes')
   config.classes = names[:2]  # whoever says that they are
   assert data.load(config, 8).classes == names[:2]
   config.classes, config.dir, config.validation_dir = (), str(root / train), str(root / other)
@@ -75,7 +75,7 @@ def test_no_class_to_validate_is_dropped_unsaid(config, photos, tmp_path):
   for name in ('ant', 'bee', 'cat'):
     save(tmp_path / 'apart' / name, 2, seed=9)
   config.validation_dir = str(tmp_path / 'apart')
-  fails(config, r"apart has the class 'cat', of which data\.dir has no images; .*classes=ant,bee")
+  fails(config, r"apart has the class 'cat', which data\.dir does not have; .*classes=ant,bee")
   config.classes = ('ant', 'bee')  # on purpose
   assert count(data.load(config, 8)) == 12
   config.classes = ()
@@ -126,7 +126,7 @@ def test_images_beside_the_classes_are_told(config, photos, capsys):
   (photos / 'README.md').write_text('about them')
   assert count(data.load(config, 8)) == 8
   said = capsys.readouterr().out
-  assert f'the classes in {photos}: 5 images, 0.png, 1.png, 2.png and 2 more\n' in said
+  assert f'class folder of {photos}: 5 images, 0.png, 1.png, 2.png and 2 more\n' in said
 
 
 @pytest.mark.parametrize('largest', [1.0, 1.01, 200.0, 65535.0])
@@ -142,7 +142,7 @@ def test_floats_have_one_scale(config, tmp_path, capsys, largest):
   for _ in range(2):  # built, then from the cache
     found = data.load(config, 8)
     assert found.scale == images.Scale(0, np.float32(largest))
-    assert f'0 is black and {largest:g} white in all' in capsys.readouterr().out
+    assert f'0 is black and {largest:g} is white' in capsys.readouterr().out
     pixels = np.concatenate([found.train.images, found.validation.images])
     expected = [round(255 * top) for tops in shares.values() for top in tops]
     np.testing.assert_allclose(sorted(pixels[:, 4, 4, 0]), expected, atol=1)
@@ -159,7 +159,7 @@ def test_images_that_come_out_nearly_black_are_found(config, photos):
   Image.fromarray(pale).save(photos / 'bee' / 'pale.png')
   found = data.load(config, 16).checks['faint']
   assert found.count == 3
-  assert 'of 11 images are nearly of one grey, 2 of them nearly black' in found.line
+  assert 'of 11 images are almost one grey, 2 of them nearly black' in found.line
   for name in ('ant', 'bee'):
     for file in (photos / name).iterdir():
       values = rng.random((16, 16)).astype(np.float32)
@@ -167,7 +167,7 @@ def test_images_that_come_out_nearly_black_are_found(config, photos):
       Image.fromarray(values).save(photos / name / f'{file.stem}.tif')
       file.unlink()
   found = data.load(config, 16).checks['constant']
-  assert found.line.startswith('9 of 11 images are of one colour, 9 of them black')
+  assert found.line.startswith('9 of 11 images have only one colour, 9 of them black')
 
 
 @pytest.fixture
@@ -204,7 +204,8 @@ def test_tables_of_any_kind(config, lists, separator):
   fails(config, r'my photos \(a folder\)')
   lists(f'path{separator}label', *lists.lines)
   fails(
-    config, r'train\.txt, line 1: .* is no path and number of a class; delete it if it is a head'
+    config,
+    r'train\.txt, line 1: .* is not a path and the number of a class; delete it if it is a header',
   )
 
 
@@ -219,16 +220,16 @@ def test_paths_as_people_write_them(config, lists, monkeypatch):
 
 def test_labels_that_cannot_be_meant(config, lists):
   lists(*lists.lines, 'my photos/0.png 1700000000')
-  fails(config, r'train\.txt, line 9: the label 1700000000 is more than there are images, 9')
+  fails(config, r'train\.txt, line 9: the label 1700000000 is larger than the number of images, 9')
   lists(*lists.lines, 'my photos/0.png ' + '1' * 5000)
-  fails(config, r'line 9: .* is no path and number')
+  fails(config, r'line 9: .* is not a path and the number')
   lists(*lists.lines[:2], 'my photos/2.png 0 1')
-  fails(config, r'train\.txt, line 3: there are several numbers; here an image is of one class')
+  fails(config, r'train\.txt, line 3: there are several numbers; an image can only have one class')
   lists()
   lists('ant', 'bee', 'ant', name='labels.txt')
-  fails(config, r"labels\.txt, line 3: 'ant' is a class already")
+  fails(config, r"labels\.txt, line 3: 'ant' is already a class")
   lists('ant', '', 'bee', name='labels.txt')
-  fails(config, r'labels\.txt, line 2: no name of a class')
+  fails(config, r'labels\.txt, line 2: the name of a class is missing')
   lists('ant', name='labels.txt')
   fails(config, r'train\.txt, line 2: the label is 1, but .*labels\.txt names 1 classes, from 0 on')
 
@@ -238,7 +239,7 @@ def test_labels_from_1(config, lists, capsys):
   assert data.load(config, 8).classes == ('1', '2')
   lists('ant', 'bee', name='labels.txt')
   assert data.load(config, 8).classes == ('ant', 'bee')
-  assert 'Labels are from 1 to 2: line 1 of' in capsys.readouterr().out
+  assert 'Labels go from 1 to 2: line 1 of' in capsys.readouterr().out
 
 
 def test_a_line_of_blanks_takes_no_time(config, lists):
@@ -248,7 +249,7 @@ def test_a_line_of_blanks_takes_no_time(config, lists):
 
 def test_a_study_does_not_write_among_its_images(config, photos):
   for folder in (photos, photos / 'runs' / 'x', photos / 'ant'):
-    with pytest.raises(StudyError, match=r'taken for a class of images; name .* with --workdir'):
+    with pytest.raises(StudyError, match=r'count as a class of images; set .* with --workdir'):
       data.check_apart(config, folder, '--workdir')
   data.check_apart(config, photos.parent / 'runs', '--workdir')
   config.cache_dir = str(photos / 'cache')
@@ -259,14 +260,16 @@ def test_a_study_does_not_write_among_its_images(config, photos):
 def test_classes_that_differ_in_capitals_are_told(config, photos, capsys):
   save(photos / 'Ant', seed=7)
   assert len(data.load(config, 8).classes) == 3
-  assert 'that differ in capitals alone: Ant, ant' in capsys.readouterr().out
+  assert 'that differ only in capitals: Ant, ant' in capsys.readouterr().out
 
 
 def test_links_to_nowhere_in_place_of_classes_are_told(config, photos, capsys):
   (photos / 'cat').symlink_to('cat')
   (photos / 'dog').symlink_to('nowhere')
   assert data.load(config, 8).classes == ('ant', 'bee')
-  assert f'Not used, since links to nowhere, in {photos}: cat, dog' in capsys.readouterr().out
+  assert (
+    f'Not used, because they are broken links, in {photos}: cat, dog' in capsys.readouterr().out
+  )
 
 
 def test_a_class_without_images_is_told_with_its_folder(config, photos):
@@ -337,4 +340,4 @@ def test_images_of_the_classes_folder_are_read_with_the_studys_scale(config, tmp
   pixels = classify.read(classify.File(tmp_path / 'one.tif'), trained)
   assert (pixels == 64).all()
   why = classify.read(classify.File(tmp_path / 'one.tif'), trained._replace(scale=None))
-  assert 'no image of the study says which is white' in why
+  assert 'no image of the study says which value is white' in why

@@ -242,8 +242,8 @@ def test_a_study_beside_its_images_is_refused(home, command):
       script, '--config=~/study.py', '--config.data.dir=.', folder=photos, HOME=str(home)
     )
     assert status == 2
-    assert f'lies in data.dir, {photos}, where it would be taken for a class of images' in errors
-    assert f'name another place with {flag}' in errors
+    assert f'lies in data.dir, {photos}, where it would count as a class of images' in errors
+    assert f'set another folder with {flag}' in errors
   assert sorted(os.listdir(photos)) == ['ant', 'bee']
 
 

@@ -66,7 +66,7 @@ def test_images_that_do_not_fit_stream(tiny, capsys):
   for room, fits in ((size, True), (size - 1, False)):
     found = data.load(tiny.data, tiny.image_size, room)
     assert isinstance(found.train.images, np.ndarray) == fits
-    assert ('stay in their files and stream' in capsys.readouterr().out) != fits
+    assert ('are streamed from their files' in capsys.readouterr().out) != fits
 
 
 def test_an_image_is_read_once_for_all_who_ask_for_it(both):

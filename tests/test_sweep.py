@@ -245,7 +245,7 @@ def test_another_config_in_the_work_directory(config_file, whole):
     (['--config.learning_rates=(1e-3,1e-3)'], 'learning_rates holds 0.001 twice'),
     (['--config.learning_rates=1e-3,x'], 'learning_rates'),
     (['--config.model.name=vgg'], "model.name is 'vgg'"),
-    (['--config.data.classes=A'], "a single class, 'A'"),
+    (['--config.data.classes=A'], "there is only one class, 'A'"),
     (['--config.data.classes=A,b'], 'single capital letters'),
     (['--config.batch_size=91'], 'batch_size is 91, but there are 90 training images'),
     (['--config.data.name=image_folder', '--config.data.dir=/nowhere'], '/nowhere is not a folder'),

@@ -1,10 +1,10 @@
-"""From files, or arrays of your own, to the arrays that a study trains on.
+"""Loads files, or your own arrays, into the arrays that a study trains on.
 
-`config.data.name` is one of `KNOWN`; `'npz:PATH'`; the name of a TFDS set, as 'mnist'; or
-`'my_data.py:load'`, a function of your own. That is called with what of `config.data` it takes as
-arguments, and with `image_size` if it takes that, and returns labelled arrays as
-`arrays.to_source` says: `return x, y`, say. It must return the same each time. A path that it takes
-is found from any folder if it says that it is one: `@plugs.limits(file=paths.PATH)`.
+`config.data.name` is one of `KNOWN`; `'npz:PATH'`; the name of a TFDS set, such as 'mnist'; or
+`'my_data.py:load'`, your own function. It is called with the fields of `config.data` that are among
+its arguments, and with `image_size` if it takes that. It returns labelled arrays in a form that
+`arrays.to_source` describes, for example `return x, y`, and must return the same each time. Mark a
+path argument with `@plugs.limits(file=paths.PATH)`, so that it is found from any folder.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ SUPPLIED = ('image_size',)
 
 
 def find(name: str) -> Callable[..., Source]:
-  """The factory of a name that is not in `KNOWN`: 'npz:PATH', else that of a TFDS set."""
+  """The factory of a name that is not in `KNOWN`: 'npz:PATH', or the name of a TFDS set."""
   return arrays.npz(name) if name.startswith('npz:') else named.find(name, KNOWN)
 
 
@@ -62,26 +62,26 @@ class Part(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """What a study trains and validates on. An image is whatever one sample is, a row of a table too.
+  """What a study trains and validates on. Any sample is called an image, even a row of a table.
 
-  Those in files are uint8 (size, size, 3); arrays keep their shape.
+  Images from files are uint8 (size, size, 3); arrays keep their shape.
   """
 
   name: str
   classes: tuple[str, ...]
   train: Part
   validation: Part
-  mean: np.ndarray  # float32, of one image's shape, over the training part alone
-  test: int  # images that are kept out of both; `load_test` reads them
-  fingerprint: str  # of every number and label of both parts, and of the classes
+  mean: np.ndarray  # float32, with the shape of one image, over the training part only
+  test: int  # how many images are kept out of both; `Opened.test` reads them
+  fingerprint: str  # of all images and labels of both parts, and of the classes
   left_out: tuple[str, ...]  # files that could not be read
   checks: dict[str, checks.Finding]
   scale: Scale | None = None  # of image files whose values need one
-  is_arrays: bool = False  # it came from no files
+  is_arrays: bool = False  # it did not come from image files
 
 
 class Opened(NamedTuple):
-  """A data set that is opened and split, of which nothing is read yet."""
+  """A data set that is opened and split, but not read yet."""
 
   name: str
   source: Source
@@ -91,11 +91,11 @@ class Opened(NamedTuple):
     """Decodes, resizes and checks the training and the validation part.
 
     Args:
-      room: bytes that the images may take; if they are more they stay in their files. Arrays are in
-        memory whatever this is.
+      room: bytes that the images may take; if they take more, they stay in their files. Arrays are
+        always in memory.
 
     Raises:
-      StudyError: if an image cannot be read.
+      StudyError: an image cannot be read.
     """
     source, (train, validation, test) = self.source, self.parts
     found = [source.images.at(of) for of in (train, validation)]
@@ -119,18 +119,18 @@ class Opened(NamedTuple):
     )
 
   def test(self) -> Part:
-    """The test part, which no sweep reads: what `load` leaves out."""
+    """The test part, which `load` leaves out and no sweep reads."""
     source, (*_, test) = self.source, self.parts
     (images,) = _placed(source._replace(resident=True), [source.images.at(test)], math.inf)
     return Part(images, source.labels[test])
 
   def files(self) -> tuple[np.ndarray, np.ndarray]:
-    """What its files are like.
+    """Counts images and measures their files.
 
     Returns:
-      Images of each class in each part, int (3, classes), in the order TRAIN, VALIDATION, TEST;
-      width and height of the file of each of these images in pixels, int (images, 2), or (0, 2) if
-      they are arrays.
+      The number of images of each class in each part, int (3, classes), in the order TRAIN,
+      VALIDATION, TEST; and the width and height of each image's file in pixels, int (images, 2), or
+      (0, 2) for arrays.
     """
     classes = len(self.source.classes)
     counts = [np.bincount(self.source.labels[of], minlength=classes) for of in self.parts]
@@ -138,15 +138,15 @@ class Opened(NamedTuple):
 
 
 def check_apart(config: Mapping[str, Any], folder: Path, what: str) -> None:
-  """Makes sure that a folder of images is not written into: each sub-folder is a class.
+  """Checks that nothing is written into a folder of images, where sub-folders are classes.
 
   Args:
-    config: as of `opened`.
-    folder: what would be written into.
-    what: the flag that names it.
+    config: see `opened`.
+    folder: the folder that would be written to.
+    what: the flag that sets it.
 
   Raises:
-    StudyError: it lies among the images, or the cache does.
+    StudyError: the folder lies among the images, or the cache does.
   """
   if config['name'] != 'image_folder':
     return
@@ -156,26 +156,25 @@ def check_apart(config: Mapping[str, Any], folder: Path, what: str) -> None:
     for path, name in ((folder, what), (cache, '--config.data.cache_dir')):
       if images and path and Path(os.path.realpath(path)).is_relative_to(images):
         raise StudyError(
-          f'{path} lies in data.{field}, {images}, where it would be taken for a class of images; '
-          f'name another place with {name}'
+          f'{path} lies in data.{field}, {images}, where it would count as a class of images; '
+          f'set another folder with {name}'
         )
 
 
 def load(config: Mapping[str, Any], image_size: int, room: float = math.inf) -> Dataset:
-  """Opens a data set, and loads it: with the arguments of `opened` and of `Opened.load`."""
+  """Opens and loads a data set; see `opened` and `Opened.load` for the arguments."""
   return opened(config, image_size).load(room)
 
 
 def opened(config: Mapping[str, Any], image_size: int) -> Opened:
-  """Opens, builds if need be, and splits the data set of a config.
+  """Opens and splits the data set of a config, and builds it if necessary.
 
   Args:
-    config: the `data` part of a study's config: a name, and the fields that are to differ from
-      their defaults.
+    config: the `data` part of a study's config: a name, and fields that differ from their defaults.
     image_size: height and width of images from files in pixels; arrays keep their shape.
 
   Raises:
-    StudyError: for anything the user can mend in the config, in the files or in the function.
+    StudyError: the config, the files or the user's function need fixing.
   """
   return Opened(config['name'], *_open(config, image_size))
 
@@ -188,22 +187,21 @@ def split(
   per_class: int,
   seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Splits each class by a seeded permutation, so that its share is exact.
+  """Splits each class by a seeded permutation, so that the shares of each class are exact.
 
   Args:
     labels: int32 (images,).
-    parts: int8 (images,): where an image belongs, see source.py. What is TRAIN is split
-      here, into training and validation only if no image is VALIDATION.
-    train_fraction: the share of a class that is trained on, to the nearest image, but at
+    parts: int8 (images,), the given part of each image, see source.py. Images in TRAIN are split
+      here: test images are taken from them, and validation images only if none are given.
+    train_fraction: the share of a class to train on, rounded to the nearest image, but with at
       least one image of every class on either side.
-    test_fraction: the share of a class that is set aside before that. Which images these
-      are depends on it and on the seed alone.
-    per_class: images to use of each class, and of each part that is given; all if 0 or if
-      there are fewer.
+    test_fraction: the share of a class to set aside first. These images depend only on the
+      fraction and the seed.
+    per_class: images to use of each class, and of each given part; all if 0 or if there are fewer.
     seed: of the permutation.
 
   Returns:
-    Indices of the training, the validation and the test images, by class.
+    Indices of the training, validation and test images, class by class.
   """
   found = ([], [], [])
   given = bool(np.any(parts == VALIDATION))
@@ -230,7 +228,7 @@ def _open(
   name = config['name']
   factory = plugs.find('data', name)
   fields = plugs.checked('data', factory, config)
-  own = {field: fields[field] for field in Common._fields}  # a user's function may have other types
+  own = {field: fields[field] for field in Common._fields}  # a user's defaults may differ in type
   shared = common(**plugs.checked('data', common, own))
   if shared.split == 'unseen':
     _check_unseen(name, shared)
@@ -238,7 +236,7 @@ def _open(
   if not isinstance(source, Source):
     source = arrays.to_source(plugs.title('data', factory), source, shared.classes)
   if len(source.classes) < 2:
-    raise StudyError(f'a single class, {source.classes[0]!r}; a classifier needs at least two')
+    raise StudyError(f'there is only one class, {source.classes[0]!r}; a study needs at least two')
   what = samples.noun(source.images.shape[1:])
   if not len(source.labels):
     raise StudyError(f'{name} holds no {what}')
@@ -257,14 +255,14 @@ def _open(
     if not (counts[TRAIN] and counts[VALIDATION]):
       raise StudyError(
         f'class {of!r} has {sum(counts)} {what} in {where}, {counts[TRAIN]} of them to '
-        f'train on and {counts[VALIDATION]} to validate; it needs one of each at least: add some, '
+        f'train on and {counts[VALIDATION]} to validate; it needs at least one of each: add some, '
         'or leave it out with --config.data.classes'
       )
   return source, parts
 
 
 def _tell_unused(name: str, source: Source, shared: Common, parts: Sequence[np.ndarray]) -> None:
-  """Says which images, and which field, a study does without."""
+  """Prints how many images are not used, and whether train_fraction is not used."""
   used, there = sum(map(len, parts)), len(source.labels)
   if used < there:
     what = samples.noun(source.images.shape[1:])
@@ -272,16 +270,16 @@ def _tell_unused(name: str, source: Source, shared: Common, parts: Sequence[np.n
   given = bool(np.any(source.parts == VALIDATION))
   if given and shared.split != 'unseen' and shared.train_fraction != common().train_fraction:
     note(
-      f'data.train_fraction, {shared.train_fraction}, is not used: {name} has validation '
-      f'{samples.noun(source.images.shape[1:])} of its own'
+      f'data.train_fraction, {shared.train_fraction}, is not used: {name} has its own validation '
+      f'{samples.noun(source.images.shape[1:])}'
     )
 
 
 def _check_unseen(name: str, shared: Common) -> None:
   if name != 'tombstone_letters':
     raise StudyError(
-      f"data.split='unseen' goes by typeface and stone, which {name} does not name; "
-      "leave data.split='random', or use data.name=tombstone_letters"
+      f"data.split='unseen' splits by typeface and stone, which {name} does not record; "
+      "use data.split='random', or data.name=tombstone_letters"
     )
   share = 1 - 1 / render.UNSEEN_EVERY
   if shared.train_fraction != share:
@@ -298,21 +296,21 @@ def _check_unseen(name: str, shared: Common) -> None:
 def _placed(
   source: Source, found: Sequence[np.ndarray | Stored], room: float
 ) -> Sequence[np.ndarray | Stored]:
-  """The images of the parts: in memory, or in their files, as the source and the room ask."""
+  """The images of the parts: in memory, or in their files if they must be or do not fit."""
   size = sum(images.nbytes for images in found)
   if not isinstance(found[0], Stored):
     if size > room:
-      note(f'Arrays of {size / 1e9:.2g} GB stay in memory; {room / 1e9:.2g} GB may hold them')
+      note(f'Arrays of {size / 1e9:.2g} GB stay in memory; images may use {room / 1e9:.2g} GB')
     return found
   if source.resident and size <= room:
     return [images.load() for images in found]
-  wanted = f'{room / 1e9:.2g} GB may hold them' if source.resident else 'data.resident is False'
-  note(f'Images of {size / 1e9:.2g} GB stay in their files and stream: {wanted}')
+  why = f'they may use {room / 1e9:.2g} GB' if source.resident else 'data.resident is False'
+  note(f'Images of {size / 1e9:.2g} GB are streamed from their files: {why}')
   return found
 
 
 class _Names(Sequence):
-  """Those of some of a source's items."""
+  """The names of some of a source's items."""
 
   def __init__(self, names: Sequence[str], indices: np.ndarray):
     self._names, self._indices = names, indices
@@ -333,7 +331,7 @@ def _survey(
   for part in parts:
     shape, dtype = part.images.shape, part.images.dtype
     digest.update((repr(shape) if dtype == np.uint8 else f'{shape} {dtype}').encode())
-    # Of uint8 it is exact: blocks of any size give the same.
+    # Exact for uint8, so that the size of blocks does not matter.
     exact = np.uint32 if dtype == np.uint8 else np.float64
     total, found = np.zeros(shape[1:], np.float64), []
     for block in stream.blocks(part.images):

@@ -1,4 +1,4 @@
-"""Arrays in memory as a data set: what a function of the user's own returns, or an .npz file."""
+"""Arrays in memory as a data set: the result of a user's function, or an .npz file."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,25 +23,25 @@ _Y = ('y', 'labels', 'label', 'targets', 'target')
 _CLASSES = ('classes', 'class_names', 'target_names')
 _PART, _ARRAY = '|'.join(_PART_OF), '|'.join((*_X, *_Y))
 _KEY = re.compile(rf'(?:({_PART})_?)?({_ARRAY})|({_ARRAY})_?({_PART})', re.IGNORECASE)
-_EXACT = 2**24  # float32 holds the whole numbers up to here
+_EXACT = 2**24  # float32 holds all whole numbers up to here
 _SHOWN = 20  # names of classes in a message
 
 
 class Joined:
-  """Arrays of several parts as one: `x[0][0], x[0][1], ..., x[1][0], ...`."""
+  """Arrays of several parts as one sequence: `x[0][0], x[0][1], ..., x[1][0], ...`."""
 
   def __init__(self, arrays: Sequence[np.ndarray], indices: np.ndarray):
-    """Of arrays (n, *shape), all of one shape and type, the samples at `indices`, int (some,)."""
+    """The samples at `indices`, int (some,), of arrays (n, *shape) of the same shape and type."""
     self.shape = (len(indices), *arrays[0].shape[1:])
     self._arrays, self._indices = arrays, indices
     self._ends = np.cumsum([len(x) for x in arrays])
 
   def at(self, indices: np.ndarray) -> np.ndarray:
-    """A new array of those at `indices`, int (some,)."""
+    """A new array of the samples at `indices`, int (some,)."""
     wanted = self._indices[indices]
     for x, end in zip(self._arrays, self._ends, strict=True):
       if (wanted >= end - len(x)).all() and (wanted < end).all():
-        return np.ascontiguousarray(x[wanted - (end - len(x))])  # one copy, most often
+        return np.ascontiguousarray(x[wanted - (end - len(x))])  # usually a single copy
     found = np.empty((len(wanted), *self.shape[1:]), self._arrays[0].dtype)
     for x, end in zip(self._arrays, self._ends, strict=True):
       mine = (wanted >= end - len(x)) & (wanted < end)
@@ -49,13 +49,13 @@ class Joined:
     return found
 
   def sizes(self, indices: np.ndarray) -> np.ndarray:
-    """None: there are no files."""
+    """Empty, (0, 2): there are no files."""
     del indices
     return np.zeros((0, 2), int)
 
 
 class _Found(NamedTuple):
-  """x and y of each part, as they were brought, and names of classes if those were too."""
+  """x and y of each part as given, and the names of classes if given."""
 
   parts: dict[int, tuple[Any, Any]]
   classes: Sequence[str] | None = None
@@ -64,10 +64,10 @@ class _Found(NamedTuple):
 def npz(name: str) -> Callable[..., Source]:
   """A function that opens 'npz:PATH', a file of numpy.savez.
 
-  Its arrays are `x` and `y`; or `x_train`, `y_train` and, as well or not, `x_val`, `y_val`,
-  `x_test`, `y_test`. Any of images, data, features and inputs stands for x, labels and targets
-  for y, and either word may come first, as in `train_images`. `classes`, if there, names the
-  classes. Other arrays are not read, and a line says so. Objects are never unpickled.
+  Its arrays are `x` and `y`; or `x_train`, `y_train` and optionally `x_val`, `y_val`, `x_test`,
+  `y_test`. In these names, x may also be images, data, features or inputs, y may also be labels or
+  targets, and either word may come first, as in `train_images`. An array `classes` names the
+  classes. Other arrays are not read, which a line reports. Objects are never unpickled.
   """
 
   def opened(classes: tuple[str, ...] = ()) -> Source:
@@ -76,12 +76,12 @@ def npz(name: str) -> Callable[..., Source]:
       with path.open('rb') as file:
         found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):
-          raise ValueError('it is no .npz file; numpy.savez writes one')
+          raise ValueError('it is not an .npz file; numpy.savez writes one')
         with found:
           return to_source(name, found, classes)
     except StudyError:
       raise
-    except Exception as error:  # NumPy and zipfile raise whatever a broken file leads them to
+    except Exception as error:  # a broken file can make NumPy and zipfile raise anything
       if is_full(error) or is_out_of_memory(error):
         raise
       raise StudyError(f'data.name: {name} cannot be read: {_first_line(error)}') from error
@@ -91,21 +91,21 @@ def npz(name: str) -> Callable[..., Source]:
 
 
 def to_source(title: str, found: Any, classes: Sequence[str] = ()) -> Source:
-  """Makes a data set of arrays.
+  """Makes a data set from arrays.
 
   Args:
-    title: what messages call their origin.
-    found: (x, y), which the study splits; ((x, y), (x, y)) to train and to validate; the same and
-      a third pair to test; a dict of such pairs, 'train', 'validation' and 'test'; or a dict, or a
-      NumPy .npz file, of arrays named as `npz` says. Such a dict may also name the 'classes'.
+    title: what messages call the origin of the arrays.
+    found: (x, y), which the study splits; ((x, y), (x, y)) to train and to validate, optionally
+      with a third pair to test; a dict of such pairs, 'train', 'validation' and 'test'; or a dict,
+      or a NumPy .npz file, of arrays named as `npz` describes. A dict may also have 'classes'.
       x: uint8 or numbers that become float32, (n, ...); anything that np.asarray takes.
       y: whole numbers, texts or booleans (n,); or (n, 1); or one-hot rows (n, classes).
-    classes: names of those to keep, in the order of their labels; all if empty. A class is called
-      by its label, or by the name at that place in 'classes'; without either, classes are in the
-      order of the sorted labels.
+    classes: names of the classes to keep, in the order of their labels; all if empty, in the order
+      of 'classes' or of the sorted labels. A class is named after its label, or has the name at
+      that place in 'classes'.
 
   Raises:
-    StudyError: saying which part does not fit, and why.
+    StudyError: says which part does not fit, and why.
   """
   given = _gather(title, found)
   xs, ys, heads = [], [], []
@@ -141,7 +141,7 @@ def to_source(title: str, found: Any, classes: Sequence[str] = ()) -> Source:
 
 
 class _Numbered(Sequence):
-  """'train 0', 'train 1', ..., 'validation 0', ...: names of samples that have none."""
+  """Names for samples without names: 'train 0', 'train 1', ..., 'validation 0', ..."""
 
   def __init__(self, heads: Sequence[str], counts: Sequence[int], indices: np.ndarray):
     self._heads, self._ends, self._indices = heads, np.cumsum(counts), indices
@@ -157,7 +157,7 @@ class _Numbered(Sequence):
 
 
 def _gather(title: str, found: Any) -> _Found:
-  """Tells the forms apart that arrays can be brought in."""
+  """Recognises the form in which arrays are given."""
   if isinstance(found, Mapping):
     return _of_mapping(title, found)
   if isinstance(found, tuple | list):
@@ -172,7 +172,7 @@ def _gather(title: str, found: Any) -> _Found:
 
 
 def _of_mapping(title: str, found: Mapping[str, Any]) -> _Found:
-  """Of pairs by their part, or of arrays by their role and part."""
+  """Reads a dict of pairs by part, or of arrays by role and part."""
   pairs, roles, classes, unknown = {}, {}, None, []
   for key in found:
     match = _KEY.fullmatch(str(key))
@@ -194,7 +194,7 @@ def _of_mapping(title: str, found: Mapping[str, Any]) -> _Found:
     note(f'{title}: the arrays {_few(unknown)} are not read')
   elif unknown:
     raise StudyError(
-      f'{title} gave {unknown[0]!r}, which is none of train, validation, test, classes, x, y, '
+      f'{title} gave {unknown[0]!r}, which is not one of train, validation, test, classes, x, y, '
       f'x_train, y_train, ...{nearest(unknown[0], [*_PART_OF, *_CLASSES])}'
     )
   for part, pair in _pair_up(title, found, roles).items():
@@ -211,7 +211,7 @@ def _of_mapping(title: str, found: Mapping[str, Any]) -> _Found:
 def _pair_up(
   title: str, found: Mapping[str, Any], roles: Mapping[tuple[int, bool], str]
 ) -> dict[int, tuple[Any, Any]]:
-  """(x, y) of each part, of keys by (part, whether it is y)."""
+  """(x, y) of each part. `roles`: the keys of `found` by (part, whether it is y)."""
   pairs = {}
   for (part, is_y), key in roles.items():
     if (part, not is_y) not in roles:
@@ -222,23 +222,23 @@ def _pair_up(
 
 
 def _is_pair(value: Any) -> bool:
-  """True for (x, y). A list is one only if it holds two arrays: it may also hold two samples."""
+  """True for (x, y). A list is a pair only if it holds two arrays: it could be two samples."""
   if not isinstance(value, tuple | list) or len(value) != 2:
     return False
   return isinstance(value, tuple) or all(getattr(of, 'ndim', 0) for of in value)
 
 
 def _array(where: str, name: str, value: Any) -> np.ndarray:
-  """np.asarray, and no surprise of it."""
+  """np.asarray, with one-line errors for masked, ragged and scalar values."""
   if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
     raise StudyError(f'{where}: {np.ma.count_masked(value)} values of {name} are masked; fill them')
   try:
     array = np.asarray(value)
-  except Exception as error:  # of any library's own types
+  except Exception as error:  # types of other libraries may raise anything
     if is_out_of_memory(error):
       raise
     if 'inhomogeneous' in str(error):
-      words = f'{where}: the entries of {name} have several shapes; give them one'
+      words = f'{where}: the entries of {name} have different shapes; they must have the same'
       raise StudyError(words) from error
     raise StudyError(f'{where}: {name} is {_what(value)}: {_first_line(error)}') from error
   if not array.ndim:
@@ -247,18 +247,18 @@ def _array(where: str, name: str, value: Any) -> np.ndarray:
 
 
 def as_samples(where: str, value: Any) -> np.ndarray:
-  """x as uint8 or finite float32, (n, ...) of at least two axes.
+  """x as uint8 or finite float32, (n, ...), with at least two axes.
 
   Raises:
-    StudyError: it is anything else; `where` begins the message.
+    StudyError: it cannot be converted; the message begins with `where`.
   """
   x = _array(where, 'x', value)
   kind = x.dtype.name
   is_float = x.dtype.kind == 'f' or kind.startswith(('bfloat', 'float'))  # JAX has its own
   if not is_float and x.dtype.kind not in 'biu':
-    why = 'its rows may have several lengths, or hold texts' if x.dtype == object else 'not numbers'
+    why = 'its rows may differ in length, or hold texts' if x.dtype == object else 'not numbers'
     raise StudyError(
-      f'{where}: x is an array of {kind}, {why}; make it numbers, as x.astype("float32")'
+      f'{where}: x is an array of {kind}, {why}; convert it, for example by x.astype("float32")'
     )
   if x.ndim < 2:
     raise StudyError(f'{where}: x has the shape {x.shape}; it must be (samples, ...): x[:, None]?')
@@ -269,9 +269,9 @@ def as_samples(where: str, value: Any) -> np.ndarray:
   if x.dtype != np.float32:
     large = x.dtype.kind in 'iu' and x.size and max(int(x.max()), -int(x.min())) > _EXACT
     note(
-      f'{where}: x is {kind}; it becomes float32' + (', which rounds some of it' if large else '')
+      f'{where}: x is {kind}; it becomes float32' + (', which rounds some numbers' if large else '')
     )
-    with np.errstate(over='ignore'):  # what is too large is counted below
+    with np.errstate(over='ignore'):  # numbers that are too large are counted below
       x = x.astype(np.float32)
   if is_float:
     _check_finite(where, x)
@@ -317,7 +317,7 @@ def _labels(where: str, value: Any) -> np.ndarray:
     odd = np.flatnonzero(~((np.abs(y.astype(np.float64)) < 2**53) & (y == np.floor(y))))
     if len(odd):
       raise StudyError(
-        f'{where}: {len(odd)} of {len(y)} labels are no whole numbers, the first of them '
+        f'{where}: {len(odd)} of {len(y)} labels are not whole numbers, the first of them '
         f'{y[odd[0]]}; a study needs classes'
       )
     return y.astype(np.int64)
@@ -335,8 +335,8 @@ def _check_alike(title: str, xs: Sequence[np.ndarray], heads: Sequence[str]) -> 
       )
     if x.dtype != xs[0].dtype:
       raise StudyError(
-        f'{title}: x of {head} is {x.dtype}, but that of train {xs[0].dtype}; uint8 is taken as '
-        '0 to 255: make both alike'
+        f'{title}: x of {head} is {x.dtype}, but that of train {xs[0].dtype}; uint8 means values '
+        'from 0 to 255: convert one of them'
       )
 
 
@@ -345,7 +345,7 @@ def _warn_of_channels(title: str, shape: tuple[int, ...]) -> None:
     len(shape) == 3 and shape[0] in (1, 3) and shape[1] == shape[2] and not samples.is_image(shape)
   ):
     note(
-      f'{title}: samples of {shape} look as if channels came first; networks of Flax take them '
+      f'{title}: samples of {shape} seem to have their channels first; Flax networks expect them '
       'last: np.moveaxis(x, 1, -1)'
     )
 
@@ -353,9 +353,9 @@ def _warn_of_channels(title: str, shape: tuple[int, ...]) -> None:
 def _classes(
   title: str, ys: Sequence[np.ndarray], given: Sequence[str] | None
 ) -> tuple[list[str], np.ndarray]:
-  """Names of the classes that have samples, and int labels of all parts, one after the other."""
+  """Names of the classes that have samples, and the labels of all parts concatenated, int."""
   if len({y.dtype.kind for y in ys}) > 1:
-    raise StudyError(f'{title}: labels of some parts are texts, of others not; make them alike')
+    raise StudyError(f'{title}: labels of some parts are texts, of others not; convert some')
   values, labels = np.unique(np.concatenate(ys), return_inverse=True)
   if given is None:
     names = [str(value) for value in values]
@@ -373,7 +373,7 @@ def _classes(
     names = [given[int(value)] for value in values]
   names = list(map(formats.printable, names))
   for i, name in enumerate(names):
-    if name in names[:i]:  # a line break, say, and the two characters that stand for it
+    if name in names[:i]:  # for example a line break, and the characters \ and n
       raise StudyError(f'{title} has two classes that both read {name}; rename one')
   return names, labels
 
@@ -381,7 +381,7 @@ def _classes(
 def _names(title: str, value: Any) -> list[str]:
   names = [str(name) for name in np.ravel(_array(title, 'classes', value))]
   if not all(names) or len(set(names)) < len(names):
-    raise StudyError(f'{title}: its classes, {_few(names)}, must have a name each, all different')
+    raise StudyError(f'{title}: the names of its classes, {_few(names)}, must be unique, not empty')
   return names
 
 
@@ -391,7 +391,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _what(value: Any) -> str:
-  """What something is, for people."""
+  """The kind of a value, for people."""
   if value is None:
     return 'None'
   kind = 'array' if isinstance(value, np.ndarray) else type(value).__name__

@@ -16,16 +16,16 @@ from lr_study.errors import StudyError, is_full
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-  """Image files with labels and parts, in the order of the data set; the rest goes on record."""
+  """Image files with labels and parts, in the order of the data set, and what is recorded."""
 
   files: tuple[tuple[Path, int, int], ...] = ()
   names: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
-  scale: tuple[float, ...] = ()  # the least and the largest value, where these need a scale
+  scale: tuple[float, ...] = ()  # the smallest and largest value, if the values need a scale
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):
-  """Image files as they are on disk, byte for byte."""
+  """Image files, stored byte for byte as they are on disk."""
 
   VERSION = tfds.core.Version('1.2.0')
 
@@ -60,9 +60,9 @@ class LettersConfig(tfds.core.BuilderConfig):
 
 
 class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
-  """Capital letters cut in stone, rendered: see lr_study/data/letters/.
+  """Rendered capital letters cut in stone; see lr_study/data/letters/.
 
-  Beside image and label each example names its typeface and its stone.
+  Each example has an image, a label, and the names of its typeface and its stone.
   """
 
   VERSION = tfds.core.Version(render.VERSION)
@@ -97,7 +97,7 @@ class TombstoneLetters(tfds.core.GeneratorBasedBuilder):
 def make(
   builder: type[tfds.core.GeneratorBasedBuilder], cache_dir: str, config: tfds.core.BuilderConfig
 ) -> tfds.core.DatasetBuilder:
-  """Makes a builder that keeps its data set below `cache_dir`; TFDS's own folder if empty."""
+  """Makes a builder that keeps its data set in `cache_dir`, or in TFDS's own folder if empty."""
   with quiet():
     return builder(data_dir=cache_dir or None, config=config)
 
@@ -109,7 +109,7 @@ def is_built(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
-  """Builds the data set if the cache does not hold it yet, and opens it.
+  """Opens the data set, and builds it first if the cache does not hold it.
 
   Returns:
     A sequence of {'image': bytes of an image file}, read item by item.
@@ -120,9 +120,9 @@ def open_or_build(builder: tfds.core.DatasetBuilder) -> Sequence[dict]:
 
 
 class Images(Sequence):
-  """The images of a split, as in their files; to parse the other fields would take longer still.
+  """The encoded images of a split. The other fields are not parsed, to save time.
 
-  TFDS leaves fields out (tfds.decode.PartialDecoding) in as_dataset alone, which is TensorFlow's.
+  TFDS can skip fields (tfds.decode.PartialDecoding) only in as_dataset, which needs TensorFlow.
   """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
@@ -139,13 +139,13 @@ class Images(Sequence):
     return self._features.deserialize_example_np(self._records[i], decoders=self._decoders)
 
   def __iter__(self) -> Iterator[dict[str, bytes]]:
-    return map(self.__getitem__, range(len(self)))  # records raise no IndexError at their end
+    return map(self.__getitem__, range(len(self)))  # records do not raise IndexError at their end
 
 
 @contextlib.contextmanager
 def quiet():
-  """Keeps TFDS from the terminal; StudyError where it cannot write."""
-  # TFDS tells of each of its steps, on the standard output and as warnings in the log.
+  """Silences TFDS; raises StudyError if it cannot write."""
+  # TFDS reports each of its steps on standard output and as warnings in the log.
   tfds.disable_progress_bar()
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)

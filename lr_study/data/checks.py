@@ -1,4 +1,4 @@
-"""Is the data fit to train on? Pure functions over images and labels, before a study starts."""
+"""Checks of the data before a study starts: pure functions of images and labels."""
 
 import hashlib
 import math
@@ -10,24 +10,26 @@ import numpy as np
 from lr_study.data import samples
 
 # A perceptual hash that is not rounded to bits: the 8 x 8 lowest frequencies of an image's
-# brightness but their mean, at length 1. What a new encoding, another size or exposure changes is
-# mostly above or taken out by the length.
+# brightness without their mean, scaled to length 1. Another encoding, size or exposure mostly
+# changes higher frequencies, or only the length.
 _FREQUENCIES = 8
-# Images whose hashes are nearer are near copies. Of 300 rendered letters of 84 pixels those saved
-# as JPEG at quality 30, scaled to a third and back, made darker, or with noise of 10 grey levels
-# were at most 0.09 from the original; the nearest pair of 1,250 and 3,750 different ones 0.38.
+# Images whose hashes are nearer than this are near copies. 300 rendered letters of 84 pixels that
+# were saved as JPEG at quality 30, scaled to a third and back, darkened, or had noise of 10 grey
+# levels added were at most 0.09 from the original. The nearest pair of 1,250 and 3,750 different
+# images was 0.38 apart.
 _NEAR = 0.15
 _COSINES = 2**24  # of hashes, computed at once
-_FLAT = 2  # grey levels between the darkest and the brightest pixel: JPEG leaves so many
-# The standard deviation, in grey levels, of an image of which hardly anything is to be seen, and of
-# one that is nearly black, and its mean: 12 bits in a file of 16 end so. The palest of 389
-# photographs of letters (Chars74K) has 4.01, half of them 40 or more; of 600 rendered ones 14.
+_FLAT = 2  # grey levels between the darkest and the brightest pixel, as JPEG can cause
+# Limits on the standard deviation, in grey levels, of an image that shows hardly anything, and on
+# the deviation and mean of one that is nearly black, such as 12-bit values in a 16-bit file. The
+# palest of 389 photographs of letters (Chars74K) has 4.01, and half of them have 40 or more; the
+# palest of 600 rendered letters has 14.
 _FAINT = 4
 _DARK, _DARK_MEAN = 8, 16
 _GREY = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: ITU-R BT.601
-# The two accuracies are means of the classes' recalls, one weighted by their shares and one
-# evenly, so they differ by half the sum of |share - 1 / classes| at most. Where that could be more
-# than this, which is what counting 400 images cannot tell anyhow, they may disagree on the best.
+# Both accuracies are means of the classes' recalls, one weighted by the classes' shares and one
+# evenly, so they differ by at most half the sum of |share - 1 / classes|. If that exceeds this
+# limit, which is about the noise of 400 images, they may disagree on which trial is best.
 _UNBALANCED = 0.05
 _EXAMPLES = 3
 
@@ -35,12 +37,12 @@ PLAIN, BALANCED = 'validation_accuracy', 'validation_balanced_accuracy'  # field
 
 
 class Traits(NamedTuple):
-  """What the checks need to know of each of n images, or of n samples that are none.
+  """What the checks need to know about each of n images or other samples.
 
-  digest: (n,), bytes that are the same for the same numbers. hash: float32 (n, 63), see above; 0
-  where an image is flat; (n, 0) of what is no image. flat: bool (n,), an image of one colour, or
-  a sample of one number. black: bool (n,), flat and all 0. faint: bool (n,), an image of 8 bits
-  that is not flat, but hardly differs from one grey; dark: bool (n,), and that nearly black.
+  digest: (n,), bytes that are equal for equal numbers. hash: float32 (n, 63), see above; 0 for a
+  flat image; (n, 0) for samples that are not images. flat: bool (n,), an image of one colour, or a
+  sample of one number. black: bool (n,), flat and all 0. faint: bool (n,), an 8-bit image that is
+  not flat, but shows almost only one grey. dark: bool (n,), faint and nearly black.
   """
 
   digest: np.ndarray
@@ -59,11 +61,11 @@ class Finding(NamedTuple):
 
 
 def traits(images: np.ndarray) -> Traits:
-  """Of uint8 or float32 (n, ...); see `samples.is_image` for which of them are images."""
+  """The traits of uint8 or float32 (n, ...); `samples.is_image` decides which are images."""
   most = _FLAT if images.dtype == np.uint8 else 0
   if samples.is_image(images.shape[1:]):
     grey = _brightness(images)
-    # An image of one colour has one brightness; whether the colour is one too is asked of few.
+    # An image of one colour has one brightness. Only images of one brightness need a closer look.
     flat = np.ptp(grey, axis=(1, 2)) <= (most or 1e-6 * np.abs(grey).max((1, 2)))
     flat[flat] = _rows(np.ptp(images[flat], axis=(1, 2))).max(1, initial=0) <= most
     found = np.where(flat[:, None], 0, _hash(grey))
@@ -75,7 +77,7 @@ def traits(images: np.ndarray) -> Traits:
     faint = dark = np.zeros(len(images), bool)
   black = flat.copy()
   black[flat] = _rows(np.abs(images[flat])).max(1, initial=0) <= most
-  # Half the time of blake2b on processors that have instructions for it.
+  # Twice as fast as blake2b on processors with instructions for it.
   digest = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
   digests = np.asarray(digest, 'V16')
   return Traits(digests, found.astype(np.float32), flat, black, faint, dark)
@@ -84,9 +86,9 @@ def traits(images: np.ndarray) -> Traits:
 def _faint(
   images: np.ndarray, grey: np.ndarray, asked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """bool (n,) twice: which of those asked for are faint, and which of these are nearly black."""
+  """Which of the `asked` images are faint, and which of those are nearly black: bool (n,) each."""
   spread = grey.std(axis=(1, 2))
-  pale = np.flatnonzero(asked & (spread <= _DARK))  # in brightness; in its colours, of few
+  pale = np.flatnonzero(asked & (spread <= _DARK))  # only these need a look at their colours
   spread[pale] = _rows(images[pale].std(axis=(1, 2))).max(1, initial=0)
   dark = asked & (spread <= _DARK) & (grey.mean(axis=(1, 2)) <= _DARK_MEAN)
   return dark | (asked & (spread <= _FAINT)), dark
@@ -97,15 +99,15 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 
 def _brightness(images: np.ndarray) -> np.ndarray:
-  """float32 (n, height, width), of images (n, height, width[, channels])."""
+  """Brightness, float32 (n, height, width), of images (n, height, width[, channels])."""
   if images.ndim == 3:
     return images.astype(np.float32)
   return images[..., :3] @ _GREY if images.shape[3] > 1 else images[..., 0].astype(np.float32)
 
 
 def _hash(grey: np.ndarray) -> np.ndarray:
-  """The lowest frequencies but the mean, at length 1, of (n, height, width); 0 where they are 0."""
-  # The orthonormal cosine transform (Ahmed et al., 1974), but for one factor.
+  """The lowest frequencies of (n, height, width) without the mean, scaled to length 1 unless 0."""
+  # The orthonormal cosine transform (Ahmed et al., 1974), except for one factor.
   waves = []
   for size in grey.shape[1:]:
     frequencies = np.arange(min(_FREQUENCIES, size))
@@ -117,7 +119,7 @@ def _hash(grey: np.ndarray) -> np.ndarray:
 
 
 def join(parts: Iterable[Traits]) -> Traits:
-  """One after the other."""
+  """Concatenates traits."""
   return Traits(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -128,18 +130,18 @@ def check(
   classes: Sequence[str],
   what: str = 'images',
 ) -> dict[str, Finding]:
-  """Looks for what makes an accuracy mean less than it seems.
+  """Looks for problems that make an accuracy less meaningful than it seems.
 
   Args:
     found: traits of the training and of the validation images.
     labels: of both.
     names: of both, for people.
     classes: names of the classes.
-    what: 'images', or what else people call them.
+    what: what messages call them: 'images' or 'samples'.
 
   Returns:
-    A finding for each check, in the order in which people should read them; near copies are
-    looked for among images alone.
+    A finding for each check, in the order in which people should read them. Near copies and faint
+    samples are looked for only among images.
   """
   (train, validation), count = found, sum(map(len, labels))
   of_validation = f'{len(labels[1])} validation {what}'
@@ -153,7 +155,7 @@ def check(
   one, none = ('colour', 'black') if what == 'images' else ('number', 'zero')
   findings = {
     'identical_across_split': _across(
-      same, names, f'of {of_validation} are training {what} too', 'is'
+      same, names, f'of {of_validation} are also training {what}', 'is'
     )
   }
   if what == 'images':
@@ -164,45 +166,45 @@ def check(
     findings['faint'] = _within(
       faint,
       names,
-      f'of {count} images are nearly of one grey' + (f', {dark} of them nearly black' * bool(dark)),
+      f'of {count} images are almost one grey' + (f', {dark} of them nearly black' * bool(dark)),
     )
   return findings | {
     'contradictory_labels': _within(
-      clash, names, f'of {count} {what} equal another one that has another label'
+      clash, names, f'of {count} {what} are identical to one with another label'
     ),
     'constant': _within(
       flat,
       names,
-      f'of {count} {what} are of one {one}' + (f', {black} of them {none}' if black else ''),
+      f'of {count} {what} have only one {one}' + (f', {black} of them {none}' if black else ''),
     ),
     'class_imbalance': _imbalance(labels[1], classes, what),
   }
 
 
 def imbalance(labels: np.ndarray) -> float:
-  """The most by which accuracy and balanced accuracy on these images can differ; 0 to 1."""
+  """The largest possible difference of accuracy and balanced accuracy on these images; 0 to 1."""
   shares = np.bincount(labels) / len(labels)
   shares = shares[shares > 0]
   return float(np.abs(shares - 1 / len(shares)).sum() / 2)
 
 
 def leading_measure(labels: np.ndarray) -> str:
-  """The field of a Result that says which trial is best, by the validation images' labels."""
+  """The field of a Result that decides which trial is best, given the validation labels."""
   return BALANCED if imbalance(labels) > _UNBALANCED else PLAIN
 
 
 def _identical(train: Traits, validation: Traits) -> np.ndarray:
-  """For each validation image a training image of the same pixels, or -1."""
+  """For each validation image, the index of a training image with the same pixels, or -1."""
   values, first = np.unique(train.digest, return_index=True)
   place = np.minimum(np.searchsorted(values, validation.digest), len(values) - 1)
   return np.where(values[place] == validation.digest, first[place], -1)
 
 
 def _near(train: Traits, validation: Traits) -> np.ndarray:
-  """For each validation image the training image of the nearest hash, or -1.
+  """For each validation image, the index of the training image with the nearest hash, or -1.
 
-  By the cosines of all pairs. In so many dimensions a k-d tree is no faster for 50,000 images,
-  0.9 s, and a third faster for 250,000, 16 s to 23, which take minutes to read.
+  Computes the cosines of all pairs. In this many dimensions, a k-d tree is not faster for 50,000
+  images (0.9 s). For 250,000 it takes 16 s rather than 23 s, but those take minutes to read.
   """
   has, asks = np.flatnonzero(train.hash.any(1)), np.flatnonzero(validation.hash.any(1))
   found = np.full(len(validation.hash), -1)
@@ -219,7 +221,7 @@ def _near(train: Traits, validation: Traits) -> np.ndarray:
 
 
 def _contradictory(digest: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Indices of images of which a copy has another label."""
+  """Indices of images that have a copy with another label."""
   _, group = np.unique(digest, return_inverse=True)
   low, high = np.full(len(labels), labels.max(initial=0)), np.zeros(len(labels), labels.dtype)
   np.minimum.at(low, group, labels)
@@ -248,10 +250,10 @@ def _imbalance(labels: np.ndarray, classes: Sequence[str], what: str) -> Finding
   if counts[few] == counts[most]:
     return Finding(0, f'each class has {counts[few]} validation {what}')
   if leading_measure(labels) == PLAIN:
-    line = f'classes have {counts[few]} to {counts[most]} validation {what}: about as many each'
+    line = f'classes have {counts[few]} to {counts[most]} validation {what}: about the same'
     return Finding(0, line)
   line = (
     f'classes have from {counts[few]} ({classes[few]}) to {counts[most]} ({classes[most]}) '
-    f'validation {what}: balanced accuracy leads, unless verdict.measure names another measure'
+    f'validation {what}: balanced accuracy decides, unless verdict.measure names another measure'
   )
   return Finding(1, line)

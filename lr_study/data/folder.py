@@ -1,4 +1,4 @@
-"""Image files on disk: which of them can be read, and storing those."""
+"""Image files on disk: finds those that can be read, and stores them as a data set."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from lr_study.paths import PATH
 from lr_study.plugs import limits, one_of
 from lr_study.progress import note, working
 
-_LARGEST_FILE = 2**28  # bytes; what Pillow thinks safe to decode is no larger
+_LARGEST_FILE = 2**28  # bytes; larger than any image that Pillow considers safe to decode
 
 # A file, its label and its part
 File = tuple[Path, int, int]
@@ -36,21 +36,23 @@ def image_folder(
   resize: str = 'squash',
   resident: bool = True,
 ) -> Source:
-  """Opens a folder that has one sub-folder of images a class.
+  """Opens a folder that has one sub-folder of images per class.
 
   Args:
-    image_size: height and width that images get, in pixels.
+    image_size: height and width in pixels to which images are resized.
     classes: the sub-folders to keep; all if empty.
     dir: the folder.
-    validation_dir: another one, with the same classes, to validate on; '' splits `dir`. A class
-      that is only there is an error, unless `classes` leaves it out.
-    skip_unreadable: leave broken files out, and list them.
-    cache_dir: where the files are stored as a TFDS data set, as they are; TFDS's own folder if ''.
-    resize: how they become square; DIGITS's default, or 'crop', 'fill', 'half_crop'.
-    resident: False leaves the images in their files, to be read step by step.
+    validation_dir: another folder with the same classes to validate on; '' splits `dir`. A class
+      that is only in this folder is an error, unless `classes` leaves it out.
+    skip_unreadable: leave unreadable files out, and list them.
+    cache_dir: where the files are stored unchanged as a TFDS data set; TFDS's own folder if ''.
+    resize: how images become square: 'squash', DIGITS's default, or 'crop', 'fill', 'half_crop'.
+    resident: False leaves the images in their files and reads them step by step.
   """
   if not dir:
-    raise StudyError('data.dir is empty; give --config.data.dir=PATH, one sub-folder a class')
+    raise StudyError(
+      'data.dir is empty; give --config.data.dir=PATH, a folder with one sub-folder per class'
+    )
   root = Path(os.path.realpath(dir))
   files_of = scanning.scan(root, classes)
   files = [(file, label, TRAIN) for label, of in enumerate(files_of.values()) for file in of]
@@ -80,22 +82,26 @@ def store(
   resize: str,
   resident: bool,
 ) -> Source:
-  """Stores the files that can be read as a TFDS data set, once, and opens it.
+  """Stores the readable files as a TFDS data set, unless that is done, and opens it.
 
   Args:
-    root: the folder that names are told from.
+    root: the folder that names of files are relative to.
     files: in the order of the data set.
     classes: their names, in the order of the labels.
-    roots: the folders that links may not leave; links may lead anywhere if there are none.
-    image_size, skip_unreadable, cache_dir, resize, resident: as in `image_folder`.
+    roots: the folders that links may not leave; if empty, links may lead anywhere.
+    image_size: see `image_folder`.
+    skip_unreadable: see `image_folder`.
+    cache_dir: see `image_folder`.
+    resize: see `image_folder`.
+    resident: see `image_folder`.
 
   Raises:
-    StudyError: if files cannot be read, unless they may be skipped; if two classes cannot be told
-      apart in writing.
+    StudyError: files cannot be read, unless they may be skipped; or two classes have the same
+      printed name.
   """
   written = tuple(map(scanning.class_name, classes))
   for i, name in enumerate(written):
-    if name in written[:i]:  # a line break, say, and the two characters that stand for it
+    if name in written[:i]:  # for example a line break, and the characters \ and n
       raise StudyError(f'data.dir: {root} has two classes that both read {name}; rename one')
   slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
   key = fingerprint(files)
@@ -114,7 +120,7 @@ def store(
     names = [f'{printable(file, root)} ({why})' for file, why in reasons.items()]
     _check_readable(names, root, skip_unreadable)
     if len(reasons) == len(files):
-      raise StudyError(f'data.dir: {root} holds no image that can be read, of {len(files)} files')
+      raise StudyError(f'data.dir: none of the {len(files)} files in {root} is a readable image')
     storing = working(f'Storing {len(files) - len(reasons)} images of {root}, once')
     good = [file for file in files if file[0] not in reasons]
     data_set = builder(names, good, tuple(scale or ()))
@@ -123,25 +129,25 @@ def store(
   found = data_set.info.metadata
   _check_readable(found['left_out'], root, skip_unreadable)
   if found['left_out']:
-    note(f'{len(found["left_out"])} unreadable files are left out; summary.md will list them')
+    note(f'{len(found["left_out"])} unreadable files are left out; summary.md lists them')
   labels, parts = (np.asarray(found[n], t) for n, t in (('labels', np.int32), ('parts', np.int8)))
   scale = images.Scale(*found['scale']) if found['scale'] else None
   if scale:
-    note(f'Images of floats, or of 32 bits: {scale.low:g} is black and {scale.high:g} white in all')
+    note(f'In images of floats or 32 bits, {scale.low:g} is black and {scale.high:g} is white')
   pixels = Stored(items, found['names'], image_size, resize, scale)
   left_out = tuple(found['left_out'])
   return Source(pixels, labels, written, parts, found['names'], left_out, resident, scale)
 
 
 def fingerprint(files: Sequence[File]) -> str:
-  """A hash of files, labels, parts, sizes and times of change: another one, and all is rebuilt."""
+  """A hash of paths, labels, parts, sizes and modification times; if it changes, rebuild."""
   digest = hashlib.sha256()
   for file, label, part in files:
     digest.update(os.fsencode(file) + b'\0%d %d ' % (label, part))
     try:
       found = file.stat()
       digest.update(b'%d %d' % (found.st_size, found.st_mtime_ns))
-    except (OSError, ValueError) as error:  # a link to nowhere, say; `unreadable` names it
+    except (OSError, ValueError) as error:  # for example a broken link, which `look` reports
       digest.update(str(error).encode('utf-8', 'replace'))
   return digest.hexdigest()[:16]
 
@@ -152,7 +158,7 @@ def look(
   """Decodes every file.
 
   Returns:
-    The ones that are no whole image, and why; the one scale of those whose values need one.
+    The files that cannot be read, and why; and one scale for all images whose values need one.
   """
 
   def tried(file):
@@ -167,17 +173,17 @@ def look(
 
 
 def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
-  """Reads a regular file, and nothing that could block, be endless or lie elsewhere.
+  """Reads a regular file; refuses anything that could block, be endless or lie elsewhere.
 
-  A link that leaves the folder is refused: folders come from strangers, and such a link could put
-  any picture that you may read into the study. Who links on purpose names the files in a list.
+  A link that leaves the folder is refused: folders may come from strangers, and such a link could
+  put any picture that you can read into the study. Use a list of files for intentional links.
 
   Args:
     file: links to a file inside the roots are followed.
-    roots: resolved folders that the file must lie in; anywhere if there are none.
+    roots: resolved folders that the file must lie in; if empty, it may lie anywhere.
 
   Raises:
-    ValueError: saying why it is not read.
+    ValueError: says why it is not read.
   """
   try:
     if roots and file.is_symlink() and not any(map(file.resolve().is_relative_to, roots)):
@@ -194,15 +200,15 @@ def read(file: Path, roots: Sequence[Path] = ()) -> bytes:
       return stream.read(_LARGEST_FILE)
   except OSError as error:
     raise ValueError(error.strerror or str(error)) from error
-  except RuntimeError as error:  # so Python 3.11 and 3.12 tell of a link to itself
+  except RuntimeError as error:  # how Python 3.11 and 3.12 report a link to itself
     raise ValueError('a link to itself') from error
 
 
 def _check_apart(train: Path, validation: Path) -> None:
   if train.is_relative_to(validation) or validation.is_relative_to(train):
     raise StudyError(
-      f'data.validation_dir: {validation} and data.dir {train} share files; name two folders '
-      'beside each other'
+      f'data.validation_dir: {validation} and data.dir {train} share files; use two separate '
+      'folders'
     )
 
 
@@ -210,6 +216,6 @@ def _check_readable(names: Sequence[str], root: Path, skip: bool) -> None:
   if names and not skip:
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     raise StudyError(
-      f'{len(names)} unreadable in {root}: {"; ".join(names[:3])}{more}; mend or remove '
-      'them, or go on without them: --config.data.skip_unreadable=True'
+      f'{len(names)} unreadable in {root}: {"; ".join(names[:3])}{more}; repair or remove '
+      'them, or leave them out with --config.data.skip_unreadable=True'
     )

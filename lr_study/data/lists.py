@@ -1,4 +1,4 @@
-"""Text files that list images and labels, as NVIDIA DIGITS writes and takes them."""
+"""Text files that list images and labels, in the format of NVIDIA DIGITS."""
 
 import codecs
 import os
@@ -16,7 +16,7 @@ from lr_study.progress import note
 
 FILES = {'train.txt': TRAIN, 'val.txt': VALIDATION, 'test.txt': TEST}
 _DIGITS = 18  # of a label, at most
-_SHOWN = 60  # characters of a line
+_SHOWN = 60  # characters of a line in a message
 
 
 class _Listed(NamedTuple):
@@ -36,18 +36,18 @@ def image_list(
   resize: str = 'squash',
   resident: bool = True,
 ) -> Source:
-  """Opens the lists in `dir`: train.txt, and val.txt, test.txt and labels.txt if there.
+  """Opens the lists in `dir`: train.txt, and val.txt, test.txt and labels.txt if they exist.
 
-  A line of a list is a path, from `dir` on unless it is absolute, and the number of a class, a
-  blank or a comma between them; line n of labels.txt, from 0, names class n, or from 1 if the
-  numbers are. Without labels.txt a class is called by its number. Paths and links may lead
-  anywhere: the lists are the user's own. Further arguments as `folder.image_folder`.
+  A line of a list is a path, absolute or relative to `dir`, a blank or a comma, and the number of a
+  class. Line n of labels.txt names class n; both count from 0, or from 1 if the numbers do. Without
+  labels.txt, classes are named by their numbers. Paths and links may lead anywhere, because the
+  lists are the user's own. For the other arguments see `folder.image_folder`.
 
   Args:
     dir: the folder of the lists.
 
   Raises:
-    StudyError: naming the file and the line that cannot be understood.
+    StudyError: names the file and the line that cannot be understood.
   """
   if not dir:
     raise StudyError('data.dir is empty; give --config.data.dir=PATH, the folder of train.txt')
@@ -75,27 +75,27 @@ def image_list(
 
 
 def _class_names(file: Path, listed: Sequence[_Listed]) -> dict[int, str]:
-  """Label -> name of its class, from labels.txt if it is there.
+  """Label -> name of its class, from labels.txt if it exists.
 
   Raises:
-    StudyError: a label has no name, or cannot be one; a name stands twice.
+    StudyError: a label has no name or is too large, or a name occurs twice.
   """
   largest = max(listed, key=lambda line: line.label)
   if not file.exists():
-    if largest.label > len(listed):  # some that are less have no image then
+    if largest.label > len(listed):  # then some smaller labels have no image
       raise StudyError(
-        f'{largest.where}: the label {largest.label} is more than there are images, '
+        f'{largest.where}: the label {largest.label} is larger than the number of images, '
         f'{len(listed)}; number the classes from 0'
       )
     return {label: str(label) for label in sorted({line.label for line in listed})}
   names = [line.strip() for line in _text(file).rstrip().splitlines()]
   for i, name in enumerate(names):
     if not name or name in names[:i]:
-      what = f'{printable(name)!r} is a class already' if name else 'no name of a class'
+      what = f'{printable(name)!r} is already a class' if name else 'the name of a class is missing'
       raise StudyError(f'{file}, line {i + 1}: {what}')
   first = 0
   if largest.label == len(names) and min(line.label for line in listed) == 1:
-    note(f'Labels are from 1 to {largest.label}: line 1 of {file} is the name of 1')
+    note(f'Labels go from 1 to {largest.label}: line 1 of {file} is the name of class 1')
     first = 1
   elif largest.label >= len(names):
     raise StudyError(
@@ -114,16 +114,16 @@ def _lines(file: Path, part: int) -> list[_Listed]:
       found.append(_Listed(_path(where, file.parent, written), int(label), part, where))
     elif text:
       head = number == 1 and not any(map(str.isdigit, text))
-      hint = '; delete it if it is a head' if head else ''
+      hint = '; delete it if it is a header' if head else ''
       raise StudyError(
-        f'{where}: {printable(text[:_SHOWN])!r} is no path and number of a class{hint}'
+        f'{where}: {printable(text[:_SHOWN])!r} is not a path and the number of a class{hint}'
       )
   return found
 
 
 def _divided(line: str) -> tuple[str, str]:
-  """A line as its path and its number, with blanks or a comma between them; or twice ''."""
-  # No pattern: it would take minutes for a line of 100,000 blanks.
+  """The path and the number in a line, separated by blanks or a comma; two '' if it has none."""
+  # Not a regular expression: it would take minutes for a line of 100,000 blanks.
   before = line.rstrip('0123456789')
   path = before.rstrip()
   path = path.removesuffix(path[-1:] if path[-1:] in (',', ';') else '').rstrip()
@@ -134,33 +134,33 @@ def _divided(line: str) -> tuple[str, str]:
 
 
 def _path(where: str, root: Path, text: str) -> Path:
-  """The file of a line, however it was written.
+  """The file of a line, which may have quotes, backslashes or ~.
 
   Raises:
-    StudyError: it is none, but would be one without a number at its end.
+    StudyError: there is no such file, but there is one without the number at its end.
   """
   others = []
   if len(text) > 1 and text[0] == text[-1] and text[0] in '"\'':
     others.append(text[1:-1])
-  if '\\' in text:  # as Windows writes it
+  if '\\' in text:  # a Windows path
     others += [of.replace('\\', '/') for of in (text, *others)]
   others += [os.path.expanduser(of) for of in (text, *others) if of.startswith('~')]
   if others and not os.path.lexists(root / text):
     return root / next((of for of in others if os.path.lexists(root / of)), others[-1])
   fewer, _ = _divided(text)
   if fewer and os.path.lexists(root / fewer) and not os.path.lexists(root / text):
-    raise StudyError(f'{where}: there are several numbers; here an image is of one class')
+    raise StudyError(f'{where}: there are several numbers; an image can only have one class')
   return root / text
 
 
 def _text(file: Path) -> str:
-  """What a list says; names of files in it may be any bytes."""
+  """The text of a list; file names in it may be any bytes."""
   if not file.exists():
     return ''
   try:
     content = folder.read(file)
   except ValueError as error:
     raise StudyError(f'{file} cannot be read: {error}') from error
-  if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # by Windows
+  if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # from Windows
     return content.decode('utf-16', 'backslashreplace')
   return content.decode('utf-8-sig', 'surrogateescape')

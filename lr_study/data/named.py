@@ -1,4 +1,4 @@
-"""Any image classification set of TFDS by its name, once it is prepared as array_record."""
+"""Opens any TFDS image classification set by its name, if it is prepared as array_record."""
 
 import io
 import string
@@ -18,7 +18,7 @@ from lr_study.plugs import limits, nearest, one_of
 
 _PARTS = {'train': TRAIN, 'validation': VALIDATION, 'test': TEST}
 _CAPITALS = string.ascii_uppercase
-# TFDS numbers EMNIST's classes; what the numbers stand for is in the set's own mapping files.
+# TFDS only numbers EMNIST's classes; their names are in the set's mapping files.
 _EMNIST = {
   'letters': ('', *_CAPITALS),
   'byclass': (*string.digits, *_CAPITALS, *string.ascii_lowercase),
@@ -28,7 +28,7 @@ _EMNIST = {
 
 
 def find(name: str, known: Collection[str]) -> Callable[..., Source]:
-  """A function that opens the TFDS set of this name; `known` are the other names that there are."""
+  """A function that opens the TFDS set of this name; `known` are the names of other data sets."""
 
   @limits(cache_dir=PATH, resize=one_of(images.RESIZE_MODES))
   def named(
@@ -55,14 +55,12 @@ def open_named(
 ) -> Source:
   """Opens a TFDS set that `cache_dir` holds, such as 'mnist' or 'emnist/letters'.
 
-  Its `validation` split is validated on if it has one, else its `train` split is split; its
-  `test` split is kept out of the study. Nothing is downloaded: that needs the network, most
-  often TensorFlow, and can be hundreds of gigabytes. The arguments are those of
-  `folder.image_folder`.
+  The study validates on its `validation` split, or splits its `train` split if it has none. Its
+  `test` split is kept out of the study. Nothing is downloaded: that needs the network, usually
+  TensorFlow, and can be hundreds of gigabytes. For the arguments see `folder.image_folder`.
 
   Raises:
-    StudyError: at once if there is no such set, it is not prepared, or it holds no images with
-      a class each.
+    StudyError: there is no such set, it is not prepared, or it is not for image classification.
   """
   with builders.quiet():
     builder = _builder(name, known, cache_dir)
@@ -94,7 +92,7 @@ def open_named(
 
 
 class _Items(Sequence):
-  """The chosen items of several splits, one after the other."""
+  """The selected items of several splits, concatenated."""
 
   def __init__(self, sources: Sequence[Sequence[Any]], indices: np.ndarray, turned: bool):
     self._sources, self._indices, self._turned = sources, indices, turned
@@ -108,7 +106,7 @@ class _Items(Sequence):
     split = int(np.searchsorted(self._ends, index, 'right'))
     source = self._sources[split]
     encoded = source[index - int(self._ends[split]) + len(source)]['image']
-    if self._turned:  # EMNIST's images are stored with rows and columns exchanged
+    if self._turned:  # EMNIST's images are stored transposed
       buffer = io.BytesIO()
       images.decode(encoded).transpose(Image.Transpose.TRANSPOSE).save(buffer, 'PNG')
       encoded = buffer.getvalue()
@@ -119,7 +117,7 @@ def _builder(name: str, known: Collection[str], cache_dir: str) -> tfds.core.Dat
   try:
     builder = tfds.builder(name, data_dir=cache_dir or None)
     features = builder.info.features
-  except Exception as error:  # TFDS raises whatever the code of a set leads it to
+  except Exception as error:  # the code of a data set may raise anything
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise StudyError(
       f'data.name is {name!r}: {why[:200]} It must be {", ".join(known)}, my_file.py:function, '
@@ -127,7 +125,7 @@ def _builder(name: str, known: Collection[str], cache_dir: str) -> tfds.core.Dat
     ) from error
   image, label = (dict(features.items()).get(of) for of in ('image', 'label'))
   if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-    raise StudyError(f'data.name: {name} is no image classification set')
+    raise StudyError(f'data.name: {name} is not an image classification set')
   return builder
 
 
@@ -135,10 +133,10 @@ def _check_prepared(builder: tfds.core.DatasetBuilder, name: str, cache_dir: str
   found = builder.info.file_format if builder.is_prepared() else None
   if found is None or found.value != 'array_record':
     place = f', data_dir={cache_dir!r}' if cache_dir else ''
-    # Not the command `tfds build`, which does not start without Apache Beam.
+    # Not the command `tfds build`, which needs Apache Beam to start.
     raise StudyError(
-      f'data.name: {name} is not prepared as array_record in {builder.data_dir}; do so '
-      'once, where there are a network and TensorFlow: python -c "import tensorflow_datasets as '
+      f'data.name: {name} is not prepared as array_record in {builder.data_dir}; do this '
+      'once on a machine with a network and TensorFlow: python -c "import tensorflow_datasets as '
       f"tfds; tfds.builder('{name}'{place}).download_and_prepare("
       "file_format='array_record')\""
     )

@@ -1,4 +1,4 @@
-"""The rendered letters as a data set that is built once: see letters/ for how they are drawn."""
+"""The rendered letters as a data set that is built once; letters/ draws them."""
 
 import contextlib
 import string
@@ -25,17 +25,17 @@ def tombstone_letters(
   cache_dir: str = '',
   resident: bool = True,
 ) -> Source:
-  """Capital letters cut in stone, rendered at the size asked for.
+  """Capital letters cut in stone, rendered at the requested size.
 
   Args:
     image_size: height and width of the images in pixels.
     classes: capital letters; the ten published ones if empty.
     per_class: images of each letter; 700, as published, if 0.
-    split: 'unseen' keeps whole typefaces and stones for validation, so that accuracy there is on
-      what the network never saw.
-    seed: of what is rendered, and of the split.
-    cache_dir: where images are stored as a TFDS data set; TFDS's own folder if ''.
-    resident: False leaves the images in their files, to be read step by step.
+    split: 'unseen' keeps some typefaces and stones for validation, so that accuracy there is on
+      ones that the network never saw.
+    seed: of the rendering, and of the split.
+    cache_dir: where the images are stored as a TFDS data set; TFDS's own folder if ''.
+    resident: False leaves the images in their files and reads them step by step.
   """
   smallest, largest = render.SIZES
   if not smallest <= image_size <= largest:

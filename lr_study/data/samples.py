@@ -1,18 +1,18 @@
-"""Samples of any shape: which of them are images, and what people call and see of them."""
+"""Samples of any shape: whether they are images, what they are called and how they are shown."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_CHANNELS = (1, 3, 4)  # grey; red, green, blue; and how opaque
+_CHANNELS = (1, 3, 4)  # grey; RGB; RGB and opacity
 _SIDE, _ASPECT = 8, 4  # of a grey image without an axis for its channel
 
 
 def is_image(shape: Sequence[int]) -> bool:
-  """True if samples of this shape, as (28, 28) or (32, 32, 3), are taken for images.
+  """True if samples of this shape, such as (28, 28) or (32, 32, 3), count as images.
 
-  Those are (height, width, 1, 3 or 4); and (height, width), if both are from 8 up and neither is
-  more than four times the other: else it is more likely a table or a series in time.
+  Images are (height, width, 1, 3 or 4), or (height, width) if both are at least 8 and neither is
+  more than four times the other. Other shapes are more likely tables or time series.
   """
   if len(shape) == 3:
     return shape[2] in _CHANNELS
@@ -20,16 +20,16 @@ def is_image(shape: Sequence[int]) -> bool:
 
 
 def noun(shape: Sequence[int]) -> str:
-  """What messages call several of them."""
+  """What messages call samples of this shape."""
   return 'images' if is_image(shape) else 'samples'
 
 
 def visible(images: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-  """Images of any kind as pictures, uint8 (n, height, width, 3); what is transparent over white.
+  """Images of any kind as RGB pictures, uint8 (n, height, width, 3), on white where transparent.
 
   Args:
     images: uint8 or float (n, height, width[, channels]); see `is_image`.
-    scale: floats become brighter from the least number in this, black, to the largest, white; the
+    scale: an array whose smallest number is black and whose largest is white, for floats; the
       images themselves by default.
   """
   if images.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Which files and classes a folder holds, and whether it is the folder that was meant."""
+"""Lists the classes and files in a folder, and checks that it is the right folder."""
 
 import os
 import unicodedata
@@ -10,7 +10,7 @@ from lr_study.errors import StudyError
 from lr_study.plugs import nearest
 from lr_study.progress import note
 
-# What systems, network drives and viewers of images leave in folders, in lower case; hidden files
+# Files that systems, network drives and image viewers leave in folders, in lower case. Hidden files
 # are left out too.
 _LITTER = {
   'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', '$recycle.bin', 'recycler',
@@ -22,49 +22,49 @@ _SUFFIXES = {
   '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.heic',
   '.avif', '.jp2',
 }  # fmt: skip
-# Names of the parts of a data set, of which the first trains.
+# Names of the parts of a data set: for training, and for validation or testing.
 _PARTS = ('train', 'training'), ('val', 'valid', 'validation', 'validate', 'dev', 'test', 'testing')
 _SHOWN = 3
 
 
 def printable(name: Path | str, root: Path | None = None) -> str:
-  """A name fit for a terminal and for JSON: any bytes may be in it, even a terminal's commands."""
+  """A name that is safe for a terminal and for JSON, whatever bytes it contains."""
   if root and isinstance(name, Path) and name.is_relative_to(root):
     name = name.relative_to(root)
   return formats.printable(os.fsencode(name).decode('utf-8', 'backslashreplace'))
 
 
 def class_name(folder: str) -> str:
-  """What a class is called by its folder: printable, and in one spelling, whatever wrote it.
+  """The name of the class in a folder: printable, with normalised Unicode.
 
-  macOS may spell é as two characters, where most others write one.
+  macOS may write é as two characters; most other systems write one.
   """
   return unicodedata.normalize('NFC', printable(folder))
 
 
 def is_litter(name: str) -> bool:
-  """True for what is hidden, or what a system has left: it is not the user's."""
+  """True for hidden files and for those that a system has left: they are not the user's."""
   return name.startswith('.') or name.lower() in _LITTER
 
 
 def scan(folder: Path, classes: Sequence[str], field: str = 'data.dir') -> dict[str, list[Path]]:
-  """Lists the files of each class, sorted; what is hidden, and litter of systems, is left out.
+  """Lists the files of each class, sorted, without hidden files and litter of systems.
 
   Args:
-    folder: holds one sub-folder a class, named by it.
+    folder: holds one sub-folder per class, with the name of the class.
     classes: the classes to keep, in the order of their labels; all if empty.
-    field: the config's, that names the folder.
+    field: the field of the config that names the folder.
 
   Returns:
-    class -> its files, those of deeper sub-folders included, and all else that is no folder.
+    class -> its files, including those in deeper sub-folders, and anything else that is not a
+    folder.
 
   Raises:
-    StudyError: if the folder is missing or holds no classes, or a class is missing; if it holds
-      parts, as train/ and val/, or another folder of classes, and `classes` does not say that these
-      are classes.
+    StudyError: the folder is missing, it has no classes, or a class is missing; or it holds parts
+      such as train/ and val/, or a single folder with the classes, and `classes` is empty.
   """
-  if not os.path.isdir(folder):  # Path.is_dir raises where it may not look
-    raise StudyError(f'{field}: {folder} is not a folder; name one with a sub-folder a class')
+  if not os.path.isdir(folder):  # Path.is_dir raises an error without permission
+    raise StudyError(f'{field}: {folder} is not a folder; give one with a sub-folder per class')
   try:
     names = sorted(p.name for p in folder.iterdir() if not is_litter(p.name))
     inside = {name: os.path.isdir(folder / name) for name in names}
@@ -85,14 +85,14 @@ def scan(folder: Path, classes: Sequence[str], field: str = 'data.dir') -> dict[
       f'{nearest(missing[0], found)}'
     )
   _tell_beside(folder, [name for name in names if not inside[name]])
-  # A linked folder is kept as it is, and `read` refuses it: its files would lie elsewhere.
+  # A linked folder is listed as it is, and `read` refuses it because its files lie elsewhere.
   paths = {name: folder / found[name] for name in wanted or found}
   return {name: [of] if of.is_symlink() else files(of) for name, of in paths.items()}
 
 
 def files(folder: Path) -> list[Path]:
-  """All files in a folder and below it but litter, and folders that cannot be listed."""
-  # Not os.walk: it recurses, and a folder may be deeper than Python's stack.
+  """All files in a folder and below, without litter, and folders that cannot be listed."""
+  # Not os.walk, which recurses: a folder may be deeper than Python's stack.
   found, folders = [], [str(folder)]
   while folders:
     parent = folders.pop()
@@ -100,7 +100,7 @@ def files(folder: Path) -> list[Path]:
       with os.scandir(parent) as listing:
         entries = [entry for entry in listing if not is_litter(entry.name)]
     except OSError:
-      found.append(Path(parent))  # reading it will say why
+      found.append(Path(parent))  # reading it will report why
       continue
     for entry in entries:
       inner = entry.is_dir(follow_symlinks=False)
@@ -109,7 +109,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def check_alike(train: Collection[str], validation: Path, found: Collection[str]) -> None:
-  """Raises StudyError if the folder to validate on has not the classes that are trained."""
+  """Raises StudyError if the validation folder does not have the same classes as training."""
   fewer = [name for name in train if name not in found]
   if fewer:
     raise StudyError(
@@ -119,25 +119,25 @@ def check_alike(train: Collection[str], validation: Path, found: Collection[str]
   more = [name for name in found if name not in train]
   if more:
     raise StudyError(
-      f'data.validation_dir: {validation} has the class {more[0]!r}, of which data.dir has no '
-      f'images{nearest(more[0], train)}; add some, or name the classes to keep with '
+      f'data.validation_dir: {validation} has the class {more[0]!r}, which data.dir does not have'
+      f'{nearest(more[0], train)}; add images of it, or name the classes to keep with '
       f'--config.data.classes={",".join(train)}'
     )
 
 
 def _by_class(folder: Path, names: Iterable[str], field: str) -> dict[str, str]:
-  """Class -> its folder's name."""
+  """Class -> the name of its folder."""
   found = {}
   for name in names:
     own = class_name(name)
-    if own in found:  # a line break, say, and the two characters that stand for it
+    if own in found:  # for example a line break, and the characters \ and n
       raise StudyError(f'{field}: {folder} has two classes that both read {own}; rename one')
     found[own] = name
   return found
 
 
 def _check_meant(folder: Path, names: Sequence[str], field: str) -> None:
-  """Raises StudyError if these are parts of a data set, or one folder that holds the classes."""
+  """Raises StudyError if these are parts of a data set, or a single folder with the classes."""
   first, second = (
     next((name for name in names if name.lower() in of_part), None) for of_part in _PARTS
   )
@@ -146,7 +146,7 @@ def _check_meant(folder: Path, names: Sequence[str], field: str) -> None:
     if field == 'data.dir':
       hint = f'--config.data.dir={folder / first} --config.data.validation_dir={folder / second}'
     raise StudyError(
-      f'{field}: {folder} holds {first} and {second}, parts of a data set and no classes; '
+      f'{field}: {folder} holds {first} and {second}, which are parts of a data set, not classes; '
       f'give {hint}; if they are classes, name all with --config.data.classes={",".join(names)}'
     )
   if len(names) == 1:
@@ -162,27 +162,27 @@ def _check_meant(folder: Path, names: Sequence[str], field: str) -> None:
 def _folders(folder: Path) -> list[str]:
   try:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_litter(p.name))
-  except OSError:  # whoever reads its files will say why
+  except OSError:  # reading its files will report why
     return []
 
 
 def _tell_alike(folder: Path, classes: Sequence[str]) -> None:
-  """Says which classes may be one."""
+  """Prints which classes may be the same one."""
   lower = [name.lower() for name in classes]
   alike = [name for name in classes if lower.count(name.lower()) > 1]
   if alike:
-    note(f'Classes of {folder} that differ in capitals alone: {_few(alike)}')
+    note(f'Classes of {folder} that differ only in capitals: {_few(alike)}')
 
 
 def _tell_beside(folder: Path, names: Sequence[str]) -> None:
-  """Says which images are in no class, and which links lead to none."""
+  """Prints which images are not in a class, and which links are broken."""
   broken = [name for name in names if not os.path.exists(folder / name)]
   if broken:
-    note(f'Not used, since links to nowhere, in {folder}: {_few(broken)}')
+    note(f'Not used, because they are broken links, in {folder}: {_few(broken)}')
   beside = [name for name in names if os.path.splitext(name)[1].lower() in _SUFFIXES]
   if beside:
     note(
-      f'Not used, since beside the folders of the classes in {folder}: '
+      f'Not used, because they are not in a class folder of {folder}: '
       f'{formats.count(len(beside), "image")}, {_few(beside)}'
     )
 

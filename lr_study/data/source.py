@@ -1,4 +1,4 @@
-"""What every kind of data set is opened as, before it is split, and the fields of all of them."""
+"""The common form in which every data set is opened, before it is split, and common fields."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -8,8 +8,8 @@ import numpy as np
 from lr_study.data.images import Scale
 from lr_study.plugs import BELOW_1, COUNT_OR_0, limits, one_of
 
-# Of an item: where it belongs. The study splits the training items of a source that has no
-# validation items, and keeps test items out of both.
+# The part that an item belongs to. If a source has no validation items, the study splits its
+# training items. Test items are kept out of both.
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ('random', 'unseen')
 
@@ -17,13 +17,13 @@ SPLITS = ('random', 'unseen')
 class Pixels(Protocol):
   """The images or other samples of a source: `Stored` in files, `Joined` in memory."""
 
-  shape: tuple[int, ...]  # (items, *of one)
+  shape: tuple[int, ...]  # (items, *shape of one)
 
   def at(self, indices: np.ndarray) -> 'np.ndarray | Pixels':
-    """Those at `indices`, int (some,)."""
+    """The items at `indices`, int (some,)."""
 
   def sizes(self, indices: np.ndarray) -> np.ndarray:
-    """Width and height of their files in pixels, int (some, 2); (0, 2) where there are none."""
+    """Width and height of their files in pixels, int (some, 2); (0, 2) if there are no files."""
 
 
 class Source(NamedTuple):
@@ -35,7 +35,7 @@ class Source(NamedTuple):
   parts: np.ndarray  # int8 (items,): TRAIN, VALIDATION or TEST
   names: Sequence[str]  # of each item, for people
   left_out: tuple[str, ...] = ()  # files that could not be read, and why
-  resident: bool = True  # in memory, if there is room
+  resident: bool = True  # to be kept in memory if there is room
   scale: Scale | None = None  # of image files whose values need one
 
 
@@ -68,18 +68,18 @@ def common(
   seed: int = 0,
   reshuffle: bool = True,
 ) -> Common:
-  """Of any data set; a function that opens one may take them too.
+  """The fields that all data sets have; a function that opens a data set may also take them.
 
   Args:
     classes: the classes to keep, in the order of their labels; all if empty.
     per_class: images of each class; all if 0.
-    train_fraction: the share of the images to train on; the rest validates. A set that has a
-      validation part of its own is not split. The default is that of the published experiment.
-    split: 'random', or 'unseen': whole typefaces and stones of the rendered letters only validate,
-      so that accuracy there is on what the network never saw.
-    test_fraction: the share that is kept out of the study, for an honest figure of its answer.
-    seed: of the split, and of what is rendered.
-    reshuffle: a new order each epoch. With one order for all epochs, the images that `batch_size`
-      leaves over would always be the same ones.
+    train_fraction: the share of the images to train on; the rest is for validation. A set that has
+      a validation part is not split. The default is that of the published experiment.
+    split: 'random', or 'unseen': some typefaces and stones of the rendered letters occur only in
+      validation images, so that accuracy there is on what the network never saw.
+    test_fraction: the share kept out of the study, for an unbiased test of its answer.
+    seed: of the split, and of rendered letters.
+    reshuffle: use a new order each epoch. With one order for all epochs, the images that
+      `batch_size` leaves over would always be the same ones.
   """
   return Common(classes, per_class, train_fraction, split, test_fraction, seed, reshuffle)

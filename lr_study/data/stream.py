@@ -1,4 +1,4 @@
-"""Images that stay in their files until they are asked for; grain reads them ahead."""
+"""Images that stay in their files until they are needed; grain reads them ahead of time."""
 
 import math
 import os
@@ -11,11 +11,11 @@ from lr_study.data import images
 from lr_study.errors import StudyError
 
 _AHEAD_BYTES = 2**27  # of images that are read before they are needed
-_BLOCK_BYTES = 2**21  # of a block of a pass over all images: what is made of it stays in caches
+_BLOCK_BYTES = 2**21  # of a block in a pass over all images; small enough for processor caches
 
 
 class Stored:
-  """Images in their files: what an array of them gives for an array of indices."""
+  """Images in their files, indexed by an array of indices like an array of images."""
 
   dtype = np.dtype(np.uint8)
 
@@ -28,15 +28,15 @@ class Stored:
     scale: images.Scale | None = None,
     indices: np.ndarray | None = None,
   ):
-    """Resizes to squares of `image_size` pixels in `mode`.
+    """Reads nothing yet.
 
     Args:
-      items: `items[i]['image']` is bytes of an image file.
+      items: `items[i]['image']` is the bytes of an image file.
       names: of each item, for people.
-      image_size: height and width in pixels.
-      mode: one of RESIZE_MODES.
-      scale: of images whose values need one.
-      indices: int (images,), which items these are; all by default.
+      image_size: height and width in pixels to which images are resized.
+      mode: how they are resized, one of RESIZE_MODES.
+      scale: for images whose values need one.
+      indices: int (images,), the items that belong to this; all by default.
     """
     self._indices = np.arange(len(items)) if indices is None else indices
     self.shape = (len(self._indices), image_size, image_size, 3)
@@ -47,17 +47,17 @@ class Stored:
     return len(self._indices)
 
   def __getitem__(self, index: np.ndarray) -> np.ndarray:
-    """uint8 (*index.shape, size, size, 3); each image is read once however often it is named."""
+    """uint8 (*index.shape, size, size, 3); an image that occurs several times is read once."""
     wanted, place = np.unique(index, return_inverse=True)
     return np.stack([self._read(int(k)) for k in wanted])[place.reshape(np.shape(index))]
 
   def at(self, indices: np.ndarray) -> 'Stored':
-    """Those at `indices`, int (some,), in their files."""
+    """The images at `indices`, int (some,), still in their files."""
     kept = (self._items, self._names, self.shape[1], self._mode, self._scale)
     return Stored(*kept, self._indices[indices])
 
   def load(self) -> np.ndarray:
-    """All of them in memory."""
+    """Reads all images into memory."""
     array = np.empty(self.shape, np.uint8)
 
     def read(k):
@@ -67,7 +67,7 @@ class Stored:
     return array
 
   def sizes(self, indices: np.ndarray) -> np.ndarray:
-    """Width and height of the files of those at `indices` in pixels, int (some, 2)."""
+    """Width and height in pixels of the files at `indices`, int (some, 2)."""
     items = self._indices[indices]
     found = images.in_threads(lambda item: images.size(self._items[int(item)]['image']), items)
     return np.asarray(found, int).reshape(-1, 2)
@@ -76,18 +76,18 @@ class Stored:
     item = int(self._indices[k])
     try:
       decoded = images.decode(self._items[item]['image'], self._scale)
-    except ValueError as error:  # of a set by its name: files of folders were tried before
+    except ValueError as error:  # only in TFDS sets: files of folders were checked before
       raise StudyError(f'{self._names[item]} cannot be read: {error}') from error
     return images.resize(decoded, self.shape[1], self._mode)
 
 
 def read(pixels: Stored, indices: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
   """`pixels[index]` for each index in turn, read ahead in threads."""
-  import grain  # noqa: PLC0415 - a tenth of all imports, and images in memory need it not
+  import grain  # noqa: PLC0415 - a tenth of the time of all imports, only needed to stream
 
   if not len(indices):
     return iter(())
-  # Pillow warns of odd metadata, which does no harm; not in the threads, where it is not safe.
+  # Pillow warns about odd but harmless metadata. Not in the threads, where this is not safe.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   size = indices[0].size * int(np.prod(pixels.shape[1:]))
   ahead = int(np.clip(_AHEAD_BYTES // size, 2, 64))
@@ -98,7 +98,7 @@ def read(pixels: Stored, indices: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def blocks(pixels: np.ndarray | Stored) -> Iterator[np.ndarray]:
-  """All images in their order, (some, ...) at a time."""
+  """All images in order, (some, ...) at a time."""
   each = max(1, _BLOCK_BYTES // (math.prod(pixels.shape[1:]) * pixels.dtype.itemsize))
   starts = range(0, len(pixels), each)
   if isinstance(pixels, np.ndarray):
