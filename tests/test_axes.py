@@ -52,8 +52,8 @@ def test_the_best_rate_grows_with_the_batch_size():
   assert growth.exponent == pytest.approx(0.5)
   assert growth.error == pytest.approx(0, abs=1e-6)
   assert answer.verdict.sentence.startswith(
-    'Of 4 settings, the best validation accuracy at a rate to use is with batch size 64 and the '
-    'schedule constant. Use '
+    'Of 4 settings, each at its best rate, the best validation accuracy is with batch size 64 and '
+    'the schedule constant. Use '
   )
   assert 'to the power 0.50 ± 0.00' in answer.verdict.sentence
 
@@ -108,7 +108,7 @@ def test_seeds_that_gain_unlike_each_other_widen_the_interval():
 
 def test_what_is_not_told_apart_is_not_claimed():
   results = grid(1e-3, 1) + grid(1e-3, 1, 'step_decay', 0.905)
-  assert 'step_decay is not told apart: +0.5 ± ' in answer_of(results).verdict.sentence
+  assert 'step_decay shows no clear difference: +0.5 ± ' in answer_of(results).verdict.sentence
 
 
 def test_a_setting_where_all_diverged():
@@ -150,8 +150,8 @@ def test_a_further_axis_is_named_with_the_best_setting():
   assert answer.verdict.axes == {'optimizer.momentum': 0.9}
   assert answer.verdict.learning_rate == pytest.approx(1e-2)
   assert answer.verdict.sentence.startswith(
-    'Of 2 settings, the best validation accuracy at a rate to use is with optimizer.momentum 0.9. '
-    'Use 1'
+    'Of 2 settings, each at its best rate, the best validation accuracy is with '
+    'optimizer.momentum 0.9. Use 1'
   )
   assert answer.growth == ()  # 0 has no logarithm
   [gain] = answer.gains
@@ -170,7 +170,7 @@ def test_batch_sizes_and_schedules_are_compared_all_else_equal():
   answer = answer_of(results)
   assert len(answer.of_setting) == 8
   assert answer.verdict.sentence.startswith(
-    'Of 8 settings, the best validation accuracy at a rate to use is with batch size 4, the '
+    'Of 8 settings, each at its best rate, the best validation accuracy is with batch size 4, the '
     'schedule step_decay and optimizer.weight_decay 0.'
   )
   assert [(g.schedule, g.axes['optimizer.weight_decay']) for g in answer.growth] == [
@@ -326,7 +326,7 @@ def test_the_best_rate_along_any_axis_of_numbers():
   assert all(g.batch_sizes == (1, 1, 1) for g in answer.growth)
   said = answer.verdict.sentence
   assert 'The best rate with constant, optimizer.name adamw, by model.width: 1e-03 at 1, ' in said
-  assert 'it goes as model.width to the power -1.00 ± ' in said
+  assert 'it scales as model.width to the power -1.00 ± ' in said
   assert 'optimizer.name sgd, by' not in said
   gains = {(g.axis, g.value, g.over) for g in answer.gains}
   assert gains == {

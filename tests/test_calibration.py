@@ -30,7 +30,7 @@ def config(cache_dir):
 def test_every_study_has_seeds_and_images_of_its_own(config):
   told = []
   found = calibration.calibrate(config, 3, studies=2, seeds=3, longer_seeds=2, tell=told.append)
-  assert told == ['8 of 9 seeds', '9 of 9 seeds', '2 of 2 seeds that train on']
+  assert told == ['8 of 9 seeds', '9 of 9 seeds', '2 of 2 seeds that train for longer']
   truth, own = (np.asarray(found[f'accuracy_of_{name}'], float) for name in ('truth', 'studies'))
   assert truth.shape == (3, 3)
   assert own.shape == (2, 3, 3)

@@ -102,11 +102,11 @@ def test_its_words_say_what_it_has():
   assert landscape.words(whole) == (
     'Between the rates tried, a parabola through the best one and its neighbours puts the best '
     'rate at 2.1e-03 (90 % interval 2e-03 to 2.4e-03). Rates over a factor of 10 are about as '
-    'good. Rate sensitivity: 0.457 nats, by which the validation loss lies above its lowest on '
-    'average over the rates tried (Wortsman et al. 2023).'
+    'good. Rate sensitivity: 0.457 nats, the average distance of the validation loss from its '
+    'lowest value over the rates tried (Wortsman et al. 2023).'
   )
   narrow = dataclasses.replace(whole, peak=None, peak_interval=None, sensitivity=None, basin=0.0)
-  assert landscape.words(narrow) == 'No rate beside it is about as good.'
+  assert landscape.words(narrow) == 'No neighbouring rate is about as good.'
   assert landscape.words(dataclasses.replace(narrow, basin=None)) == ''
 
 

@@ -227,7 +227,7 @@ def test_a_search_of_ones_own_asks_for_rates_that_are_written_apart(tmp_path):
     StudyError, match=r'0\.3 and 0\.30000000000000004, which are both written 3e-01'
   ):
     search.ask(config, [])
-  with pytest.raises(StudyError, match='search gives rates that differ in six digits'):
+  with pytest.raises(StudyError, match='rates of a search must differ in their first six digits'):
     search.ask(config, [Told(0.3, 1, False, True, 0.5, True)])
 
 
@@ -337,7 +337,7 @@ def test_what_an_optuna_database_refuses(tmp_path):
     optuna_search.store(f'sqlite:///{tmp_path}/none/lr.db', 'letters', results, names(1e-2))
   own = optuna.create_study(storage=url, study_name='own', direction='maximize')
   own.add_trial(optuna.trial.create_trial(value=1.0))
-  with pytest.raises(StudyError, match='own goes by a measure that it does not name'):
+  with pytest.raises(StudyError, match='own uses an unnamed measure'):
     optuna_search.store(url, 'own', results, names(1e-2))
   schedules = [dataclasses.replace(results[0], schedule=name) for name in ('constant', 'cosine')]
   optuna_search.store(url, 'schedules', schedules, names(1e-2))
@@ -488,10 +488,12 @@ def test_equal_steps_scale_all_that_is_in_epochs():
   ]
   with pytest.raises(StudyError, match=r"equal is 'steps': at batch size 1 that is 1\.5 epochs"):
     sweeps_of(**study, batch_size=4)
-  with pytest.raises(StudyError, match=r'at batch size 1 schedule\.from_epochs fall within epochs'):
+  with pytest.raises(
+    StudyError, match=r'at batch size 1, schedule\.from_epochs would not be whole'
+  ):
     sweeps_of(**study | {'epochs': 8}, batch_size=4, schedule=steps)
   study['axes']['schedule.warmup_epochs'] = (0.0, 1.0)
-  with pytest.raises(StudyError, match=r'schedule\.warmup_epochs cannot be an axis beside'):
+  with pytest.raises(StudyError, match=r'schedule\.warmup_epochs cannot be an axis together with'):
     sweeps_of(**study)
 
 

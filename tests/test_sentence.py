@@ -224,7 +224,7 @@ class Truth:
 # What a clause about rates says of one trial, or of the rate if it speaks of no single seed.
 VERBS = {
   'diverged': lambda truth, trial: truth.bad_step(trial) is not None,
-  'cannot be told from guessing': lambda truth, trial: (
+  'cannot be distinguished from guessing': lambda truth, trial: (
     truth.bad_step(trial) is None and truth.guesses(trial)
   ),
   'was ended early by the search': lambda truth, trial: truth.ended_early(trial),
@@ -238,8 +238,8 @@ RATE = r'\d(?:\.\d+)?e[+-]\d+'
 ITEM = rf'(?:{RATE}(?: \(\d of \d seeds\))?|[Rr]ates from {RATE} (?:up|down))'
 NAMES = rf'(?P<names>{ITEM}(?:(?:, | and ){ITEM})*)'
 ABOUT_RATES = re.compile(
-  rf'{NAMES} (?P<verb>diverged|cannot be told from guessing|(?:was|were) ended early by the '
-  r'search|did worse but (?:was|were) still improving|did worse|had no finite validation own)\.'
+  rf'{NAMES} (?P<verb>diverged|cannot be distinguished from guessing|(?:was|were) ended early by '
+  r'the search|did worse but (?:was|were) still improving|did worse|had no finite validation own)\.'
 )
 ALIKE = re.compile(rf'{NAMES} may be just as good: these (?P<by>[a-z ]+) cannot separate them\.')
 USE = re.compile(
@@ -252,15 +252,17 @@ EDGE = re.compile(
   rf'It is the (?P<end>largest|smallest) rate tried: add (?:larger|smaller) ones, such as {RATE}\.'
 )
 GUESSES = re.compile(
-  r'No rate can be told from guessing \((?P<chance>[\d.]+ %)\) on these (?P<images>\d+) images: '
-  rf'the highest (?P<what>[a-z ]+), (?P<value>[\d.]+ %)(?P<when> at its best epoch)?, was at '
+  r'No rate can be distinguished from guessing \((?P<chance>[\d.]+ %)\) on these '
+  rf'(?P<images>\d+) images: the highest (?P<what>[a-z ]+), (?P<value>[\d.]+ %)'
+  r'(?P<when> at its best epoch)?, was at '
   rf'(?P<rate>{RATE})\.'
 )
 OPENINGS = (
   rf'No rate works: all diverged\. Add smaller ones, such as {RATE}\.',
   r'No rate that learned has a finite validation own\.',
-  r'No rate that trained to the last epoch can be told from guessing(?: with every seed)?\.',
-  r'No rate can be told from guessing(?: with every seed)?\.',
+  r'No rate that trained to the last epoch can be distinguished from guessing'
+  r'(?: with every seed)?\.',
+  r'No rate can be distinguished from guessing(?: with every seed)?\.',
 )
 ADVICE = re.compile(
   rf'Train for more epochs, validate on more images, or add (?:larger rates, such as {RATE}|rates '
@@ -326,7 +328,7 @@ def hold_clauses(truth, text, expected):
       if verb == 'had no finite':
         assert rate not in truth.eligible
         assert truth.rate_learned(rate)
-      if verb == 'cannot be told from guessing':
+      if verb == 'cannot be distinguished from guessing':
         assert not truth.rate_learned(rate)
     seen += rates
     verbs.append(verb)

@@ -152,7 +152,7 @@ def test_the_sentence_of_a_ladder(order):
     'Use 1e-04: validation accuracy 91.0 % (90 % interval 89.5 to 92.5 %, from counting 1000 '
     'images). One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three. 1e-05 may '
     'be just as good: these images cannot separate them. Rates from 1e-02 up diverged. 1e-06 did '
-    'worse but was still improving. 1e-03 and 1e-07 cannot be told from guessing.'
+    'worse but was still improving. 1e-03 and 1e-07 cannot be distinguished from guessing.'
   )
 
 
@@ -179,9 +179,9 @@ def test_nothing_works():
   answer = verdict.judge([LADDER[0], LADDER[2]], images(1000))
   assert answer.learning_rate is None
   assert answer.sentence.startswith(
-    'No rate can be told from guessing (10.0 %) on these 1000 images: the highest validation '
-    'accuracy, 11.0 %, was at 1e-03. 1e-01 diverged. Train for more epochs, validate on more '
-    'images, or add rates between those that diverged'
+    'No rate can be distinguished from guessing (10.0 %) on these 1000 images: the highest '
+    'validation accuracy, 11.0 %, was at 1e-03. 1e-01 diverged. Train for more epochs, validate on '
+    'more images, or add rates between those that diverged'
   )
   answer = verdict.judge(LADDER[2:3], images(1000))
   assert 'add larger rates, such as 1e-02' in answer.sentence
@@ -232,7 +232,7 @@ def test_what_lies_on_either_side_is_named_for_what_it_did():
   ]
   assert verdict.judge(odd, images(1000)).sentence.endswith(
     'trains three. 1e-02 and 1e-04 diverged. 1e-01, 1e-05 and 1e-07 did worse. 1e-06 cannot be '
-    'told from guessing.'
+    'distinguished from guessing.'
   )
 
 
@@ -286,7 +286,7 @@ def test_a_rate_that_failed_with_one_seed_is_no_answer_and_the_share_is_said():
   assert answer.intervals['1e-02'] is None
   assert 'probability' not in answer.sentence  # that of one rate among one
   assert (
-    'No rate can be told from guessing with every seed.'
+    'No rate can be distinguished from guessing with every seed.'
     in verdict.judge(trials[:2], images(100)).sentence
   )
 
@@ -309,7 +309,7 @@ def test_few_images_do_not_turn_the_seeds_of_a_rate_against_it():
   assert words == ['plateaued', 'at_chance', 'plateaued']
   answer = verdict.judge(found, labels)
   assert answer.learning_rate is None
-  assert '1e-03 (1 of 3 seeds) cannot be told from guessing.' in answer.sentence
+  assert '1e-03 (1 of 3 seeds) cannot be distinguished from guessing.' in answer.sentence
   found, words = trials(9 / 18, 9 / 18, 9 / 18)  # seeds are no more images
   assert words == ['at_chance'] * 3
   assert verdict.judge(found, labels).learning_rate is None

@@ -1,1 +1,1 @@
-"""From curves to an answer, and how sure it is."""
+"""Turns curves into an answer, and says how sure it is."""

@@ -1,4 +1,4 @@
-"""A study of several settings: the answer for each, and how they compare."""
+"""The answer of a study with several settings: one verdict per setting, and how they compare."""
 
 import dataclasses
 import math
@@ -17,16 +17,16 @@ from lr_study.answer.verdict import Result, Verdict, judge
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
-_NAMED = 3  # settings, in a sentence
+_NAMED = 3  # settings that a sentence names
 
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
   """How a setting compares with the others, each at its best rate.
 
-  `value`: of the measure there, the mean over the seeds; both None if no rate can be used.
-  `probability_best` and `may_be_best`: as confidence.py has them for rates, in pairs over seeds;
-  the former is None with one seed.
+  `value`: the mean of the measure over the seeds at `learning_rate`; both are None if no rate can
+  be used. `probability_best` and `may_be_best`: computed as for rates in confidence.py, in pairs
+  over seeds; the former is None with one seed.
   """
 
   batch_size: int
@@ -39,15 +39,15 @@ class Standing:
 
   @property
   def setting(self) -> Setting:
-    """Which one it is."""
+    """The setting that this describes."""
     return Setting.of(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """`verdict` is that of the best setting, and its sentence tells of the others too.
+  """The answer of a study. `verdict` is that of the best setting; its sentence covers the others.
 
-  `standings`: of each setting, if there are several. `landscapes`: of each setting.
+  `standings`: one per setting, if there are several. `landscapes`: one per setting.
   """
 
   verdict: Verdict
@@ -65,14 +65,14 @@ def answer(
   guessing_loss: float,
   edge_only: bool = False,
 ) -> Answer:
-  """The answer of a study, from every trial.
+  """The answer of a study, from the results of all trials.
 
   Args:
     results: of all trials.
     labels: of the validation images, (images,).
-    measure: that leads.
-    guessing_loss: what guessing the classes' frequencies costs, in nats.
-    edge_only: the runs were short ones, to find out where training stops being stable.
+    measure: the leading one.
+    guessing_loss: the loss of guessing the classes' frequencies, in nats.
+    edge_only: the runs were short, only to find where training becomes unstable.
   """
   of_setting: dict[Setting, list[Result]] = {}
   for result in results:
@@ -100,7 +100,7 @@ def answer(
     for s, found in of_setting.items()
   }
   best = max(verdicts, key=lambda s: (s not in ended, _mean_score(values[s], measure)))
-  if edge_only:  # which rate learns best, and with which setting, such short runs cannot tell
+  if edge_only:  # such short runs cannot tell which rate and setting learn best
     told = (f'With {_names(s, verdicts)}: {found.sentence}' for s, found in verdicts.items())
     verdict = dataclasses.replace(verdicts[best], sentence=' '.join(told))
     return Answer(verdict, verdicts, (), (), ())
@@ -108,7 +108,7 @@ def answer(
   growth = effects.growth(of_setting, at_the_end, measure)
   gains = effects.gains(values, len(labels) if measure.is_share else math.inf)
   names, count = _names(best, verdicts), len(verdicts)
-  opening = f'Of {count} settings, the best {measure.name} at a rate to use is with {names}.'
+  opening = f'Of {count} settings, each at its best rate, the best {measure.name} is with {names}.'
   if verdicts[best].learning_rate is None:
     opening = _none_to_use(len(at_the_end), len(ended)) + f' With {names}:'
   standings = _standings(values, verdicts, confidence.counted(labels, measure), measure)
@@ -152,7 +152,7 @@ def _standings(
   images: float,
   measure: Measure,
 ) -> tuple[Standing, ...]:
-  """Compares the settings at their best rates; those without one cannot be the best."""
+  """Compares the settings at their best rates; settings without a usable rate cannot be best."""
   compared = [setting for setting, of in values.items() if of]
   seeds = set.intersection(*(set(values[setting]) for setting in compared)) if compared else set()
   probability, alike = {}, set(compared) if len(compared) == 1 else set()
@@ -161,7 +161,7 @@ def _standings(
     found, is_alike = confidence.compare(np.asarray(scores), images)
     alike = {setting for setting, yes in zip(compared, is_alike, strict=True) if yes}
     if math.isinf(images) and len(seeds) == 1:
-      alike = set(compared)  # one figure that is no share of images tells nothing of its noise
+      alike = set(compared)  # the noise of one figure is unknown unless it is a share of images
     if len(seeds) > 1:
       probability = dict.fromkeys(verdicts, 0.0) | dict(
         zip(compared, map(float, found), strict=True)
@@ -182,13 +182,13 @@ def _standings(
 def _standing_sentences(
   standings: Sequence[Standing], best: Setting, measure: Measure, seeds: int, ended: int
 ) -> list[str]:
-  """Which of the other settings may be just as good, and which did worse; nothing of one alone.
+  """Which of the other settings may be just as good, and which did worse; [] if there are none.
 
   Args:
     standings: of all settings.
-    best: the setting that is named.
-    measure: that leads.
-    seeds: of the best setting.
+    best: the recommended setting.
+    measure: the leading one.
+    seeds: how many the best setting has.
     ended: how many settings the search ended early.
   """
   settings = [standing.setting for standing in standings]
@@ -208,7 +208,7 @@ def _standing_sentences(
     noun = 'setting' if worse == 1 else 'settings'
     which = f'{"One" if worse == 1 else worse} other {noun}'
     if len(alike) + worse < len(settings) - 1:
-      which += ' with a rate to use'  # the rest have none
+      which += ' with a rate to use'  # the others have none
     elif not alike:
       which = f'The other {noun}'
     said.append(f'{which} did worse{"" if seeds > 1 else " on these images"}.')
@@ -218,7 +218,7 @@ def _standing_sentences(
 
 
 def _of_best(results: Sequence[Result], verdict: Verdict, measure: Measure) -> dict[int, float]:
-  """Seed -> value of the rate that the verdict names; empty if it names none."""
+  """Seed -> value at the rate that the verdict recommends; empty if it recommends none."""
   return {
     result.seed: value
     for result in results
@@ -232,7 +232,7 @@ def _mean_score(values: dict[int, float], measure: Measure) -> float:
 
 
 def _names(setting: Setting, among: Iterable[Setting]) -> str:
-  """A setting in a sentence: batch size and schedule; if there are further axes, what varies."""
+  """A setting in a sentence: batch size and schedule, or what varies if there are other axes."""
   axes = rounds.varied(setting, among)
   parts = []
   if not axes or len({other.batch_size for other in among}) > 1:
@@ -254,6 +254,6 @@ def _edge_sentence(verdict: Verdict, results: Sequence[Result]) -> str:
     return f'Training is stable up to {formats.rate(stable)} at least, {length}.'
   return (
     f'Training is stable up to {formats.rate(stable)} and diverges at {formats.rate(broken)}, '
-    f'a factor of {broken / stable:.2f} above, {length}. Which rate learns best such short '
-    'runs cannot tell.'
+    f'a factor of {broken / stable:.2f} above, {length}. Such short runs cannot tell which rate '
+    'learns best.'
   )

@@ -1,4 +1,4 @@
-"""Is the verdict as sure as it says? Many small studies against one of many seeds."""
+"""Checks the probabilities that verdicts state, with many small studies whose truth is known."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from lr_study.files import provenance
 from lr_study.files.history import History
 from lr_study.trials import Sweep
 
-_TOGETHER = 8  # seeds that train at a time
+_TOGETHER = 8  # seeds that train at the same time
 
 
 class Trained(NamedTuple):
-  """Every trial's training figures, rate by rate, and what was measured; NaN where it diverged.
+  """Every trial's result, rate by rate, and accuracies; NaN if the trial diverged.
 
   of_truth: (studies, rates, truth seeds), on the images of each study.
-  of_studies: (studies, rates, seeds), of a study's own seeds on its own images.
+  of_studies: (studies, rates, seeds), of each study's seeds on its images.
   """
 
   results: list[verdict.Result]
@@ -42,30 +42,30 @@ def calibrate(
   longer_seeds: int,
   tell: Callable[[str], None],
 ) -> dict[str, Any]:
-  """Judges studies of a few fresh seeds and fresh validation images; how often are they right?
+  """Measures how often studies with a few seeds and validation images are right.
 
-  Each study has `seeds` seeds of its own, and `eval_batch_size` validation images of its own, as
-  many of each class. The truth is the mean over `truth_seeds` other seeds on all of these
-  images. So the studies err as real ones do, by their seeds and by their images. The training
-  images are the same throughout: the question is which rate to use on these.
+  Each study has its own `seeds` seeds and its own `eval_batch_size` validation images, with the
+  same number of each class. The truth is the mean over `truth_seeds` other seeds on all of these
+  images. Studies therefore have the errors of real ones, from their seeds and their images. The
+  training images are the same throughout, because the question is which rate to use on them.
 
-  And are the statuses right? Those of the truth's trials by one study's images are held against all
-  other images, and trials of `longer_seeds` other seeds train on (see statuses.py).
+  Statuses are checked too: those of the truth's trials on one study's images are compared with all
+  other images, and trials of `longer_seeds` other seeds train for longer (see statuses.py).
 
   Args:
-    config: of a study; its seeds are set here, and it has no further axes.
-    truth_seeds: of the study that gives the truth.
+    config: of a study; its seeds are set here, and other axes are removed.
+    truth_seeds: how many seeds define the truth.
     studies: how many.
-    seeds: of each.
-    longer_seeds: of the trials that train on; none do where the schedule is not constant, since a
-      study is not the beginning of a longer one then.
-    tell: is called with a line now and then.
+    seeds: per study.
+    longer_seeds: how many seeds train for longer; unused unless the schedule is constant, because
+      otherwise a study is not the beginning of a longer one.
+    tell: called with a line of progress from time to time.
 
   Returns:
     What `table` shows, and every study, for JSON.
 
   Raises:
-    StudyError: if there are too few validation images.
+    StudyError: there are too few validation images.
   """
   config = config.copy_and_resolve_references().unlock()
   config.seeds = tuple(range(truth_seeds + studies * seeds))
@@ -85,7 +85,7 @@ def calibrate(
     first = len(config.seeds)
     further = range(first, first + longer_seeds)
     of_statuses |= statuses.by_longer_runs(config, data, further, tell)
-  # A run that diverged is worth a guess.
+  # A run that diverged counts as a guess.
   of_truth = np.nan_to_num(trained.of_truth, nan=1 / len(data.classes))
   return {
     'study': provenance.describe(config, data),
@@ -100,7 +100,7 @@ def calibrate(
 
 
 def table(found: dict[str, Any]) -> str:
-  """The truth, and how often the studies found it, in Markdown."""
+  """A Markdown table of the truth, and sentences on how often the studies found it."""
   lines = [
     '| rate | accuracy | standard error | named best | in the set | interval holds the accuracy |',
     '| ---: | ---: | ---: | ---: | ---: | ---: |',
@@ -120,10 +120,10 @@ def table(found: dict[str, Any]) -> str:
       f'The best rate is {formats.rate(found["best"])}, by {formats.percent(found["margin"])} '
       f'± {formats.percent(found["margin_standard_error"])} (standard error, paired).',
       f'{found["studies"]} studies of {found["seeds"]} seeds: the {confidence.STATED} set holds '
-      f'it in {formats.percent(found["set_holds_best"])} (95 % interval {100 * low:.0f} to '
-      f'{100 * high:.0f} %) and has {found["mean_size"]:.2f} of {len(found["rates"])} rates; the '
-      f'rate named best is it in {formats.percent(found["named_is_best"])}, with a stated '
-      f'probability of {formats.percent(found["mean_stated"])}.',
+      f'it in {formats.percent(found["set_holds_best"])} of them (95 % interval {100 * low:.0f} to '
+      f'{100 * high:.0f} %), with {found["mean_size"]:.2f} of {len(found["rates"])} rates on '
+      f'average; it is the rate named best in {formats.percent(found["named_is_best"])}, with a '
+      f'stated probability of {formats.percent(found["mean_stated"])}.',
       f'Share of the images in the variance of a difference: {found["share_of_images"]:.3f}.',
       *statuses.sentences(found['statuses']),
     ]
@@ -131,7 +131,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _interleaved(data: datasets.Dataset) -> datasets.Dataset:
-  """With validation images class after class in turn: any run of them has as many of each."""
+  """With validation images of alternating classes, so that any run of them is balanced."""
   images, labels = data.validation
   turn = np.concatenate([np.arange(count) for count in np.bincount(labels)])
   order = np.lexsort((labels, turn))
@@ -165,25 +165,25 @@ def _train(
       of_studies = range(studies)
       if first >= truth_seeds:
         of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
-      # A study's images are a window.
+      # The images of a study are one window.
       windows = enumerate(sweep.validation.windows(config.eval_batch_size))
       windows = (window for study, window in windows if study in of_studies)
       sums = sweep.spread.evaluate(state_T, windows, len(columns))
       for study, of_study in zip(of_studies, sums, strict=True):
         found = trials.values(sweep.task, [of_study], config.eval_batch_size)
         accuracy[study][:, chosen] = found['validation_accuracy'].reshape(rates, -1)
-      # Of any of the images: it tells whether the weights are finite.
+      # On any of the images: it only shows whether the weights are finite.
       loss = {'validation_loss': found['validation_loss']}
       history.write_epoch(config.epochs - 1, loss, columns)
       tell(f'{chosen[-1] + 1} of {count} seeds')
     of_truth, own = accuracy[..., :truth_seeds], accuracy[..., truth_seeds:]
     own = own.reshape(studies, rates, studies, seeds)
     of_studies = own[np.arange(studies), :, np.arange(studies)]
-    # Each trial by the images of its study; those of the truth, of which no study is made, by all.
+    # Each trial on the images of its study; those of the truth, which has no study, on all images.
     of_trials = of_studies.transpose(1, 0, 2).reshape(rates, -1)
     of_trials = np.concatenate([of_truth.mean(0), of_trials], 1).ravel()
     history.write_epoch(config.epochs - 1, {'validation_accuracy': of_trials})
-    labels = data.validation.labels[: config.eval_batch_size]  # any study has as many of a class
+    labels = data.validation.labels[: config.eval_batch_size]  # all studies have the same counts
     results = verdict.results(history, sweep.trials, labels, [total] * (rates * count))
   return Trained(results, of_truth, of_studies)
 
@@ -254,11 +254,10 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _share_of_images(first: np.ndarray, second: np.ndarray, images: int) -> float:
-  """What the images alone add to the variance of two rates' difference; see confidence.py.
+  """The share of the images in the variance of two rates' difference; see confidence.py.
 
-  Analysis of variance in two ways, (groups of images, seeds): what is left of the variance of
-  the groups' means when that of the single entries is taken off, as a share of the variance of
-  counting two independent sets of images.
+  Two-way analysis of variance over (groups of images, seeds): the variance of the groups' means
+  minus that of single entries, divided by the variance of counting two independent sets of images.
   """
   difference = first - second
   of_groups, of_seeds = difference.mean(1), difference.mean(0)

@@ -1,30 +1,35 @@
-"""How sure a comparison of rates is: intervals, and which rates may be the best."""
+"""How sure a comparison of rates is: intervals, and the rates that may be the best."""
 
 import functools
 
 import numpy as np
-import scipy  # its parts, which take long to import, only where they are asked for
+import scipy  # imports its parts, which takes long, only when they are used
 
 from lr_study.answer.measure import BALANCED, Measure
 
 LEVEL = 0.9  # of every interval and of the set of rates that may be the best
 STATED = f'{100 * LEVEL:g} %'
-_DRAWS = 10_000  # a probability is known to 0.005 then, and a bound to 2 % of its length
+_DRAWS = 10_000  # gives a probability to within 0.005, and a bound to within 2 % of its length
 
-# Rates are compared on the same images, so most of the error of counting them cancels in a
-# difference, and part of the rest is in the differences between seeds already. What stays depends
-# on how the rates disagree image by image, which accuracies do not tell: of the variance of a
-# difference that independent images would give, this share. It is 0.002 in
-# docs/calibration.json (scripts/calibrate.py); data on which rates disagree more may have more.
+# Rates are compared on the same images, so most of the error of counting images cancels in a
+# difference, and part of the rest is already in the differences between seeds. The remainder
+# depends on how rates disagree image by image, which accuracies do not show. It is set to this
+# share of the variance that independent images would give. The share measured in
+# docs/calibration.json (scripts/calibrate.py) is 0.002; it may be larger on data on which rates
+# disagree more.
 SHARE_OF_IMAGES = 0.05
 
 
 def counted(labels: np.ndarray, measure: Measure) -> float:
-  """The images, (images,), that a share of so much noise was counted on.
+  """The number of images on which a share with the same noise would be counted.
 
-  A balanced accuracy is the mean over k classes of shares of n_1, ..., n_k images; at the same
-  share its variance is that of k^2 / (1 / n_1 + ... + 1 / n_k) images. What is no share counts no
-  images: infinitely many.
+  A balanced accuracy is the mean over k classes of shares of n_1, ..., n_k images. At equal shares
+  its variance is that of k^2 / (1 / n_1 + ... + 1 / n_k) images. For a measure that is not a share,
+  the number is infinite.
+
+  Args:
+    labels: of the validation images, (images,).
+    measure: the figure.
   """
   if measure == BALANCED:
     counts = np.bincount(labels)
@@ -34,18 +39,19 @@ def counted(labels: np.ndarray, measure: Measure) -> float:
 
 
 def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:
-  """Where the mean accuracy over all seeds and all images is, with probability `LEVEL`.
+  """The interval that holds the mean accuracy over all seeds and images with probability `LEVEL`.
 
   The variance of the mean is v / s, where s seeds have the variance v, plus q (1 - q) / (n + 4)
-  for n images: q is the mean with two right and two wrong images added (Agresti and Coull,
+  for n images, where q is the mean with two right and two wrong images added (Agresti and Coull,
   "Approximate is better than exact", 1998). A variance from s - 1 degrees of freedom needs
-  Student's quantile; for a sum of two they are Welch's and Satterthwaite's (1946). Resampling
-  three seeds would give an interval of half the width that holds the truth far too seldom.
+  Student's quantile; for a sum of two variances, the degrees of freedom are those of Welch and
+  Satterthwaite (1946). Resampling three seeds would give an interval of half the width, which holds
+  the truth far too rarely.
 
   Args:
-    accuracies: (seeds,), as fractions. One seed: the interval is that of counting alone.
-    images: that each was counted on; infinite for a figure that is no share of images, as a loss:
-      then the seeds alone have noise, and the interval may end anywhere.
+    accuracies: (seeds,), as fractions. With one seed, the interval covers only counting noise.
+    images: on which each was counted; infinite for a figure that is not a share of images, such as
+      a loss: then only the seeds have noise, and the interval is not limited to 0 to 1.
 
   Returns:
     Both ends, as fractions.
@@ -61,31 +67,32 @@ def interval(accuracies: np.ndarray, images: float) -> tuple[float, float]:
 
 
 def compare(accuracies: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarray]:
-  """The probability that each rate is the best, and which rates cannot be told apart from it.
+  """The probability that each rate is the best, and the set of rates that may be the best.
 
-  Model: accuracy = rate + seed + error, since the trials of a seed share weights and order.
-  What a seed does to all rates drops out; the errors have one variance, pooled over the rates,
-  with (rates - 1)(seeds - 1) degrees of freedom: with three seeds a variance of each rate's own
-  would have two. Then comes `SHARE_OF_IMAGES` of the variance of counting.
+  Model: accuracy = rate + seed + error, since the trials of a seed share weights and order. The
+  effect of a seed on all rates cancels. The errors have one variance, pooled over the rates, with
+  (rates - 1)(seeds - 1) degrees of freedom; with three seeds, a separate variance per rate would
+  have two. `SHARE_OF_IMAGES` of the variance of counting is added.
 
-  A rate is in the set if it trails the best by no more than the best of the others would lead
-  it in `LEVEL` of all studies if all rates were equal, the case that is hardest to tell (Gupta,
-  "On some multiple decision (selection and ranking) rules", Technometrics 1965). So the set
-  holds the best rate with at least that probability under this model; if all rates are equal but
-  one of four has eight times the others' error, in 81 to 87 % of simulated studies. The rates
-  whose probabilities sum to `LEVEL` would be fewer, but hold the best of three equal ones in
-  78 % only, model or not.
+  Suppose that all rates were equal, which is the hardest case. In `LEVEL` of all studies, the best
+  of the other rates would lead a given rate by at most some margin. A rate is in the set if it
+  trails the best by at most that margin (Gupta, "On some multiple decision (selection and ranking)
+  rules", Technometrics 1965). Under this model the set holds the best rate with at least that
+  probability; if all rates are equal but one of four has eight times the error of the others, it
+  does in 81 to 87 % of simulated studies. The rates whose probabilities sum to `LEVEL` would be a
+  smaller set, but it would hold the best of three equal rates in only 78 %, even if the model
+  holds.
 
-  With one seed all of the variance of counting is taken, which is too much for the images, and
-  nothing stands for the seeds.
+  With one seed the full variance of counting is used, which is too much for the images, and there
+  is no term for the seeds.
 
   Args:
     accuracies: (seeds, rates), as fractions; or other figures, of which the largest is best.
-    images: that each was counted on; infinite for a figure that is no share of images.
+    images: on which each was counted; infinite for a figure that is not a share of images.
 
   Returns:
-    Probabilities (rates,), for rates that are as likely one as the other beforehand, and
-    booleans (rates,).
+    Probabilities (rates,), assuming that all rates are equally likely beforehand, and booleans
+    (rates,).
   """
   mean = accuracies.mean(0)
   errors = _errors(accuracies, images)
@@ -95,7 +102,7 @@ def compare(accuracies: np.ndarray, images: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _errors(accuracies: np.ndarray, images: float) -> np.ndarray:
-  """Draws of what the means may be wrong by, (rates, draws); the same in every run."""
+  """Draws of the errors of the means, (rates, draws); the same in every run."""
   seeds, rates = accuracies.shape
   mean = accuracies.mean(0)
   of_counting = _of_counting(mean, images)[:, None]
@@ -104,20 +111,20 @@ def _errors(accuracies: np.ndarray, images: float) -> np.ndarray:
   if not freedom:
     return normal * np.sqrt(of_counting)
   left = accuracies - mean - accuracies.mean(1, keepdims=True) + mean.mean()
-  # The variance is itself known from so many degrees of freedom only: Student's distribution.
+  # The variance is estimated from few degrees of freedom, hence Student's distribution.
   of_seeds = np.sum(left**2) / chi_square / seeds
   return normal * np.sqrt(of_seeds + SHARE_OF_IMAGES * of_counting)
 
 
 @functools.lru_cache(maxsize=1)
 def _standard(rates: int, freedom: int) -> tuple[np.ndarray, np.ndarray]:
-  """Draws of normal, (rates, draws), and of chi-square variables, (draws,)."""
+  """Draws of normal variables, (rates, draws), and of chi-square variables, (draws,)."""
   draw = np.random.default_rng(0)
   return draw.normal(size=(rates, _DRAWS)), draw.chisquare(freedom, _DRAWS)
 
 
 def _leads(errors: np.ndarray) -> np.ndarray:
-  """By how much the best of the others leads each rate in `LEVEL` of all draws, if equal."""
+  """The `LEVEL` quantile of the lead of the best other rate over each rate, if all are equal."""
   if len(errors) == 1:
     return np.zeros(1)
   *_, second, first = np.sort(errors, axis=0)
@@ -126,7 +133,7 @@ def _leads(errors: np.ndarray) -> np.ndarray:
 
 
 def _of_counting(share: np.ndarray | float, images: float) -> np.ndarray | float:
-  """The variance of a share counted on so many images; the share itself may be 0 or 1."""
+  """The variance of a share counted on `images` images; the share may be 0 or 1."""
   if np.isinf(images):
     return np.zeros_like(share)
   q = (share * images + 2) / (images + 4)

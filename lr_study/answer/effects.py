@@ -1,4 +1,4 @@
-"""Along an axis: how the best rate moves, and what one value gains over another."""
+"""Effects along an axis: how the best rate changes, and what one value gains over another."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy  # its parts, which take long to import, only where they are asked for
+import scipy  # imports its parts, which takes long, only when they are used
 
 from lr_study import formats, plugs
 from lr_study.answer import landscape
@@ -20,12 +20,13 @@ BATCH_SIZE, SCHEDULE = 'batch_size', 'schedule.name'
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-  """How the best rate moves along an axis of numbers: as value ** exponent.
+  """How the best rate scales along an axis of numbers: as value ** exponent.
 
   `best_rates`: at each of `values`, all above 0. `error`: half of the exponent's 95 % interval, by
   Student's t for the residuals of a straight line through the logarithms; None for two values,
-  which leave no residuals. Of batch sizes 1 is the linear rule (Goyal et al., 2017), 0.5 the
-  square-root rule (Krizhevsky, 2014). `schedule`, `axes`: what the settings have in common.
+  which have no residuals. For batch sizes, an exponent of 1 is the linear rule (Goyal et al.,
+  2017), and 0.5 is the square-root rule (Krizhevsky, 2014). `schedule`, `axes`: what the settings
+  have in common.
   """
 
   schedule: str
@@ -40,11 +41,11 @@ class Growth:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-  """What one value of an axis reaches at its best rate beyond what the first reaches at its own.
+  """The gain of one value of an axis over the first value, each at its best rate.
 
-  `gain` is a difference of the measure, `error` half of its 95 % interval: of the mean over seeds,
-  in pairs, and of counting the images. `value`, `over`: on the axis. `batch_size`, `schedule`,
-  `axes`: of the setting that has `value`.
+  `gain` is a difference of the measure, and `error` is half of its 95 % interval, from the mean
+  over seeds, in pairs, and from counting images. `value` is compared with `over`, the first value
+  on the axis. `batch_size`, `schedule`, `axes`: of the setting that has `value`.
   """
 
   batch_size: int
@@ -62,9 +63,9 @@ def growth(
   verdicts: Mapping[Setting, Verdict],
   measure: Measure,
 ) -> tuple[Growth, ...]:
-  """Along each axis of numbers, for each combination of values on the others.
+  """The growth along each axis of numbers, for each combination of values on the other axes.
 
-  Settings without a rate to use are left out, and so is a value of 0, which has no logarithm.
+  Settings without a usable rate are left out, and so is a value of 0, which has no logarithm.
   """
   found = []
   for axis, values in varied(verdicts).items():
@@ -91,20 +92,20 @@ def growth(
 
 
 def _peak(results: Sequence[Result], best: float, measure: Measure) -> float:
-  """The best rate between those tried; the best one of those where nothing tells.
+  """The estimated best rate between those tried, or the best one tried if there is no estimate.
 
-  Those tried alone would place it to within their own spacing only.
+  The rates tried would locate it only to within their spacing.
   """
   found, _ = landscape.peak(*landscape.by_rate(results, measure), best)
   return best if found is None else found
 
 
 def gains(values: Mapping[Setting, Mapping[int, float]], images: float) -> tuple[Gain, ...]:
-  """Of each value of an axis but the first over the first, all else equal; not of batch sizes.
+  """The gain of each value of an axis over the first, all else equal; not along batch sizes.
 
   Args:
-    values: of each setting at its best rate, by seed; empty if it has no rate to use.
-    images: that a share was counted on, infinitely many for what is no share.
+    values: of each setting at its best rate, by seed; empty if it has no usable rate.
+    images: on which a share was counted; infinite if the measure is not a share.
   """
   found = []
   for axis in varied(values):
@@ -114,7 +115,7 @@ def gains(values: Mapping[Setting, Mapping[int, float]], images: float) -> tuple
       for value, setting in others:
         new, base = values[setting], values[first]
         seeds = [seed for seed in new if seed in base]
-        # One pair of a figure that is no share of images tells nothing of its noise.
+        # The noise of a single pair is unknown unless the figure is a share of images.
         if len(seeds) > math.isinf(images):
           difference = _difference(new, base, seeds, images)
           common = _others(setting, values, axis)
@@ -125,11 +126,11 @@ def gains(values: Mapping[Setting, Mapping[int, float]], images: float) -> tuple
 def _difference(
   new: Mapping[int, float], base: Mapping[int, float], seeds: Sequence[int], images: float
 ) -> tuple[float, float]:
-  """Mean of the differences, in pairs by seed, and half of its 95 % interval."""
+  """The mean of the differences, in pairs by seed, and half of its 95 % interval."""
   differences = [new[seed] - base[seed] for seed in seeds]
-  # Counting: as if the two were wrong on images of their own, so rather too wide.
+  # Counting assumes that errors of the two are independent, so the interval is rather too wide.
   p = [np.mean([of[seed] for seed in seeds]) for of in (new, base)]
-  counting = 0.0  # of no images, where it is no share of them
+  counting = 0.0  # for a measure that is not a share of images
   if math.isfinite(images):
     counting = 1.96 * math.sqrt(sum(q * (1 - q) for q in p) / images)
   spread = 0.0
@@ -142,10 +143,10 @@ def _difference(
 def sentences(
   growths: Iterable[Growth], all_gains: Iterable[Gain], best: Setting, measure: Measure
 ) -> list[str]:
-  """What is said of them, as far as it is about the best setting; results.json has the rest.
+  """Sentences about the best setting; results.json has the rest.
 
-  Of gains, those of schedules: which value of another axis is better, the comparison of settings
-  says already.
+  Only gains of schedules get a sentence, because the comparison of settings already covers the
+  other axes.
   """
   said = [_growth_sentence(found) for found in growths if _is_about(found, best)]
   return said + [
@@ -156,7 +157,7 @@ def sentences(
 
 
 def _is_about(found: Growth, best: Setting) -> bool:
-  """True if the best setting is among those along which the rate moves so."""
+  """True if the best setting is among those that `found` is about."""
   sizes = {best.batch_size, *found.batch_sizes}
   one_size = found.axis == BATCH_SIZE or len(sizes) == 1
   return one_size and found.schedule == best.schedule and _fit(found.axes, best)
@@ -168,7 +169,7 @@ def _fit(axes: Mapping[str, Any], best: Setting) -> bool:
 
 
 def varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
-  """The values on each axis that has several among the settings."""
+  """The values on each axis that varies among the settings."""
   values: dict[str, dict[Any, None]] = {}
   for setting in settings:
     for name, value in rounds.on_axes(setting).items():
@@ -177,7 +178,7 @@ def varied(settings: Iterable[Setting]) -> dict[str, list[Any]]:
 
 
 def groups(settings: Iterable[Setting], axis: str) -> list[list[tuple[Any, Setting]]]:
-  """Settings that differ on this axis alone, each with its value there."""
+  """Groups of settings that differ only on this axis, each with its value there."""
   groups: dict[tuple[Any, ...], list[tuple[Any, Setting]]] = {}
   for setting in settings:
     own = rounds.on_axes(setting)
@@ -187,7 +188,7 @@ def groups(settings: Iterable[Setting], axis: str) -> list[list[tuple[Any, Setti
 
 
 def _others(setting: Setting, among: Iterable[Setting], axis: str) -> dict[str, Any]:
-  """The setting's values on the further axes that vary, but for this one."""
+  """The setting's values on other axes that vary, except this one."""
   return {n: x for n, x in rounds.varied(setting, among).items() if n != axis}
 
 
@@ -199,7 +200,7 @@ def _growth_sentence(found: Growth) -> str:
   error = '' if found.error is None else f' ± {found.error:.2f}'
   of_batch_sizes = found.axis == BATCH_SIZE
   name = 'batch size' if of_batch_sizes else found.axis
-  what = 'it grows as the batch size' if of_batch_sizes else f'it goes as {name}'
+  what = 'it grows as the batch size' if of_batch_sizes else f'it scales as {name}'
   return (
     f'The best rate with {", ".join([found.schedule, *axis_names(found.axes)])}, by {name}: '
     f'{rates}; {what} to the power {found.exponent:.2f}{error}.'
@@ -212,7 +213,7 @@ def _gain_sentence(gain: Gain, measure: Measure) -> str:
   if not measure.is_share:
     return _other_gain_sentence(gain, measure, f'At {where}', clear)
   better = (gain.gain > 0) == measure.larger_is_better
-  verb = ('gains' if better else 'loses') if clear else 'is not told apart:'
+  verb = ('gains' if better else 'loses') if clear else 'shows no clear difference:'
   return (
     f'At {where}, each at its best rate, {gain.schedule} {verb} '
     f'{100 * gain.gain:+.1f} ± {100 * gain.error:.1f} points over {gain.over}.'
@@ -220,7 +221,7 @@ def _gain_sentence(gain: Gain, measure: Measure) -> str:
 
 
 def _other_gain_sentence(gain: Gain, measure: Measure, where: str, clear: bool) -> str:
-  """That of what is no share of images, and may be the better the smaller it is."""
+  """The sentence for a measure that is not a share of images, and may be better if smaller."""
   way = ('a higher' if gain.gain > 0 else 'a lower') if clear else 'no clearly different'
   return (
     f'{where}, each at its best rate, {gain.schedule} has {way} {measure.name} than {gain.over}: '
@@ -229,5 +230,5 @@ def _other_gain_sentence(gain: Gain, measure: Measure, where: str, clear: bool) 
 
 
 def axis_names(axes: Mapping[str, Any]) -> list[str]:
-  """Values on axes, for a sentence: ['optimizer.momentum 0.9']."""
+  """Values on axes for a sentence: ['optimizer.momentum 0.9']."""
   return [f'{name} {rounds.value_text(value)}' for name, value in axes.items()]

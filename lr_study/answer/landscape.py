@@ -1,4 +1,4 @@
-"""How the result depends on the rate: where the best one lies between those tried, and how wide.
+"""How the result depends on the rate: the best rate between those tried, and the range around it.
 
 Rate sensitivity is that of Wortsman et al. 2023, "Small-scale proxies for large-scale transformer
 training instabilities" (arXiv 2309.14322), section 2.2.
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy  # its parts, which take long to import, only where they are asked for
+import scipy  # imports its parts, which takes long, only when they are used
 
 from lr_study import formats
 from lr_study.answer import confidence
@@ -17,20 +17,19 @@ from lr_study.answer.measure import LOSS, Measure, value_of
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.search.rounds import Setting
 
-_CLOSE = 0.01  # of a share, or of a loss: what lies as near to the best is as good
+_CLOSE = 0.01  # a rate within this of the best share, or of the best loss, is as good
 _TAIL = 0.05  # on each side of a 90 % interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-  """What the rates of a setting show together; None for what they do not tell.
+  """What the rates of a setting show together; None if they do not show it.
 
-  peak: the rate between those tried at which a parabola through the best one and its neighbours,
-  over the logarithm of the rate, is best. peak_interval: its 90 % interval, from the seeds.
-  sensitivity: the mean over the rates of min(loss, loss of guessing) - lowest loss, in nats, of the
-  validation loss and its mean over seeds; 0 if all rates do equally well. basin: decades from the
-  smallest to the largest of the rates around the best one that cannot be told apart from it, or
-  are within 1 % of it.
+  peak: the rate at which a parabola through the best rate and its neighbours, over the logarithm of
+  the rate, is best. peak_interval: its 90 % interval, from the seeds. sensitivity: the mean over
+  the rates of min(loss, loss of guessing) - lowest loss, in nats, where loss is the mean validation
+  loss over seeds; 0 if all rates do equally well. basin: how many decades of rates around the best
+  one cannot be told apart from it, or are within 1 % of it.
   """
 
   batch_size: int
@@ -43,7 +42,7 @@ class Landscape:
 
   @property
   def setting(self) -> Setting:
-    """Which one it is of."""
+    """The setting that this describes."""
     return Setting.of(self)
 
 
@@ -58,8 +57,8 @@ def landscapes(
   Args:
     results: of all trials.
     verdicts: of each setting.
-    measure: that leads.
-    guessing_loss: what guessing the classes' frequencies costs, in nats.
+    measure: the leading one.
+    guessing_loss: the loss of guessing the classes' frequencies, in nats.
   """
   found = []
   for setting, verdict in verdicts.items():
@@ -85,8 +84,10 @@ def landscapes(
 
 
 def by_rate(results: Sequence[Result], measure: Measure) -> tuple[np.ndarray, np.ndarray]:
-  """The rates of a setting in order, (rates,), and each one's scores, (rates, seeds); larger is
-  better, and NaN where a trial diverged."""
+  """The rates of a setting in order, (rates,), and their scores, (rates, seeds).
+
+  Larger scores are better; they are NaN where a trial diverged.
+  """
   of_rate: dict[float, dict[int, float]] = {}
   for result in results:
     value = value_of(result, measure)
@@ -101,9 +102,9 @@ def by_rate(results: Sequence[Result], measure: Measure) -> tuple[np.ndarray, np
 def peak(
   rates: np.ndarray, scores: np.ndarray, best: float
 ) -> tuple[float | None, tuple[float, float] | None]:
-  """Where the parabola through the best rate and its two neighbours is highest, and its interval.
+  """The maximum of the parabola through the best rate and its two neighbours, and its interval.
 
-  The interval is Student's t with the error of the jackknife over seeds (Efron and Stein 1981).
+  The interval is Student's t with the jackknife error over seeds (Efron and Stein 1981).
 
   Args:
     rates: (rates,), in order.
@@ -111,8 +112,9 @@ def peak(
     best: one of the rates.
 
   Returns:
-    None and None where a neighbour is missing or diverged, or where the parabola has no maximum
-    between them; None for the interval with one seed, or if the seeds do not agree on that.
+    The rate at the maximum and its interval. Both are None if a neighbour is missing or diverged,
+    or if the parabola has no maximum between them. The interval is None with one seed, or if there
+    is no such maximum without one of the seeds.
   """
   place = int(np.argmin(np.abs(rates - best)))
   if not 0 < place < len(rates) - 1 or not np.isfinite(scores[place - 1 : place + 2]).all():
@@ -130,7 +132,7 @@ def peak(
 
 
 def _vertex(x: np.ndarray, y: np.ndarray) -> float | None:
-  """Of the parabola through three points; None if it is no maximum between the outer ones."""
+  """The maximum of the parabola through three points; None if none lies between the outer ones."""
   square, linear, _ = np.polyfit(x - x[1], y, 2)
   if square >= 0:
     return None
@@ -141,16 +143,16 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> float | None:
 def sensitivity(rates: np.ndarray, losses: np.ndarray, guessing_loss: float) -> float | None:
   """Wortsman's rate sensitivity, in nats.
 
-  A loss that is not finite counts as that of guessing, which stands for the loss at the start. The
-  mean over the range of rates is by the logarithm of the rate, with straight lines between them.
+  A loss that is not finite counts as the loss of guessing, in place of the initial loss. The mean
+  is over the logarithm of the rate, with straight lines between the rates.
 
   Args:
     rates: (rates,), in order.
     losses: (rates,).
-    guessing_loss: what guessing costs.
+    guessing_loss: the loss of guessing.
 
   Returns:
-    None for one rate.
+    The sensitivity; None if there is only one rate.
   """
   if len(rates) < 2:
     return None
@@ -160,7 +162,7 @@ def sensitivity(rates: np.ndarray, losses: np.ndarray, guessing_loss: float) -> 
 
 
 def _basin(rates: np.ndarray, scores: np.ndarray, verdict: Verdict, measure: Measure) -> float:
-  """Decades of the rates on both sides of the best one that are as good, without a gap."""
+  """How many decades around the best rate are as good, without a gap."""
   means, best = scores.mean(1), int(np.argmin(np.abs(rates - verdict.learning_rate)))
   near = _CLOSE if measure.is_share else _CLOSE * abs(means[best])
   good = (means >= means[best] - near) | np.isin(rates, verdict.indistinguishable)
@@ -173,7 +175,7 @@ def _basin(rates: np.ndarray, scores: np.ndarray, verdict: Verdict, measure: Mea
 
 
 def words(found: Landscape) -> str:
-  """A landscape for people: a sentence for each figure that it has."""
+  """A landscape for people: one sentence per figure."""
   said = []
   if found.peak is not None:
     ends = ''
@@ -187,10 +189,10 @@ def words(found: Landscape) -> str:
   if found.basin:
     said.append(f'Rates over a factor of {10**found.basin:.2g} are about as good.')
   elif found.basin is not None:
-    said.append('No rate beside it is about as good.')
+    said.append('No neighbouring rate is about as good.')
   if found.sensitivity is not None:
     said.append(
-      f'Rate sensitivity: {formats.loss(found.sensitivity)} nats, by which the validation loss '
-      'lies above its lowest on average over the rates tried (Wortsman et al. 2023).'
+      f'Rate sensitivity: {formats.loss(found.sensitivity)} nats, the average distance of the '
+      'validation loss from its lowest value over the rates tried (Wortsman et al. 2023).'
     )
   return ' '.join(said)

@@ -1,4 +1,4 @@
-"""What a study goes by: which figure of a trial leads, and how it is compared and written."""
+"""Measures: the figure that decides which trial is best, and how it is compared and written."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Measure(NamedTuple):
   """A figure of the evaluation of a trial.
 
-  field: of a Result, or of its `metrics`, such as 'validation_accuracy'. is_share: a share of the
-  images, from 0 to 1, which is written in percent and has the noise of counting them.
+  field: of a Result, or of its `metrics`, such as 'validation_accuracy'. is_share: the figure is a
+  share of the images, from 0 to 1, which is written in percent and has counting noise.
   """
 
   field: str
@@ -23,21 +23,21 @@ class Measure(NamedTuple):
 
   @property
   def name(self) -> str:
-    """For people: 'validation accuracy'."""
+    """The name for people: 'validation accuracy'."""
     return self.field.replace('_', ' ')
 
   def score(self, value: Any) -> Any:
-    """The value, or an array of them, turned so that larger is better; a share stays a share."""
+    """The value, or an array of values, converted so that larger is better; shares stay shares."""
     if self.larger_is_better:
       return value
     return 1 - value if self.is_share else -value
 
   def show(self, value: float | None) -> str:
-    """The value for people; an en dash where there is none."""
+    """The value for people; an en dash for None."""
     return formats.percent(value) if self.is_share else formats.loss(value)
 
   def between(self, ends: Iterable[float] | None) -> str:
-    """An interval for people: '89.5 to 92.5 %'; an en dash where there is none."""
+    """An interval for people: '89.5 to 92.5 %'; an en dash for None."""
     if ends is None:
       return '–'
     if self.is_share:
@@ -51,12 +51,12 @@ LOSS = Measure('validation_loss', is_share=False, larger_is_better=False)
 
 
 def curve_of(metric: str) -> str:
-  """The name of a metric's curve; of the user's own, `file.py:name`, it has the name alone."""
+  """The name of a metric's curve; for a user's metric, `file.py:name`, only the name is used."""
   return f'validation_{metric.rpartition(":")[2]}'
 
 
 def further(metrics: Mapping[str, 'Metric']) -> list[Measure]:
-  """The measure of each metric but loss, accuracy and balanced accuracy."""
+  """The measures of all metrics except loss, accuracy and balanced accuracy."""
   found = [
     Measure(curve_of(name), metric.is_share, metric.larger_is_better)
     for name, metric in metrics.items()
@@ -66,7 +66,7 @@ def further(metrics: Mapping[str, 'Metric']) -> list[Measure]:
 
 
 def value_of(result: 'Result', measure: Measure) -> float | None:
-  """A trial's value of a measure; None where it diverged, or where that was not measured."""
+  """A trial's value of a measure; None if it diverged or this was not measured."""
   if measure.field in result.metrics:
     return result.metrics[measure.field]
   return getattr(result, measure.field, None)

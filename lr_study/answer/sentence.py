@@ -1,4 +1,4 @@
-"""The verdict in words. Each clause states one test of status.py or confidence.py, and no more."""
+"""The verdict in words. Each clause states one test of status.py or confidence.py, nothing more."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,14 +12,14 @@ from lr_study.answer.status import AT_CHANCE, DIVERGED, ENDED_EARLY, PLATEAUED, 
 if TYPE_CHECKING:
   from lr_study.answer.verdict import Result
 
-UNMEASURED = 'unmeasured'  # of a rate that learned, but has no figure to be compared by
+UNMEASURED = 'unmeasured'  # for a rate that learned, but has no figure for a comparison
 
-# What is said of one rate, and of several.
+# What is said about one rate, and about several.
 _CLAUSES = {
   DIVERGED: ('diverged', 'diverged'),
   PLATEAUED: ('did worse', 'did worse'),
   STILL_IMPROVING: ('did worse but was still improving', 'did worse but were still improving'),
-  AT_CHANCE: ('cannot be told from guessing', 'cannot be told from guessing'),
+  AT_CHANCE: ('cannot be distinguished from guessing', 'cannot be distinguished from guessing'),
   ENDED_EARLY: ('was ended early by the search', 'were ended early by the search'),
   UNMEASURED: ('had no finite {}', 'had no finite {}'),
 }
@@ -36,17 +36,17 @@ def use(
   did: Mapping[float, Sequence[str]],
   words: Mapping[float, str],
 ) -> str:
-  """Which rate to use, how sure that is, and what became of every other rate.
+  """Which rate to use, how sure that is, and how every other rate did.
 
   Args:
-    best: the trials of the rate to use.
-    measure: that leads.
+    best: the trials of the recommended rate.
+    measure: the leading one.
     interval: of the rate's measure, if there is one.
-    images: of the validation part.
-    probability: that the rate is the best; None if there is but one seed, or no other rate.
-    alike: the rates that cannot be told from it, and it.
-    did: of every rate, smallest first, what became of each seed.
-    words: likewise, the word for it.
+    images: how many validation images there are.
+    probability: that the rate is the best; None if there is only one seed, or no other rate.
+    alike: the rates that may be the best, including the recommended one.
+    did: for every rate, smallest first, the status of each seed.
+    words: likewise, the word for the rate.
   """
   rate = best[0].learning_rate
   others = {r: word for r, word in words.items() if r not in alike}
@@ -72,11 +72,11 @@ def none_to_use(
 
   Args:
     by_rate: the trials of every rate, smallest first.
-    did: likewise, what became of each seed.
-    words: likewise, the word for it.
-    measure: that leads.
-    chance: what guessing reaches.
-    images: of the validation part.
+    did: likewise, the status of each seed.
+    words: likewise, the word for the rate.
+    measure: the leading one.
+    chance: the accuracy of guessing.
+    images: how many validation images there are.
   """
   trials = [trial for found in by_rate.values() for trial in found]
   left = [trial for trial in trials if trial.status != DIVERGED]
@@ -88,23 +88,23 @@ def none_to_use(
   if len(left) < len(trials):
     advice = 'add rates between those that diverged and those that did not'
   advice = f'Train for more epochs, validate on more images, or {advice}.'
-  if any(word in status.LEARNED for word in words.values()):  # but has no figure to go by
+  if any(word in status.LEARNED for word in words.values()):  # but has no figure to compare
     opening, advice = f'No rate that learned has a finite {measure.name}.', ''
     words = {rate: word for rate, word in words.items() if word not in status.LEARNED}
   elif not any(trial.status in status.LEARNED for trial in trials):
     opening = _guesses(left, chance, images)
     words = {rate: word for rate, word in words.items() if word != AT_CHANCE}
   elif any(all(t.status in status.LEARNED for t in found) for found in by_rate.values()):
-    opening = f'No rate that trained to the last epoch can be told from guessing{every}.'
+    opening = f'No rate that trained to the last epoch can be distinguished from guessing{every}.'
   else:
-    opening = f'No rate can be told from guessing{every}.'
+    opening = f'No rate can be distinguished from guessing{every}.'
   return ' '.join(part for part in (opening, *_clauses(words, did, measure), advice) if part)
 
 
 def _reached(
   trials: Sequence['Result'], measure: Measure, interval: tuple[float, float] | None, images: int
 ) -> str:
-  """The rate of these trials, and what they reached."""
+  """The rate of these trials, and their result."""
   values = [value_of(trial, measure) for trial in trials]
   when = ' at its best epoch' if trials[0].best_epoch else ''
   value = measure.show(sum(values) / len(values))
@@ -121,12 +121,12 @@ def _how_sure(seeds: int, probability: float | None) -> str:
   if seeds == 1:
     return _ONE_SEED
   if probability is None:
-    return ''  # the best of one
+    return ''  # there is only one rate
   return f'It is the best with a probability of {formats.percent(probability, 0)}.'
 
 
 def _by(measure: Measure, seeds: int) -> str:
-  """What rates are told apart by."""
+  """The sources of noise when rates are compared."""
   parts = ['seeds'] if seeds > 1 else []
   parts += ['images'] if measure.is_share else []
   return ' and '.join(parts) or 'figures'
@@ -140,7 +140,7 @@ def _alike(others: Sequence[float], by: str) -> str:
 def _clauses(
   words: Mapping[float, str], did: Mapping[float, Sequence[str]], measure: Measure
 ) -> list[str]:
-  """A clause for each word, which names every rate that it is said of, the largest first."""
+  """A clause for each word, which names all rates with that word, the largest first."""
   clauses = []
   for word, verbs in _CLAUSES.items():
     rates = [rate for rate in did if words.get(rate) == word]
@@ -153,15 +153,15 @@ def _clauses(
 def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]) -> str:
   """The rates, smallest first, in words: 'Rates from 1e-02 up, 1e-04 and rates from 1e-06 down'.
 
-  From a rate up, or down, are two rates at least, and all that were tried from there on, with
-  every seed.
+  'From a rate up' (or down) means at least two rates, and all rates tried from there on, with every
+  seed.
   """
-  ladder = list(did)
-  whole = [rate in rates and _every(did[rate], word) for rate in ladder]
+  grid = list(did)
+  whole = [rate in rates and _every(did[rate], word) for rate in grid]
   up = next((i for i, good in enumerate(whole[::-1]) if not good), len(whole))
   down = next((i for i, good in enumerate(whole) if not good), len(whole)) if up < len(whole) else 0
-  top = ladder[len(ladder) - up :] if up > 1 else []
-  bottom = ladder[:down] if down > 1 else []
+  top = grid[len(grid) - up :] if up > 1 else []
+  bottom = grid[:down] if down > 1 else []
   names = [f'rates from {formats.rate(top[0])} up'] if top else []
   for rate in reversed(rates):
     if rate not in top and rate not in bottom:
@@ -176,7 +176,7 @@ def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]
 
 
 def _every(found: Sequence[str], word: str) -> bool:
-  """True if the word holds for every seed; that a rate did worse is said of their mean."""
+  """True if the word applies to every seed; 'did worse' refers to the mean over seeds."""
   return found.count(word) == len(found) or word in (PLATEAUED, UNMEASURED)
 
 
@@ -196,12 +196,12 @@ def _edge(best: float, rates: Sequence[float]) -> str:
 
 
 def _guesses(left: Sequence['Result'], chance: status.Chance, images: int) -> str:
-  """That no trial that did not diverge can be told from guessing."""
+  """The opening if no trial does better than guessing."""
   best = max(left, key=lambda trial: value_of(trial, chance.measure) or 0.0)
   value = formats.percent(value_of(best, chance.measure))
   when = ' at its best epoch' if best.best_epoch else ''
   return (
-    f'No rate can be told from guessing ({formats.percent(chance.share)}) on these {images} '
-    f'images: the highest {chance.measure.name}, {value}{when}, was at '
+    f'No rate can be distinguished from guessing ({formats.percent(chance.share)}) on these '
+    f'{images} images: the highest {chance.measure.name}, {value}{when}, was at '
     f'{formats.rate(best.learning_rate)}.'
   )

@@ -1,16 +1,16 @@
-"""The tests behind every word that a verdict has for a trial: pure functions of its numbers.
+"""The tests that decide the status of a trial: pure functions of its numbers.
 
 diverged         a loss, a gradient or the last evaluation was not finite
-at_chance        the interval of its validation accuracy does not lie above what guessing reaches
+at_chance        the interval of the validation accuracy does not lie above that of guessing
 still_improving  it lies above, and the training loss was falling beyond its noise
-plateaued        it lies above, and the training loss was not
+plateaued        it lies above, and the training loss was not falling
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its parts, which take long to import, only where they are asked for
+import scipy  # imports its parts, which takes long, only when they are used
 
 from lr_study.answer import confidence
 from lr_study.answer.measure import ACCURACY, BALANCED, Measure
@@ -20,32 +20,33 @@ DIVERGED, AT_CHANCE = 'diverged', 'at_chance'
 STILL_IMPROVING, PLATEAUED = 'still_improving', 'plateaued'
 LEARNED = (STILL_IMPROVING, PLATEAUED)
 STATUSES = (DIVERGED, AT_CHANCE, *LEARNED)
-ENDED_EARLY = 'ended_early'  # of a rate in the sentence; no trial's own status
+ENDED_EARLY = 'ended_early'  # for a rate in the sentence; not the status of a trial
 
-# Where "the end" begins. A slope must be told from the noise of single batches, and its error
-# falls as the length to the power 1.5: the last fifth would have to fall twice as fast as the last
-# third to be seen. A third is late enough; schedules of three parts have their last one there. A
-# third of a short training is too few steps; then it is the last `FEWEST`, or half of all.
+# The share of the training that counts as its end. A slope must stand out from the noise of single
+# batches, and its error falls as the length to the power 1.5: the loss would have to fall twice as
+# fast to show in the last fifth as in the last third. A third is late enough; it is the last part
+# of a schedule with three parts. If a third is fewer than `FEWEST` steps, it is these, but at most
+# half of all steps.
 STRETCH = 1 / 3
 FEWEST = 100
-BLOCKS = 10  # whose means the slope is fitted to: neighbouring steps are not independent
+BLOCKS = 10  # the slope is fitted to means of blocks, as neighbouring steps are not independent
 
-# A fall that is beyond its noise may still be nothing: long smooth curves show the smallest one. A
-# loss that loses less than this share of itself over the stretch is as good as flat.
+# Long smooth curves show even the smallest fall beyond noise. A loss that falls by less than this
+# share of itself over the stretch counts as flat.
 SMALLEST_FALL = 0.01
 
 
 def first_bad_step(
   loss: np.ndarray, gradient_norm: np.ndarray, last_evaluation: np.ndarray | None = None
 ) -> np.ndarray:
-  """The first step, from 1, whose loss or gradient is not finite; 0 where there is none.
+  """The first step, from 1, whose loss or gradient is not finite; 0 if there is none.
 
-  A last update that breaks the weights shows in the evaluation only: then it is that step.
+  If the last update breaks the weights, only the evaluation shows it; the result is then that step.
 
   Args:
     loss: (steps, ...), of one trial or of several.
     gradient_norm: likewise.
-    last_evaluation: (...), the validation loss after the last of these steps, if it was measured.
+    last_evaluation: (...), the validation loss after the last of these steps, if measured.
   """
   bad = ~(np.isfinite(loss) & np.isfinite(gradient_norm))
   first = np.where(bad.any(0), bad.argmax(0) + 1, 0) if len(bad) else np.zeros(bad.shape[1:], int)
@@ -55,7 +56,7 @@ def first_bad_step(
 
 
 class Chance(NamedTuple):
-  """What guessing reaches: `share` by `measure`, which counts as many `images`."""
+  """The result of guessing: the value `share` of `measure`, whose noise is that of `images`."""
 
   measure: Measure
   share: float
@@ -63,15 +64,15 @@ class Chance(NamedTuple):
 
 
 def chance_of(labels: np.ndarray, leads: Measure) -> Chance:
-  """What a trial must be told from to have learned.
+  """The result of guessing, which a trial must exceed to have learned.
 
-  By the accuracy that leads; where another measure does, by balanced accuracy if the classes are
-  so unequal that it would lead, else by accuracy. Guessing reaches the share of the most frequent
-  class, or of a balanced accuracy the share of one class among all.
+  It uses the leading measure if that is an accuracy. Otherwise it uses balanced accuracy if the
+  classes are so unequal that this would lead by default, or else accuracy. Guessing reaches the
+  share of the most frequent class, or for balanced accuracy 1 / classes.
 
   Args:
     labels: of the validation images, (images,).
-    leads: what the study goes by.
+    leads: the leading measure.
   """
   if leads not in (ACCURACY, BALANCED):
     leads = BALANCED if leading_measure(labels) == BALANCED.field else ACCURACY
@@ -82,16 +83,17 @@ def chance_of(labels: np.ndarray, leads: Measure) -> Chance:
 
 
 def is_at_chance(interval: tuple[float, float], chance: Chance) -> bool:
-  """True unless the whole interval of an accuracy lies above what guessing reaches."""
+  """True unless the whole interval of an accuracy lies above the result of guessing."""
   return interval[0] <= chance.share
 
 
 class Trend(NamedTuple):
   """The training loss over the last stretch of a trial.
 
-  steps: of the stretch. loss: its mean over them. change: what a straight line through it rises
-  by from the first of these steps to the last, in the loss's unit; below 0 where it falls. low,
-  high: the change's `confidence.LEVEL` interval. None, all three, where there are too few steps.
+  steps: of the stretch. loss: its mean over them. change: the rise of a straight line through it
+  from the first of these steps to the last, in the unit of the loss; below 0 if it falls. low,
+  high: the `confidence.LEVEL` interval of the change. All three are None if there are too few
+  steps.
   """
 
   steps: int
@@ -102,27 +104,28 @@ class Trend(NamedTuple):
 
   @property
   def is_small(self) -> bool:
-    """The change is less than `SMALLEST_FALL` of the loss."""
+    """True if the change is less than `SMALLEST_FALL` of the loss."""
     return abs(self.change) < SMALLEST_FALL * abs(self.loss)
 
   @property
   def falls(self) -> bool:
-    """Beyond its noise, at 5 %: its whole interval is below 0; and it is not small."""
+    """True if the fall is not small and beyond the noise, at 5 %: the interval is below 0."""
     return self.change is not None and self.high < 0 and not self.is_small
 
 
 def trend(losses: np.ndarray, steps_per_epoch: int) -> Trend:
   """Fits a straight line to the last stretch of a curve, and says how sure its slope is.
 
-  To the means of blocks of steps, by least squares, with Student's t for the slope: a single step
-  is far from normal, and neighbouring steps are alike. A stretch of several epochs is whole
-  epochs, and compares like with like: epochs with each other where there are five of them, or else
-  fifths of an epoch with the same fifth of the others. So nothing that recurs in every epoch, such
-  as the same order of the images, passes for a slope.
+  The line is fitted to the means of blocks of steps by least squares, with Student's t for the
+  slope, because a single step is far from normal and neighbouring steps are similar. A stretch of
+  several epochs consists of whole epochs. If there are at least five, epochs are compared with one
+  another; otherwise each fifth of an epoch is compared with the same fifth of the others. A pattern
+  that recurs in every epoch, such as a fixed order of the images, is therefore not mistaken for a
+  slope.
 
   Args:
     losses: of every step of a trial, (steps,), all finite.
-    steps_per_epoch: of them.
+    steps_per_epoch: how many steps an epoch has.
   """
   rows, length, places = _layout(len(losses), steps_per_epoch)
   last = losses[-rows * length :].astype(np.float64).reshape(rows, length)
@@ -143,16 +146,16 @@ def trend(losses: np.ndarray, steps_per_epoch: int) -> Trend:
 
 
 def _layout(steps: int, per_epoch: int) -> tuple[int, int, int]:
-  """How the last stretch is cut: rows of so many steps each, and the places that a row has."""
+  """How the last stretch is divided: the number of rows, steps per row, and places per row."""
   stretch = max(1, int(min(max(STRETCH * steps, FEWEST), steps / 2)))
   epochs = -(-stretch // per_epoch)
-  if epochs > 1 and 2 * epochs * per_epoch < steps:  # one alone has none to be compared with
+  if epochs > 1 and 2 * epochs * per_epoch < steps:  # a single epoch cannot be compared
     if epochs >= BLOCKS / 2:
       together = max(1, epochs // BLOCKS)
       return epochs // together, together * per_epoch, 1
     if per_epoch >= BLOCKS:
       return epochs, per_epoch, BLOCKS // 2
-  # Blocks of five steps or more, or else five of two: the shorter they are, the more alike.
+  # Blocks of at least five steps, or else five blocks: shorter blocks are less independent.
   rows = min(BLOCKS, max(BLOCKS // 2, stretch // 5), max(1, stretch // 2))
   return rows, stretch // rows, 1
 
@@ -165,18 +168,18 @@ def of(interval: tuple[float, float], chance: Chance, trend: Trend) -> str:
 
 
 def of_rate(found: Sequence[str], accuracies: Sequence[float | None], chance: Chance) -> str:
-  """The word for a rate, from what became of its seeds.
+  """The word for a rate, from the statuses of its seeds.
 
-  Diverged, or ended early, if any seed was. At chance if any seed was, and either all of them
-  together cannot be told from guessing, or that seed is plainly worse than they are: its whole
-  interval is below their mean. Few images hide that a network has learned, the sooner the more
-  seeds are asked; but who follows the advice trains once, so no seed may fail. Still improving if
-  all seeds were.
+  Diverged, or ended early, if any seed was. At chance if any seed was, and either the mean over
+  seeds does not exceed guessing, or that seed is clearly worse: its whole interval is below the
+  mean. A single seed at chance is not enough, because with few images and many seeds some network
+  that has learned may look as if it had not. But a user trains once, so no seed may fail. Still
+  improving if all seeds were; otherwise plateaued.
 
   Args:
     found: the status of each seed, or `ENDED_EARLY`.
     accuracies: of each seed, by the measure of `chance`.
-    chance: what guessing reaches.
+    chance: the result of guessing.
   """
   for word in (DIVERGED, ENDED_EARLY):
     if word in found:

@@ -1,4 +1,4 @@
-"""Is a status what it says? Judged by fresh images, and by training that went on."""
+"""Checks statuses: by fresh images, and by training for longer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from lr_study.answer import confidence, status
 from lr_study.answer.measure import ACCURACY
 from lr_study.config import check
 
-_LENGTHS = (1, 2, 4)  # of the trials that go on, in epochs of a study
-_AT_MOST = 0.1  # of its training loss may a trial that had plateaued lose
-_TOGETHER = 8  # seeds that train at a time
+_LENGTHS = (1, 2, 4)  # of the trials that train longer, as multiples of a study's epochs
+_AT_MOST = 0.1  # the share of its training loss that a plateaued trial may still lose
+_TOGETHER = 8  # seeds that train at the same time
 
 
 class Went(NamedTuple):
-  """What became of a trial that went on for as many steps as its last stretch has.
+  """The result of training a trial for as many further steps as its last stretch has.
 
-  change: of the mean loss, as a share of that of the stretch; infinite if the trial diverged.
+  change: of the mean loss, as a share of the mean over the stretch; infinite if the trial diverged.
   fell: the loss was lower, beyond its noise.
   """
 
@@ -32,16 +32,16 @@ class Went(NamedTuple):
 
 
 def by_fresh_images(of_trials: np.ndarray, labels: np.ndarray, images: int) -> dict[str, Any]:
-  """Of the trials that a few images call at chance, or not, how many are by the others?
+  """Checks whether trials that are at chance on a few images, or not, are so on the other images.
 
   Args:
-    of_trials: accuracies on each run of `images` images, (runs, rates, seeds); NaN where a trial
-      diverged. Each trial is called by one of the runs, and judged by all of the others.
+    of_trials: accuracies on each run of `images` images, (runs, rates, seeds); NaN if a trial
+      diverged. Each trial gets its status from one of the runs, and is checked on all others.
     labels: of all these images.
-    images: of a run.
+    images: per run.
 
   Returns:
-    Under the names of both words what `_share` says, and the mean accuracy on the other images.
+    For each of the two words, the result of `_share`, and the mean accuracy on the other images.
   """
   runs = len(of_trials)
   few, many = (status.chance_of(labels[: images * n], ACCURACY) for n in (1, runs - 1))
@@ -67,20 +67,20 @@ def by_fresh_images(of_trials: np.ndarray, labels: np.ndarray, images: int) -> d
 def by_longer_runs(
   config: ConfigDict, data: datasets.Dataset, seeds: Sequence[int], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-  """Of the trials called still improving, or plateaued, how many were, when they trained on?
+  """Checks 'still improving' and 'plateaued' by training for longer.
 
-  Trials of one, two and four times the epochs, each of which is the beginning of the next, as with
-  a constant rate. Each goes on for as many steps as its last stretch has.
+  Trials have one, two and four times the epochs. Because the rate is constant, each is the
+  beginning of the next. Each trains for as many further steps as its last stretch has.
 
   Args:
     config: of a study, with a constant rate.
     data: of the study.
     seeds: of the trials.
-    tell: is called with a line now and then.
+    tell: called with a line of progress from time to time.
 
   Returns:
-    Under both words what `_share` says, and the median change of the loss as a share of it.
-    `trained_on`: how many trials of some length were called anything.
+    For each of the two words, the result of `_share`, and the median change of the loss as a share
+    of it. `trained_on`: how many trials of all lengths were checked.
   """
   config = config.copy_and_resolve_references().unlock()
   lengths = [times * config.epochs for times in _LENGTHS]
@@ -89,8 +89,8 @@ def by_longer_runs(
   for first in range(0, len(seeds), _TOGETHER):
     config.seeds = tuple(seeds[first : first + _TOGETHER])
     went += _train_on(check(config), data, lengths)
-    tell(f'{first + len(config.seeds)} of {len(seeds)} seeds that train on')
-  found = {'trained_on': len(went)}  # those at chance among them
+    tell(f'{first + len(config.seeds)} of {len(seeds)} seeds that train for longer')
+  found = {'trained_on': len(went)}  # includes those at chance
   for word in status.LEARNED:
     of_word = [trial for trial in went if trial.status == word]
     right = [t.fell if word == status.STILL_IMPROVING else t.change >= -_AT_MOST for t in of_word]
@@ -132,14 +132,14 @@ def _stretch(epochs: int, per_epoch: int) -> int:
 def went_on(
   losses: np.ndarray, epochs: int, per_epoch: int, accuracy: float, chance: status.Chance
 ) -> Went:
-  """The status of a trial of so many epochs, and what became of its loss after them.
+  """The status of a trial after `epochs` epochs, and how its loss changed after them.
 
   Args:
-    losses: of every step, (steps,), of the steps that followed too.
-    epochs: that the trial had when it was judged.
-    per_epoch: steps.
+    losses: of every step, (steps,), including those that followed.
+    epochs: of the trial when it got its status.
+    per_epoch: steps per epoch.
     accuracy: on the validation images, after these epochs.
-    chance: what guessing reaches there.
+    chance: the result of guessing.
   """
   steps = epochs * per_epoch
   trend = status.trend(losses[:steps], per_epoch)
@@ -157,28 +157,28 @@ def went_on(
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
-  """What was found, in words; nothing for what was not looked at."""
+  """The findings in words; no sentence for what was not checked."""
   told = []
   if status.AT_CHANCE in found:
     few, many = found[status.AT_CHANCE], found['learned']
     told.append(
-      f'Of {few["called"]} trials called at chance, {_of(few)} were, by {few["images"]} other '
-      f'images, on which they had {formats.percent(few["accuracy"])} on average; of '
-      f'{many["called"]} that learned, {_of(many)} had.'
+      f'Of {few["called"]} trials called at chance, {_of(few)} were at chance on {few["images"]} '
+      f'other images, where the mean accuracy was {formats.percent(few["accuracy"])}; of '
+      f'{many["called"]} trials that learned, {_of(many)} had learned by the same test.'
     )
   if status.PLATEAUED in found:
     improving, plateaued = (found[word] for word in status.LEARNED)
     told.append(
       f'Of {improving["called"]} trials called still improving, {_of(improving)} had a lower '
-      'training loss, beyond noise, over as many further steps as it was judged by (median change '
-      f'{_change(improving)}); of {plateaued["called"]} called plateaued, {_of(plateaued)} lost no '
-      f'more than {formats.percent(_AT_MOST, 0)} of it (median change {_change(plateaued)}).'
+      'training loss, beyond noise, over as many further steps as the test uses (median change '
+      f'{_change(improving)}); of {plateaued["called"]} called plateaued, {_of(plateaued)} lost at '
+      f'most {formats.percent(_AT_MOST, 0)} of it (median change {_change(plateaued)}).'
     )
   return told
 
 
 def _share(right: Sequence[bool]) -> dict[str, Any]:
-  """How many were called something, how many were it, the share and its 95 % interval."""
+  """How many trials were called something, how many were, the share and its 95 % interval."""
   if not right:
     return {'called': 0, 'were': 0, 'share': None, 'interval': None}
   count = int(sum(right))

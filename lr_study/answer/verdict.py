@@ -1,4 +1,4 @@
-"""From the curves to the answer: each trial's status, the best rate, and what the others did."""
+"""Turns curves into the answer: each trial's status, the best rate, and how the others did."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,18 +17,17 @@ from lr_study.search.rounds import Planned, Setting
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How one trial ended. Losses in nats, accuracies as fractions; None where it diverged.
+  """The result of one trial. Losses in nats, accuracies as fractions; None if it diverged.
 
-  `first_bad_step` counts from 1; `last_finite_loss` is the last one up to it. The figures are
-  those of the last epoch, of `train_loss` and `train_accuracy` the means over its steps; or of
-  `best_epoch`, from 1, if the study goes by each trial's best one. `metrics`: further ones by the
-  names of their curves, as 'validation_top5'. `axes`: the trial's value on each further axis, as
-  'optimizer.weight_decay'.
+  `first_bad_step` counts from 1; `last_finite_loss` is the last finite one up to it. The figures
+  are those of the last epoch, or of `best_epoch` (from 1) if the study compares the best epochs of
+  trials. `train_loss` and `train_accuracy` are means over the steps of that epoch. `metrics`: other
+  metrics by the names of their curves, such as 'validation_top5'. `axes`: the trial's value on each
+  other axis, such as 'optimizer.weight_decay'.
 
-  What the status rests on (see status.py): `train_loss_at_end`, the mean over the `last_steps`
-  steps; `train_loss_change`, by how much a straight line through them rises, with its interval,
-  None where they are too few; and the interval of the accuracy, with what guessing reaches,
-  `chance`.
+  The status is based on these (see status.py): `train_loss_at_end`, the mean over the `last_steps`
+  steps; `train_loss_change`, the rise of a straight line through them, with its interval, None if
+  there are too few steps; the interval of the accuracy; and `chance`, the accuracy of guessing.
   """
 
   learning_rate: float
@@ -46,8 +45,8 @@ class Result:
   validation_loss: float | None
   validation_accuracy: float | None
   validation_balanced_accuracy: float | None = None
-  update_ratio: float | None = None  # of the last step: its update's norm, by the weights'
-  sharpness: float | None = None  # at the end, None where it was not measured; see curvature.py
+  update_ratio: float | None = None  # norm of the last step's update, divided by the weights'
+  sharpness: float | None = None  # at the end, None if it was not measured; see curvature.py
   sharpness_edge: float | None = None
   best_epoch: int | None = None
   train_loss_at_end: float | None = None
@@ -63,7 +62,7 @@ class Result:
 
   @property
   def setting(self) -> Setting:
-    """What its search held fixed."""
+    """The setting: what was fixed in its search."""
     return Setting.of(self)
 
 
@@ -71,13 +70,14 @@ class Result:
 class Verdict:
   """The answer to "which learning rate?", for one setting.
 
-  `indistinguishable`: the rates that may be the best, the recommended one first; confidence.py
-  says how they are found, and `probability_best`: of each rate, 0 where it cannot be (see
-  `judge`), None with one seed, which cannot tell. `intervals`: of each rate's measure, None where
-  a trial diverged, and for one seed of what is no share of images. `largest_stable`: the largest
-  rate with no diverged trial at it or below. Keys are rates as in `formats.rate`. `measure`,
-  `is_share` and `larger_is_better`: the figure that leads, see `Measure`. `axes`: the setting's
-  value on each further axis.
+  `indistinguishable`: the rates that may be the best, the recommended one first.
+  `probability_best`: of each rate; 0 if the rate cannot be best (see `judge`), None with one seed.
+  See confidence.py for both. `intervals`: of each rate's measure; None if a trial diverged, or if
+  there is one seed and the measure is not a share of images. `largest_stable`: the largest rate
+  such that no trial diverged at it or below. Keys are rates as written by `formats.rate`.
+  `edge_of_ladder`: the recommended rate is at an end of the grid, or there is none. `measure`,
+  `is_share` and `larger_is_better`: the leading measure, see `Measure`. `axes`: the setting's value
+  on each other axis.
   """
 
   learning_rate: float | None
@@ -102,12 +102,12 @@ class Verdict:
 
   @property
   def setting(self) -> Setting:
-    """What it is the answer for."""
+    """The setting that this is the answer for."""
     return Setting.of(self)
 
   @property
   def leads(self) -> Measure:
-    """The measure that it goes by."""
+    """The leading measure."""
     return Measure(self.measure, self.is_share, self.larger_is_better)
 
 
@@ -122,13 +122,13 @@ def results(
   """Judges each trial of a finished wave by the tests of status.py.
 
   Args:
-    history: of the wave, a column a trial.
+    history: of the wave, one column per trial.
     trials: of the wave.
     labels: of the validation images, (images,).
-    steps: that each trial trained.
-    measure: that leads.
-    at_best: the figures are those of the epoch at which the measure was best, and not of the
-      last one. The loss at the end, and whether it fell, is that of the end all the same.
+    steps: how many each trial trained.
+    measure: the leading one.
+    at_best: take the figures of the epoch at which the measure was best, not of the last one. The
+      trend of the loss is always that of the end.
   """
   chance = status.chance_of(labels, measure)
   bad = history.first_bad_steps(0, len(history.steps['loss']), evaluated=True)
@@ -189,7 +189,7 @@ def _judged(
 ) -> tuple[str, str, dict[str, float | None]]:
   """The status of a trial that did not diverge, its evidence, and the numbers behind both."""
   trend, value = status.trend(losses, per_epoch), figures[chance.measure.field]
-  # An accuracy that is not finite is of predictions that are not: none of them is right.
+  # An accuracy is not finite if predictions are not finite: none of them is right.
   ends = confidence.interval(np.asarray([value or 0.0]), chance.images)
   found = status.of(ends, chance, trend)
   when = f' at its best epoch, {best_epoch}' if best_epoch else ''
@@ -212,7 +212,7 @@ def _judged(
 
 
 def _trend(trend: Trend) -> str:
-  """What the training loss did in the end."""
+  """What the training loss did at the end."""
   number = f'last {trend.steps} steps' if trend.steps > 1 else 'last step'
   loss = f'training loss {formats.loss(trend.loss)} over the {number}'
   if trend.change is None:
@@ -240,7 +240,7 @@ def _broke(history: History, column: int, bad: int, last_loss: float | None) -> 
 
 
 def _best_epoch(curve: np.ndarray, measure: Measure) -> int:
-  """The first of the epochs, from 0, whose value is best; the last one if none is finite."""
+  """The first epoch (from 0) with the best value; the last epoch if no value is finite."""
   known = np.isfinite(curve)
   if not known.any():
     return len(curve) - 1
@@ -256,15 +256,14 @@ def judge(
   validation_labels: np.ndarray,
   measure: Measure = ACCURACY,
 ) -> Verdict:
-  """Names the best rate: best mean of the measure over its seeds, then lowest validation loss.
+  """Finds the best rate: best mean of the measure over its seeds, then lowest validation loss.
 
-  Of those that learned, by `status.of_rate`. What makes the others differ is judged in
-  confidence.py.
+  Only rates that learned by `status.of_rate` count. confidence.py compares the others with it.
 
   Args:
     trials: of one setting; the same seeds at each rate.
     validation_labels: (images,).
-    measure: that leads.
+    measure: the leading one.
   """
   images = confidence.counted(validation_labels, measure)
   by_rate: dict[float, list[Result]] = {}
@@ -324,9 +323,9 @@ def judge(
 
 
 def _did(by_rate: dict[float, list[Result]]) -> dict[float, list[str]]:
-  """What became of each seed of each rate: its status, or `ENDED_EARLY`.
+  """The status of each seed of each rate, or `ENDED_EARLY`.
 
-  That is where others that did not diverge went on to more epochs.
+  A trial ended early if it did not diverge and another such trial trained for more epochs.
   """
   trials = [trial for found in by_rate.values() for trial in found]
   longest = max((t.epochs for t in trials if t.status != DIVERGED), default=0)
@@ -337,7 +336,7 @@ def _did(by_rate: dict[float, list[Result]]) -> dict[float, list[str]]:
 
 
 def _interval(values: np.ndarray | None, images: float) -> tuple[float, float] | None:
-  """That of the mean of a rate's values; None if one is missing, or if none tells of any noise."""
+  """The interval of the mean of a rate's values; None if one is missing or the noise is unknown."""
   if values is None or not np.isfinite(values).all() or (np.isinf(images) and len(values) < 2):
     return None
   return confidence.interval(values, images)

@@ -1,1 +1,1 @@
-"""Which trials a study has: strategies, rounds, the plan on disk, and range tests."""
+"""Decides which trials a study has: strategies, rounds, the plan on disk, and range tests."""

@@ -1,4 +1,4 @@
-"""The next round of a study: the search is told what came out, and its rates go into waves."""
+"""Plans the next round of a study: passes results to the search, and puts its rates into waves."""
 
 from collections.abc import Mapping
 
@@ -24,16 +24,16 @@ def next_round(
 ) -> Plan:
   """Asks the search for one more round, program by program.
 
-  Trials whose settings share a program, and that train from the same epoch to the same one, share
-  waves. What the study had before it was extended stays in its wave.
+  Trials share waves if their settings share a program and they train from the same epoch to the
+  same epoch. Trials that the study had before it was extended stay in their waves.
 
   Args:
     sweeps: of each setting, without trials.
-    planned: the rounds that were trained.
+    planned: the rounds trained so far.
     results: of all their trials.
     labels: of the validation images, (images,).
-    measure: that leads.
-    processes: that train the trials.
+    measure: the leading one.
+    processes: how many train the trials.
 
   Returns:
     The plan with the new trials; ended if there are none.
@@ -61,7 +61,7 @@ def next_round(
     if (t.trial, t.epochs) in known:
       wave_of_trial[t] = known[t.trial, t.epochs]
     else:
-      # What goes on from the same epoch, by the same program.
+      # Trials that continue from the same epoch with the same program.
       earlier = rounds.before(planned, t)
       key = id(sweeps[t.setting].config), t.epochs, earlier.epochs if earlier else 0
       together.setdefault(key, []).append(t)
@@ -76,9 +76,9 @@ def next_round(
 def tell(
   results: Mapping[Planned, Result], labels: np.ndarray, measure: Measure
 ) -> list[search.Told]:
-  """What a search is told of the trials of one setting: a line for each rate and its epochs.
+  """What a search learns about the trials of one setting: an entry per rate and epochs.
 
-  What stands for their accuracy there is their score by the measure: larger is better.
+  `accuracy` is the score by the leading measure; larger is better.
   """
   if not results:
     return []

@@ -1,4 +1,4 @@
-"""A range test beside a finished sweep: one trial whose rate climbs, and what is read off it."""
+"""A range test next to a finished sweep: one trial with a rising rate, and what it suggests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ _RULES = {
 
 
 class Climb(NamedTuple):
-  """rates, losses: (steps,); a loss is NaN or infinite once the trial diverged."""
+  """rates, losses: (steps,); a loss is NaN or infinite after the trial has diverged."""
 
   rates: np.ndarray
   losses: np.ndarray
@@ -38,7 +38,7 @@ def climb(config: ConfigDict, data: Dataset) -> Climb:
   """Trains one trial of a study for an epoch, from its smallest rate to its largest.
 
   Args:
-    config: the study's; its first seed is taken.
+    config: the study's; its first seed is used.
     data: the study's.
   """
   config = config.copy_and_resolve_references().unlock()
@@ -57,7 +57,7 @@ def climb(config: ConfigDict, data: Dataset) -> Climb:
 
 
 def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
-  """Each suggestion, and how the sweep's nearest rate did, in Markdown."""
+  """A Markdown table of each suggestion, and how the sweep's nearest rate did."""
   lines = [
     f'| rule | suggests | nearest rate of the sweep | its {verdict.leads.name} |',
     '| --- | ---: | ---: | --- |',
@@ -65,7 +65,7 @@ def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
   for rule, name in _RULES.items():
     rate = found.suggested[rule]
     if rate is None:
-      lines.append(f'| {name} | – | – | the curve is too short for it |')
+      lines.append(f'| {name} | – | – | the curve is too short |')
       continue
     near = min({r.learning_rate for r in results}, key=lambda x: abs(np.log(x / rate)))
     lines.append(
@@ -83,7 +83,7 @@ def table(found: Climb, results: Sequence[Result], verdict: Verdict) -> str:
 
 
 def as_json(found: Climb) -> dict[str, Any]:
-  """All of it; null where a loss is not finite."""
+  """All fields for JSON; losses that are not finite are null."""
   losses = [float(x) if np.isfinite(x) else None for x in found.losses]
   return {
     'suggested': found.suggested,
@@ -93,7 +93,7 @@ def as_json(found: Climb) -> dict[str, Any]:
 
 
 def save(found: Climb, verdict: Verdict, file: Path) -> None:
-  """Draws the loss against the climbing rate, and the rates that are read off it."""
+  """Draws the loss against the rising rate, and the suggested rates."""
   with drawing.style():
     axes = Figure(figsize=(6.4, 3.4)).add_subplot(xscale='log')
     axes.set(xlabel='learning rate', ylabel='training loss (nats)')

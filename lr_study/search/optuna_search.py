@@ -1,4 +1,4 @@
-"""Optuna, for who has it installed: rates from its sampler, and a study in its database."""
+"""Optuna, if installed: rates from its sampler, and export of a study to its database."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,20 +27,21 @@ def ask(
 ) -> list[tuple[float, Setting | None]]:
   """Asks Optuna's TPE sampler (Bergstra et al., 2011) for rates, each with a setting.
 
-  The sampler is made again from what is told, and seeded by its number: the same history gives the
-  same points. It searches rates continuously, and the values of each axis by their rank.
+  The sampler is created from the history each time, and its seed is the length of the history, so
+  the same history gives the same points. It searches rates continuously, and the values of each
+  axis by their rank.
 
   Args:
     told: learning rates and settings, and how good each was: larger is better.
-    grid: rates; those asked for are between its ends.
-    settings: every combination of values on axes of numbers; or one.
-    count: how many; none of them knows how the others of the same call will do.
+    grid: rates; the new ones lie between its ends.
+    settings: every combination of values on axes of numbers; or a single one.
+    count: how many points; they are chosen without knowing how the others of this call will do.
 
   Raises:
-    StudyError: if Optuna is not installed.
+    StudyError: Optuna is not installed.
   """
   optuna = _optuna()
-  # constant_liar: points of one call keep away from one another.
+  # constant_liar keeps the points of one call apart.
   sampler = optuna.samplers.TPESampler(seed=len(told), constant_liar=True)
   study = optuna.create_study(direction='maximize', sampler=sampler)
   smallest, largest = min(grid), max(grid)
@@ -58,7 +59,7 @@ def ask(
 
 
 def _ranks(settings: Sequence[Setting | None]) -> dict[Setting | None, dict[str, int]]:
-  """The rank of each setting's value on each axis that has several, from 0."""
+  """The rank, from 0, of each setting's value on each axis that varies."""
   if len(settings) == 1:
     return {settings[0]: {}}
   values: dict[str, set[float]] = {}
@@ -73,26 +74,26 @@ def _ranks(settings: Sequence[Setting | None]) -> dict[Setting | None, dict[str,
 
 
 def store(url: str, name: str, results: Sequence[Result], verdict: Verdict) -> tuple[int, int]:
-  """Adds a finished study to the study `name` in the database at `url`, which is made if missing.
+  """Adds a finished study to the Optuna study `name` in the database at `url`.
 
-  One trial of Optuna's for each rate of each setting, since its seeds are repetitions of one point:
-  its value is their mean of the measure that the verdict goes by, and user attributes have what
-  each seed did. So Optuna's best trial is the rate that the verdict names: of those that cannot be
-  named, one that diverged with any seed failed; one that a search ended early, or that did not
-  learn with every seed but would lead, is pruned.
+  There is one Optuna trial per rate and setting, because seeds are repetitions of one point. Its
+  value is the mean over seeds of the leading measure, and its user attributes have the figures of
+  each seed. Optuna's best trial is then the rate that the verdict recommends. A rate that diverged
+  with any seed has the state FAIL. A rate that a search ended early is PRUNED, and so is one that
+  is better than the recommended rate but did not learn with every seed.
 
   Args:
-    url: as Optuna takes it: sqlite:///runs/optuna.db, say.
+    url: of the database, created if missing, such as sqlite:///runs/optuna.db.
     name: of Optuna's study.
-    results: of all trials. What Optuna's study has already is not added again.
+    results: of all trials. Trials that Optuna's study already has are not added again.
     verdict: of the study.
 
   Returns:
-    How many of Optuna's trials were added, and how many there are of this study.
+    How many Optuna trials were added, and how many there are for this study.
 
   Raises:
-    StudyError: if Optuna is not installed, the database cannot be opened, or the study in it goes
-      by another measure or has other parameters.
+    StudyError: Optuna is not installed, the database cannot be opened, or the study in it has
+      another measure or other parameters.
   """
   optuna, measure = _optuna(), verdict.leads
   study = _open(optuna, url, name, measure)
@@ -102,7 +103,7 @@ def store(url: str, name: str, results: Sequence[Result], verdict: Verdict) -> t
   for result in results:
     points.setdefault((result.setting, result.learning_rate), []).append(result)
   named = (verdict.setting, verdict.learning_rate)
-  # Of equal values Optuna's best is the first.
+  # The recommended rate first: of equal values, Optuna considers the first one best.
   added = 0
   for point in sorted(points, key=lambda point: point != named):
     state, value = _state_and_value(points, point, named, measure)
@@ -123,7 +124,7 @@ def store(url: str, name: str, results: Sequence[Result], verdict: Verdict) -> t
       study.add_trial(trial)
     except ValueError as error:
       raise StudyError(
-        f'--study_name {name} has trials of other parameters ({error}); choose another name'
+        f'--study_name {name} has trials with other parameters ({error}); choose another name'
       ) from error
     added += 1
   return added, len(points)
@@ -139,16 +140,16 @@ def _open(optuna: Any, url: str, name: str, measure: Measure) -> 'optuna.Study':
     raise StudyError(f'--storage cannot be opened: {why}') from error
   if study.direction.name.lower() != way:
     raise StudyError(
-      f'--study_name {name} is there already and does not {way} its values; choose another name'
+      f'--study_name {name} already exists and does not {way} its values; choose another name'
     )
   if goes_by is None and not study.get_trials(deepcopy=False):
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # it is an experimental part of Optuna
+      warnings.simplefilter('ignore')  # an experimental feature of Optuna
       study.set_metric_names([measure.field])
   elif goes_by != [measure.field]:
-    other = goes_by[0] if goes_by else 'a measure that it does not name'
+    other = goes_by[0] if goes_by else 'an unnamed measure'
     raise StudyError(
-      f'--study_name {name} goes by {other}, and this study by {measure.field}; choose another name'
+      f'--study_name {name} uses {other}, but this study uses {measure.field}; choose another name'
     )
   return study
 
@@ -156,7 +157,7 @@ def _open(optuna: Any, url: str, name: str, measure: Measure) -> 'optuna.Study':
 def _space_of(
   optuna: Any, results: Sequence[Result]
 ) -> dict[str, tuple[Any, Callable[[Result], Any]]]:
-  """Optuna's parameters, the rate and what settings differ in, each with how a result has it."""
+  """Optuna's parameters: the rate and what settings differ in, with functions that read them."""
   distributions = optuna.distributions
   rates = [result.learning_rate for result in results]
   found = {_NAME: (*_space(optuna, min(rates), max(rates)).values(), lambda r: r.learning_rate)}
@@ -189,7 +190,7 @@ def _state_and_value(
   named: tuple[Setting, float | None],
   measure: Measure,
 ) -> tuple[str, float | None]:
-  """The state of Optuna's trial for a rate of a setting, and its value."""
+  """The state and the value of the Optuna trial for one rate of a setting."""
   values = {key: [value_of(r, measure) for r in found] for key, found in points.items()}
   if None in values[point]:
     return 'FAIL', None
@@ -207,7 +208,7 @@ def _state_and_value(
 
 
 def _about(trials: Sequence[Result], measure: Measure) -> dict[str, Any]:
-  """User attributes of Optuna's trial for these of one rate: what each seed did."""
+  """User attributes of the Optuna trial for the trials of one rate: the figures of each seed."""
   first = trials[0]
   return {
     'measure': measure.field,

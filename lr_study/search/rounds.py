@@ -1,4 +1,4 @@
-"""Which trials a study has: asked for in rounds, trained in waves, on record in one file."""
+"""The plan of a study's trials: requested in rounds, trained in waves, stored in one file."""
 
 import itertools
 import json
@@ -18,19 +18,19 @@ from lr_study.files import record
 from lr_study.files.workdir import write_text
 
 FILE = 'trials.json'
-_UNFIT = re.compile(r'[^\w.+-]+')  # for a folder's name
-# Axes that every trial has a field for.
+_UNFIT = re.compile(r'[^\w.+-]+')  # characters that a folder's name should not have
+# Axes for which every trial has a field.
 _OF_ALL = ('batch_size', 'schedule.name')
-# In the names of a schedule's arguments that count epochs; those of a tuple count from 1.
+# The end of names of schedule arguments that are in epochs; entries of tuples count from 1.
 _EPOCHS = 'epochs'
 
-Axes = tuple[tuple[str, Any], ...]  # (name, value) of each further axis, in the config's order
+Axes = tuple[tuple[str, Any], ...]  # (name, value) of each other axis, in the config's order
 
-ANY: Mapping[str, Any] = types.MappingProxyType({})  # for `matching`: no value is asked for
+ANY: Mapping[str, Any] = types.MappingProxyType({})  # for `matching`: any value
 
 
 class Setting(NamedTuple):
-  """What is the same for all rates of a search. A study has one, or several beside each other."""
+  """What is the same for all rates of a search. A study has one or several settings."""
 
   batch_size: int
   schedule: str
@@ -38,14 +38,14 @@ class Setting(NamedTuple):
 
   @classmethod
   def of(cls, record: Any) -> 'Setting':
-    """That of a result, a verdict or another record: its `axes` is a dict there."""
+    """The setting of a result, a verdict or another record, whose `axes` is a dict."""
     return cls(record.batch_size, record.schedule, tuple(record.axes.items()))
 
 
 class Planned(NamedTuple):
-  """A trial as far as a round asks for it: to the end of epoch `epochs`, in wave `wave`.
+  """A trial that a round asks for: to the end of epoch `epochs`, in wave `wave`.
 
-  A later round may ask for the same trial again, to go on from there.
+  A later round may ask for the same trial with more epochs.
   """
 
   learning_rate: float
@@ -59,20 +59,20 @@ class Planned(NamedTuple):
 
   @property
   def setting(self) -> Setting:
-    """Its batch size, its schedule, and its value on each further axis."""
+    """Its batch size, its schedule, and its value on each other axis."""
     return Setting(self.batch_size, self.schedule, self.axes)
 
   @property
   def trial(self) -> tuple[Any, ...]:
-    """What it is, however far it trains."""
+    """What identifies the trial, regardless of its epochs."""
     return (*self.setting, self.learning_rate, self.seed)
 
 
 class Plan(NamedTuple):
-  """All that was asked for so far; `ended` once nothing more will be.
+  """All trials that were asked for so far; `ended` once the search has ended.
 
-  earlier: what the study had before it was extended: who asks for one of these again gets the
-  trial of that wave. taken: numbers of waves that are not given again.
+  earlier: the trials that the study had before it was extended; if the search asks for one of them
+  again, the trial in that wave is reused. taken: wave numbers below this are not used again.
   """
 
   trials: tuple[Planned, ...] = ()
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
   taken: int = 0
 
   def of_round(self, number: int) -> tuple[Planned, ...]:
-    """What round `number` asks for."""
+    """The trials that round `number` asks for."""
     return tuple(t for t in self.trials if t.round == number)
 
   def of_wave(self, number: int) -> tuple[Planned, ...]:
@@ -96,20 +96,20 @@ class Plan(NamedTuple):
     return max(self.taken, 1 + max((t.wave for t in self.trials), default=-1))
 
   def column(self, planned: Planned) -> int:
-    """Where it is among the trials of its wave."""
+    """The column of a trial in its wave."""
     return self.of_wave(planned.wave).index(planned)
 
 
 def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
   """The settings of a study, each with the config that its trials train by.
 
-  Settings that differ in numbers that a program takes as arguments share one config: its `axes` are
-  those numbers. Every other value has its place in a config of its own. The number of epochs is the
-  same for all batch sizes; or, with `equal='steps'`, that of steps.
+  Settings that differ only in numbers that a program takes as arguments share one config, whose
+  `axes` are those numbers. Any other combination of values has a separate config. The number of
+  epochs is the same for all batch sizes, or the number of steps with `equal='steps'`.
 
   Raises:
-    StudyError: if values do not go together, or files of the user's own are called the same; or if
-      a batch size would need a part of an epoch for so many steps.
+    StudyError: values do not fit together, two files of the user have the same name, or a batch
+      size would need a fraction of an epoch for the same number of steps.
   """
   axes = flatten(config.get('axes', {}))
   traced, found, programs = traced_axes(config), {}, {}
@@ -130,7 +130,7 @@ def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
 
 
 def traced_axes(config: ConfigDict) -> tuple[str, ...]:
-  """The axes whose values one program takes: numbers that its parts can use as arrays."""
+  """The axes whose values share one program: numbers that its parts can use as arrays."""
   return tuple(
     name
     for name, values in flatten(config.get('axes', {})).items()
@@ -139,22 +139,22 @@ def traced_axes(config: ConfigDict) -> tuple[str, ...]:
 
 
 def axes_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
-  """The values of each axis besides rate, seed, batch size and schedule, by its name."""
+  """The values of each axis other than rate, seed, batch size and schedule, by name."""
   return {n: x for n, x in flatten(config.get('axes', {})).items() if n not in _OF_ALL}
 
 
 def numbers_of(config: ConfigDict, of: 'Planned | Setting') -> dict[str, float]:
-  """Its values on the axes of its program's config, which are arguments of the program."""
+  """The values on the axes of the program's config, which are arguments of the program."""
   return {name: value for name, value in of.axes if name in config.axes}
 
 
 def at_once(config: ConfigDict) -> tuple[Planned, ...]:
-  """Every rate of a config from every seed in one wave: rate by rate, and in each seed by seed.
+  """Every combination of a config's axes, rates and seeds, in one wave.
 
-  Where there are further axes, so for each combination of their values.
+  Seeds vary fastest, then rates, then the other axes.
 
   Args:
-    config: of a setting: its axes are numbers that one program takes.
+    config: of a setting; its axes are numbers that one program takes.
   """
   setting, axes = (config.batch_size, paths.short(config.schedule.name)), axes_of(config)
   return tuple(
@@ -166,17 +166,17 @@ def at_once(config: ConfigDict) -> tuple[Planned, ...]:
 
 
 def label(setting: Setting, among: Iterable[Setting]) -> str:
-  """A folder's name for a setting, by what it differs in from the others; empty if it is alone."""
+  """A folder name for a setting, from its differences to the others; '' if it is the only one."""
   return '_'.join(_differences(setting, list(among)))
 
 
 def title(setting: Setting, among: Iterable[Setting]) -> str:
-  """The same for people: 'batch 4, step decay, momentum 0.9'."""
+  """A label of a setting for people: 'batch 4, step decay, momentum 0.9'."""
   return ', '.join(part.replace('_', ' ') for part in _differences(setting, list(among)))
 
 
 def _differences(setting: Setting, among: Sequence[Setting]) -> list[str]:
-  """What a setting differs in from the others, each fit for a folder's name."""
+  """The values in which a setting differs from the others, each fit for a folder name."""
   parts = []
   if len({other.batch_size for other in among}) > 1:
     parts.append(f'batch_{setting.batch_size}')
@@ -185,7 +185,7 @@ def _differences(setting: Setting, among: Sequence[Setting]) -> list[str]:
   for name, value in varied(setting, among).items():
     text = _short(value, [dict(other.axes).get(name) for other in among])
     section, _, own = name.rpartition('.')
-    if name.startswith(RATE_FACTOR):  # an expression may hold what no folder's name can
+    if name.startswith(RATE_FACTOR):  # an expression may hold characters that a name cannot
       own = '_'.join(['rate_factor', *re.findall(r'\w+', name.removeprefix(RATE_FACTOR))])
     elif sum(other.rpartition('.')[2] == own for other, _ in setting.axes) > 1:
       own = f'{section}_{own}'
@@ -194,14 +194,14 @@ def _differences(setting: Setting, among: Sequence[Setting]) -> list[str]:
 
 
 def _short(value: Any, values: Iterable[Any]) -> str:
-  """A value fit for a folder's name; with its number where several of `values` look the same."""
+  """A value fit for a folder name; numbered if several of `values` look the same."""
   names = {other: _UNFIT.sub('_', value_text(other).rpartition('/')[2]) for other in values}
   alike = [other for other, name in names.items() if name == names[value]]
   return names[value] + (f'_{alike.index(value) + 1}' if len(alike) > 1 else '')
 
 
 def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
-  """The setting's value on each further axis that has several values among these settings."""
+  """The setting's value on each axis in `axes` that varies among these settings."""
   others = [dict(other.axes) for other in among]
   return {
     name: value for name, value in setting.axes if any(other.get(name) != value for other in others)
@@ -209,30 +209,30 @@ def varied(setting: Setting, among: Iterable[Setting]) -> dict[str, Any]:
 
 
 def frozen(value: Any) -> Any:
-  """A value that JSON held, with tuples for lists."""
+  """A value from JSON, with tuples in place of lists."""
   return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def record_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields of a record of results.json, with tuples for lists among its values on axes."""
+  """The fields of a record in results.json, with tuples in place of lists in its `axes`."""
   return {**fields, 'axes': {name: frozen(value) for name, value in fields['axes'].items()}}
 
 
 def placeless(name: str, value: Any) -> Any:
-  """The value of an axis; a name of the user's own without folders: its file may be moved."""
+  """The value of an axis; a user's name has its folders removed, because files may be moved."""
   return paths.short(value) if name.endswith('.name') and isinstance(value, str) else value
 
 
 def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Setting]:
-  """Those of the settings that have the wanted values.
+  """The settings that have the wanted values.
 
   Args:
     settings: of a study.
-    wanted: values by the names of axes, as 'batch_size' and 'optimizer.weight_decay'; where no
-      other axis ends so, 'weight_decay' will do, and 'schedule' for 'schedule.name'.
+    wanted: values by the names of axes, such as 'batch_size' and 'optimizer.weight_decay', or
+      'weight_decay' if no other axis ends in that; 'schedule' means 'schedule.name'.
 
   Raises:
-    StudyError: naming the first value that none of them has.
+    StudyError: names the first value that none of them has.
   """
   found = [(setting, on_axes(setting)) for setting in settings]
   for given, value in wanted.items():
@@ -248,7 +248,7 @@ def matching(settings: Iterable[Setting], wanted: Mapping[str, Any]) -> list[Set
 
 
 def without(setting: Setting, axis: str) -> Setting:
-  """The setting with nothing said of one axis."""
+  """The setting with one axis left blank."""
   if axis in _OF_ALL:
     blank = {'batch_size': 0} if axis == 'batch_size' else {'schedule': ''}
     return setting._replace(**blank)
@@ -256,7 +256,7 @@ def without(setting: Setting, axis: str) -> Setting:
 
 
 def on_axes(setting: Setting) -> dict[str, Any]:
-  """Its value on each axis but rate and seed, by the axis's name."""
+  """The value on each axis except rate and seed, by name."""
   return {'batch_size': setting.batch_size, 'schedule.name': setting.schedule, **dict(setting.axes)}
 
 
@@ -269,7 +269,7 @@ def _axis_named(name: str, axes: Iterable[str]) -> str:
 
 
 def _is_same(own: Any, wanted: Any) -> bool:
-  """True for numbers that are the same to five digits, and for 'name' of 'my_file.py:name'."""
+  """True for numbers that agree to five digits, and for 'name' and 'my_file.py:name'."""
   if plugs.is_number(own) and plugs.is_number(wanted):
     return math.isclose(own, wanted, rel_tol=1e-5)
   if isinstance(own, str):
@@ -278,7 +278,7 @@ def _is_same(own: Any, wanted: Any) -> bool:
 
 
 def value_text(value: Any) -> str:
-  """A value of an axis for people: 0.9, 1e-04, 16, MyNet of 'my_models.py:MyNet'."""
+  """A value of an axis for people: 0.9, 1e-04, 16, MyNet for 'my_models.py:MyNet'."""
   if isinstance(value, tuple | list):
     return ' '.join(map(value_text, value))
   if isinstance(value, str):
@@ -290,11 +290,12 @@ def value_text(value: Any) -> str:
 
 
 def last(plan: Plan, order: Iterable[Setting]) -> list[Planned]:
-  """Each trial once, as the latest round asks for it.
+  """Each trial once, as requested by the latest round.
 
   Args:
     plan: the study's.
-    order: of the settings; within one, the largest rate comes first, its seeds as they were asked.
+    order: of the settings; within a setting, the largest rate comes first, with its seeds in the
+      order of the request.
   """
   latest = {t.trial: t for t in plan.trials}
   place = {setting: i for i, setting in enumerate(order)}
@@ -302,7 +303,7 @@ def last(plan: Plan, order: Iterable[Setting]) -> list[Planned]:
 
 
 def before(plan: Plan, planned: Planned) -> Planned | None:
-  """The same trial as far as it was trained before; None if it starts with this one."""
+  """The same trial with the most epochs that it was trained to before; None if it is new."""
   return max(
     (
       t
@@ -318,7 +319,7 @@ def read(folder: Path) -> Plan:
   """The plan of the study whose history is in `folder`; an empty one if there is none yet.
 
   Raises:
-    StudyError: if its file is damaged.
+    StudyError: the file is damaged.
   """
   file = folder / FILE
   try:
@@ -355,10 +356,10 @@ def _planned(fields: dict[str, Any]) -> Planned:
 def _config_with(
   config: ConfigDict, fixed: dict[str, Any], traced: dict[str, tuple[Any, ...]]
 ) -> ConfigDict:
-  """A config with these values in their places, and these axes."""
+  """A config with these values set, and with these axes."""
   own = config.copy_and_resolve_references().unlock()
   with own.ignore_type():
-    # Names first: each takes what there is of its own arguments.
+    # Names first: each keeps the section's fields that are among its arguments.
     for name, value in sorted(fixed.items(), key=lambda of: not of[0].endswith('.name')):
       section, _, field = name.partition('.')
       if field == 'name':
@@ -374,17 +375,17 @@ def _config_with(
 
 
 def _scale_epochs(config: ConfigDict, factor: float) -> None:
-  """So many more epochs that there are as many steps, with the drops in the same places."""
+  """Multiplies the epochs, and schedule arguments in epochs, so that the steps stay the same."""
   epochs = config.epochs * factor
   if epochs != int(epochs) or epochs < 1:
     raise StudyError(
       f"equal is 'steps': at batch size {config.batch_size} that is {epochs:g} epochs; choose "
-      'epochs and values of batch_size that give whole ones'
+      'epochs and values of batch_size that give whole numbers'
     )
   config.epochs = int(epochs)
   for name in axes_of(config):
     if factor != 1 and name.startswith('schedule.') and name.endswith(_EPOCHS):
-      raise StudyError(f"equal is 'steps': {name} cannot be an axis beside batch_size")
+      raise StudyError(f"equal is 'steps': {name} cannot be an axis together with batch_size")
   for name, value in list(config.schedule.items()):
     if name.endswith(_EPOCHS) and value is not None:
       with config.schedule.ignore_type():  # a whole number may become a fraction
@@ -392,12 +393,13 @@ def _scale_epochs(config: ConfigDict, factor: float) -> None:
 
 
 def _scaled(name: str, value: Any, factor: float, config: ConfigDict) -> Any:
-  """An argument in epochs, as a number; or as epochs from 1 at whose starts something happens."""
+  """Scales an argument in epochs: a number, or epochs (from 1) at whose start something happens."""
   if not isinstance(value, tuple):
     return value * factor
   found = [(epoch - 1) * factor + 1 for epoch in value]
   if any(epoch != int(epoch) for epoch in found):
     raise StudyError(
-      f"equal is 'steps': at batch size {config.batch_size} schedule.{name} fall within epochs"
+      f"equal is 'steps': at batch size {config.batch_size}, schedule.{name} would not be whole "
+      'epochs'
     )
   return tuple(int(epoch) for epoch in found)

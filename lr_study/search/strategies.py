@@ -1,12 +1,12 @@
-"""Which learning rates to train next: strategies that are asked for rates and told how they did.
+"""Search strategies, which decide the learning rates to train next from the results so far.
 
-A strategy is a pure function of what it was told; it trains nothing. The rates of the config are
-the grid. One more is a function in this file and a line in `KNOWN`, or a function in a file of the
-user's own: `(config, told, **fields of config.search) -> list[Ask]`.
+A strategy is a pure function of the results so far; it does not train. The rates of the config are
+the grid. To add a strategy, write a function in this file and a line in `KNOWN`, or a function in
+your own file: `(config, told, **fields of config.search) -> list[Ask]`.
 
-Most strategies search for a rate in one setting, and are asked for each in turn. One that takes
-`settings` is asked once for all that share a program: their values on traced axes are coordinates
-of its search, like the rate.
+Most strategies search for a rate in one setting, and are called for each setting in turn. A
+strategy that takes `settings` is called once for all settings that share a program: their values on
+traced axes are coordinates of its search, like the rate.
 """
 
 import inspect
@@ -27,9 +27,9 @@ SUPPLIED = ('config', 'told', 'settings')
 
 
 class Ask(NamedTuple):
-  """Train this rate, from every seed, to the end of epoch `epochs` (from 1).
+  """Train this rate, with every seed, to the end of epoch `epochs` (from 1).
 
-  setting: in which one; None where a strategy is asked for one setting at a time.
+  setting: the setting to train it in; None if the strategy is called for one setting at a time.
   """
 
   learning_rate: float
@@ -38,11 +38,11 @@ class Ask(NamedTuple):
 
 
 class Told(NamedTuple):
-  """How a rate had done at the end of epoch `epochs`, over all its seeds.
+  """The result of a rate at the end of epoch `epochs`, over all its seeds.
 
   diverged: with any seed. learned: with every seed. accuracy: on the validation images, the mean
-  over seeds, NaN where it diverged. alike: it cannot be told apart from the best so far of its
-  setting. setting: as in `Ask`.
+  over seeds; NaN if it diverged. alike: the rate cannot be told apart from the best one so far in
+  its setting. setting: see `Ask`.
   """
 
   learning_rate: float
@@ -54,7 +54,7 @@ class Told(NamedTuple):
   setting: Setting | None = None
 
 
-Strategy = Callable[..., list[Ask]]  # config, the rates that it was told of in order, **fields
+Strategy = Callable[..., list[Ask]]  # config, the sorted results so far, **fields
 
 _APART = (lambda x: x > 1.01, 'a number above 1.01')
 
@@ -62,16 +62,16 @@ _APART = (lambda x: x > 1.01, 'a number above 1.01')
 def ask(
   config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting | None] = (None,)
 ) -> list[Ask]:
-  """What to train in the next round; nothing once the search has ended.
+  """What to train in the next round; [] once the search has ended.
 
   Args:
-    config: that all the settings share; `search.name` is one of `KNOWN` or 'file.py:function', and
+    config: of all these settings; `search.name` is one of `KNOWN` or 'file.py:function', and
       `learning_rates` is the grid.
-    told: every rate and number of epochs that was asked for before, in any order.
-    settings: those to search, which differ in their values on traced axes.
+    told: the result of every rate and number of epochs requested before, in any order.
+    settings: to search; they differ in their values on traced axes.
 
   Raises:
-    StudyError: a function of the user's own failed, or gave no rates to train.
+    StudyError: the user's function failed, or returned something that cannot be trained.
   """
   strategy = plugs.find('search', config.search.name)
   values = plugs.checked('search', strategy, config.search)
@@ -96,10 +96,10 @@ def _grid(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
 
 
 def _outside_in(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The two ends of the grid, then their neighbours, toward the middle.
+  """The two ends of the grid, then their neighbours, towards the middle.
 
-  Ends early where a rate did worse than the one outside it: if accuracy has one peak, that is
-  behind.
+  Ends once a rate does worse than its outer neighbour: if accuracy has a single peak, the search
+  has then passed it.
   """
   grid, known = sorted(config.learning_rates), _by_rate(told)
   step = math.ceil(len(known) / 2)
@@ -112,7 +112,7 @@ def _outside_in(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
 
 
 def _middle_out(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
-  """The middle of the grid, then up and down, on each side until it gets worse."""
+  """The middle of the grid, then up and down, on each side until results get worse."""
   grid, known = sorted(config.learning_rates), _by_rate(told)
   middle = len(grid) // 2
   if not told:
@@ -131,16 +131,16 @@ def _middle_out(config: ConfigDict, told: Sequence[Told]) -> list[Ask]:
 def _bisect(
   config: ConfigDict, told: Sequence[Told], *, epochs: int = 1, factor: float = 1.25
 ) -> list[Ask]:
-  """Where training stops being stable, to within `factor`, by runs of `epochs`.
+  """Finds the rate at which training becomes unstable, to within `factor`, by runs of `epochs`.
 
-  The grid first. Then as many rates at a time as the grid has, spread evenly between the largest
-  that is stable and the smallest that is not.
+  Starts with the grid. Each further round has as many rates as the grid, spread evenly between the
+  largest stable rate and the smallest unstable one.
 
   Args:
     config: of the study.
-    told: how rates did so far.
+    told: the results so far.
     epochs: the length of each run.
-    factor: how close the two rates are in the end, the larger divided by the smaller.
+    factor: stop when these two are this close: the larger divided by the smaller.
   """
   if not told:
     return [Ask(rate, epochs) for rate in config.learning_rates]
@@ -160,17 +160,17 @@ def _bisect(
 def _refine(
   config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting], *, factor: float = 1.25
 ) -> list[Ask]:
-  """The grid, then finer ones around the best rate, until its neighbours are as good.
+  """The grid, then finer grids around the best rate, until its neighbours are as good.
 
-  Of several settings only the one that has the best rate gets finer grids. A finer grid has as many
-  rates as trials of the first diverged, and at least two. A best rate at an end of the grid gets a
-  neighbour outside first. Ends too where neighbours are within `factor`.
+  If there are several settings, only the one with the best rate gets finer grids. A finer grid has
+  about as many rates as have diverged so far, and at least two. A best rate at an end of the grid
+  first gets a neighbour outside. Also ends once neighbours are within `factor`.
 
   Args:
     config: of the study.
-    told: how rates did so far.
-    settings: those of one program.
-    factor: how close neighbours get, the larger divided by the smaller.
+    told: the results so far.
+    settings: of one program.
+    factor: how close neighbours may get: the larger divided by the smaller.
   """
   if not told:
     return _everywhere(config, settings, config.epochs)
@@ -202,17 +202,18 @@ def _halving(
   epochs: int = 1,
   keep: int = 2,
 ) -> list[Ask]:
-  """Successive halving (Jamieson and Talwalkar, 2016): short runs, and the best go on.
+  """Successive halving (Jamieson and Talwalkar, 2016): short runs, of which the best continue.
 
-  All rates in all settings train for `epochs`. The best 1 / `keep` of them go on to `keep` times as
-  many, and so on to the last epoch. A rate that learns late is dropped for good.
+  All rates in all settings train for `epochs`. The best 1 / `keep` of them continue to `keep` times
+  as many epochs, and so on to the last epoch. A dropped rate does not return, even if it would
+  learn later.
 
   Args:
     config: of the study.
-    told: how rates did so far.
-    settings: those of one program.
+    told: the results so far.
+    settings: of one program.
     epochs: the length of the first runs.
-    keep: one rate in so many goes on, for so many times the epochs.
+    keep: one in `keep` rates continues, to `keep` times the epochs.
   """
   if not told:
     return _everywhere(config, settings, min(epochs, config.epochs))
@@ -229,20 +230,20 @@ def _halving(
 def _optuna(
   config: ConfigDict, told: Sequence[Told], settings: Sequence[Setting], *, trials: int = 20
 ) -> list[Ask]:
-  """`trials` points that Optuna's TPE sampler asks for, as many per round as the grid has rates.
+  """`trials` points from Optuna's TPE sampler, as many per round as the grid has rates.
 
   A point is a rate between the ends of the grid, and a setting.
 
   Args:
     config: of the study; its smallest and largest rate are the ends of the range.
-    told: how rates did so far.
-    settings: those of one program.
+    told: the results so far.
+    settings: of one program.
     trials: how many points there are in all.
   """
   left = min(trials - len(told), len(config.learning_rates))
   if left < 1:
     return []
-  # A rate that diverged has no score; as bad as the worst there is, it keeps the sampler away.
+  # A rate that diverged has no score. It counts as bad as the worst, to keep the sampler away.
   worst = min([0.0, *(t.accuracy for t in told if not t.diverged)])
   scores = [(t.learning_rate, t.setting, worst if t.diverged else t.accuracy) for t in told]
   points = optuna_search.ask(scores, config.learning_rates, settings, left)
@@ -263,8 +264,8 @@ KNOWN: dict[str, Strategy] = {
   'optuna': _optuna,
 }
 
-_STEP = 10.0  # from one rate to the next, beyond the ends of the grid
-_SMALLEST, _LARGEST = 1e-30, 1e30  # float32 holds the rates between, and their products
+_STEP = 10.0  # the factor between rates beyond the ends of the grid
+_SMALLEST, _LARGEST = 1e-30, 1e30  # float32 holds rates between these, and their products
 
 
 def _checked(
@@ -274,14 +275,14 @@ def _checked(
   told: Sequence[Told],
   settings: Sequence[Setting | None],
 ) -> list[Ask]:
-  """What a function of the user's own gave, if it can be trained; else a StudyError."""
+  """The requests of the user's function; raises StudyError if they cannot be trained."""
   title = plugs.title('search', strategy)
   try:
     asks = [_own(config, settings, *one) for one in asks]
   except (TypeError, ValueError) as error:
     triples = ', setting' if len(settings) > 1 else ''
     raise StudyError(
-      f'{title} gave {plugs.shown(asks)}; a search gives a list of (learning rate, '
+      f'{title} gave {plugs.shown(asks)}; a search must return a list of (learning rate, '
       f'epochs{triples}), with at most {config.epochs} epochs'
     ) from error
   trained = {(t.learning_rate, t.setting): t.epochs for t in sorted(told, key=lambda t: t.epochs)}
@@ -290,12 +291,12 @@ def _checked(
     if (other := written.setdefault(formats.rate(rate), rate)) != rate:
       raise StudyError(
         f'{title} asked for the rates {other!r} and {rate!r}, which are both written '
-        f'{formats.rate(rate)}; a search gives rates that differ in six digits'
+        f'{formats.rate(rate)}; the rates of a search must differ in their first six digits'
       )
     if epochs <= trained.get((rate, setting), 0):
       raise StudyError(
-        f'{title} asked for the rate {rate:g} to epoch {epochs}, which it has already; a search '
-        'gives new rates, or more epochs, and [] to end'
+        f'{title} asked for the rate {rate:g} to epoch {epochs}, which it already has; a search '
+        'must return new rates or more epochs, or [] to end'
       )
     trained[rate, setting] = epochs
   return asks
@@ -308,7 +309,7 @@ def _own(
   epochs: int,
   setting: Setting | None = None,
 ) -> Ask:
-  """What a function of the user's own asks for; ValueError if it cannot be trained."""
+  """A request of the user's function; raises ValueError if it cannot be trained."""
   if setting is None and len(settings) == 1:
     (setting,) = settings
   fits = _SMALLEST < learning_rate < _LARGEST and 1 <= int(epochs) <= config.epochs
@@ -330,20 +331,23 @@ def _by_rate(told: Sequence[Told]) -> dict[float, Told]:
 
 
 def _is_worse(newer: Told, older: Told) -> bool:
-  """True if the step from `older` to `newer` led away from the peak, as far as one can tell."""
+  """True if `newer` is further from the peak than `older`, as far as one can tell."""
   if not older.learned:
     return False
   return newer.diverged or (newer.accuracy < older.accuracy and not newer.alike)
 
 
 def _between(low: float, high: float, factor: float, most: int) -> list[float]:
-  """Rates between two, evenly by their logarithms: as many as bring them within `factor` of one
-  another, and `most` at most; fewer where rounding joins them."""
+  """Rates between two, evenly spaced by logarithm.
+
+  As many as it takes to have neighbours within `factor`, but at most `most`; fewer if rounding
+  makes some equal.
+  """
   needed = math.ceil(math.log(high / low) / math.log(factor) - 1e-9) - 1
   rates = map(_rounded, np.geomspace(low, high, min(needed, most) + 2)[1:-1])
   return [rate for rate in dict.fromkeys(rates) if low < rate < high]
 
 
 def _rounded(rate: float) -> float:
-  """To three digits: a rate that people can read, and type."""
+  """The rate rounded to three digits, so that people can read and type it."""
   return float(f'{rate:.2e}')
