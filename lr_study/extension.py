@@ -48,8 +48,8 @@ def extend(folder: Path, study: Mapping[str, Any], sweeps: Mapping[Setting, Swee
     return
   if not record.is_there(folder):
     raise StudyError(
-      f'{folder} holds a study without a record of its files, as older versions left it; choose '
-      'another --workdir'
+      f'{folder} holds a study of an older version without a record of its files; choose another '
+      '--workdir'
     )
   planned, config = rounds.read(folder / 'history'), from_json(old['config'])
   place = {

@@ -113,7 +113,7 @@ def test_damage_to_any_file_is_found_or_does_no_harm(folder, tmp_path, capsys, d
     assert is_state(state), name
     assert listing(copy) == before
     said = capsys.readouterr().out
-    assert ('is damaged (' in said and 'it is passed over' in said) == (done == 2), name
+    assert ('is damaged (' in said and 'it is skipped' in said) == (done == 2), name
     assert newest(copy)[0] == done, name
     assert (copy / 'damaged_4').is_dir() == (done == 2), name
     found += done == 2
@@ -182,7 +182,7 @@ def test_a_wrong_sum_is_damage(folder, capsys):
   (folder / '4' / 'files.json').unlink()
   assert newest(folder)[0] == 2
   assert (folder / 'damaged_4').is_dir()
-  assert 'is damaged (its checksum does not fit)' in capsys.readouterr().out
+  assert 'is damaged (its checksum does not match)' in capsys.readouterr().out
 
 
 def _text(path):

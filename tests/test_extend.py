@@ -194,7 +194,7 @@ def test_what_is_no_larger_study_is_refused(small, tmp_path, fields, changed):
   study.run(small, tmp_path)
   kept = (tmp_path / 'results.json').read_bytes()
   small.update(fields)
-  with pytest.raises(StudyError, match=f'holds a study of another config: .*{changed}') as error:
+  with pytest.raises(StudyError, match=f'holds a study with another config: .*{changed}') as error:
     study.run(small, tmp_path, extend=True)
   assert '--extend' not in str(error.value)
   assert (tmp_path / 'results.json').read_bytes() == kept

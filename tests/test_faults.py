@@ -312,6 +312,6 @@ def test_a_data_folder_that_changes_is_refused(config_file, tmp_path):
   Image.new('RGB', (20, 20), (1, 2, 3)).save(file)
   done = sweep(config_file, f'--workdir={folder}', *options)
   assert done.returncode == 2
-  assert 'holds a study of other images: their fingerprint was' in done.stderr
+  assert 'holds a study with other images: their fingerprint was' in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
   assert (folder / 'results.json').read_bytes() == results

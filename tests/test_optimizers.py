@@ -234,7 +234,7 @@ def test_traced_numbers_train_as_python_numbers_do(name, mlp, gradients_of):
 
 
 def test_an_argument_that_optax_refuses_is_told():
-  with pytest.raises(StudyError, match=r"^optimizer.name is 'galore'; it refuses its .*positive"):
+  with pytest.raises(StudyError, match=r"^optimizer.name is 'galore'; it rejects its .*positive"):
     optimizers.build({'name': 'galore', 'rank': -1})
 
 
@@ -275,7 +275,7 @@ def test_all_of_optax_is_known():
 
 @pytest.mark.parametrize('name', PARTS)
 def test_a_part_of_an_optimizer_is_no_optimizer(name):
-  with pytest.raises(StudyError, match='function of your own'):
+  with pytest.raises(StudyError, match='your own function'):
     plugs.find('optimizer', name)
 
 
@@ -548,7 +548,7 @@ def test_weights_to_evaluate_may_not_close_over_what_is_swept(own, tree):
 
 
 @pytest.mark.parametrize(('name', 'says'), [
-  ('nothing', r'nothing \(.*my_optimizers.py:\d+\) gave .*has to give an optax transform'),
+  ('nothing', r'nothing \(.*my_optimizers.py:\d+\) gave .*must return an optax transform'),
   ('no_rate', 'takes no argument .learning_rate.'),
 ])  # fmt: skip
 def test_a_function_that_is_no_optimizer_is_told_at_once(own, name, says):

@@ -605,7 +605,7 @@ def test_files_are_utf_8_whatever_they_hold(tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(StudyError, match='holds files but no study'):
+  with pytest.raises(StudyError, match='holds files, but not a study'):
     workdir.claim(tmp_path, study_of(), overwrite=False)
   assert [file.name for file in tmp_path.iterdir()] == ['thesis.tex']
 

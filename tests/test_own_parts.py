@@ -261,7 +261,7 @@ def test_all_values_of_all_axes_share_one_program(tmp_path, request):
     ),
     (
       {'optimizer': {'name': 'wrong.py:no_transform'}},
-      'no_transform (wrong.py:26) gave float32 (); it has to give an optax transform',
+      'no_transform (wrong.py:26) gave float32 (); it must return an optax transform',
     ),
     (
       {'loss': {'name': 'wrong.py:scalar_loss'}},

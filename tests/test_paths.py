@@ -190,7 +190,7 @@ def test_a_study_goes_on_with_moved_images(home, monkeypatch, without_figures, c
   assert content(other / 'study')['trials'][0] == broken
   file = other / 'again' / 'ant' / '0.png'
   Image.open(file).rotate(90).save(file)
-  with pytest.raises(StudyError, match='holds a study of other images'):
+  with pytest.raises(StudyError, match='holds a study with other images'):
     run(larger, other / 'study')
 
 

@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_drawn_and_named(tmp_path):
   found = origin(task, weights=save('npz', tmp_path, variables), redraw=('scale',))
   (line,) = of_weights.describe([found], 'ABC')
   assert line == (
-    f'4 of 8 variables are from {tmp_path}/weights.npz; drawn at random: body/bias (not there), '
+    f'4 of 8 variables are read from {tmp_path}/weights.npz; drawn at random: body/bias (missing), '
     'head/bias ((5,) there, (3,) here), head/kernel ((37, 5) there, (37, 3) here), norm/scale '
     '(model.redraw); not used: params/old/kernel'
   )
@@ -198,9 +198,7 @@ def test_weights_that_cannot_be_used(tmp_path):
   fails('there is no such file or folder', tmp_path / 'gone')
   fails(r'cannot be read \(it is a folder without an Orbax checkpoint\)', tmp_path)
   (tmp_path / 'notes.txt').write_text('Dear diary')
-  fails(
-    'cannot be read .* it has to be an Orbax checkpoint, a Flax msgpack', tmp_path / 'notes.txt'
-  )
+  fails('cannot be read .* it must be an Orbax checkpoint, a Flax msgpack', tmp_path / 'notes.txt')
   (tmp_path / 'empty').write_bytes(b'')
   fails('cannot be read', tmp_path / 'empty')
   with (tmp_path / 'model.pkl').open('wb') as stream:
@@ -211,11 +209,11 @@ def test_weights_that_cannot_be_used(tmp_path):
   whole = safetensors({'body.bias': np.ones(37, np.float32)})
   for name, content in (('cut', whole[:-1]), ('header', whole[:20])):
     (tmp_path / name).write_bytes(content)
-    fails('cannot be read .*cut off', tmp_path / name)
+    fails('cannot be read .*truncated', tmp_path / name)
   np.savez(tmp_path / 'other.npz', **{'params/bodi/kernel': np.ones((11, 37))})
   fails(
-    r'no parameter of the network is in it: it has params/bodi/kernel \(11, 37\); wanted are '
-    r'body/bias \(37,\), body/kernel \(11, 37\)',
+    r'no parameter of the network is in it: it has params/bodi/kernel \(11, 37\); the network '
+    r'needs body/bias \(37,\), body/kernel \(11, 37\)',
     tmp_path / 'other.npz',
   )
   np.savez(tmp_path / 'shapes.npz', **{'body/kernel': np.ones((3, 3))})
@@ -450,7 +448,9 @@ def test_the_file_may_go_once_the_study_has_begun_but_not_change(folder, tmp_pat
   studies.run(config, workdir)  # it reads the results: what counts is in the file
   config.model.weights = str(file)
   save('npz', tmp_path, drawn(net_task(), seed=8))
-  with pytest.raises(StudyError, match='holds a study of other weights: the fingerprint of model'):
+  with pytest.raises(
+    StudyError, match='holds a study with other weights: the fingerprint of model'
+  ):
     studies.run(config, workdir)
   file.unlink()
   jax.tree.map(np.testing.assert_array_equal, evaluate.load(workdir, 1e-2).variables, variables)
@@ -564,7 +564,7 @@ def test_other_weights_extend_no_study(folder, tmp_path, monkeypatch):
   studies.run(config, tmp_path / 'study')
   save('npz', tmp_path, drawn(net_task(), seed=8))
   config.learning_rates = (1e-1, 1e-2)
-  with pytest.raises(StudyError, match='holds a study of another config'):
+  with pytest.raises(StudyError, match='holds a study with another config'):
     studies.run(config, tmp_path / 'study', extend=True)
   save('npz', tmp_path, drawn(net_task()))
   studies.run(config, tmp_path / 'study', extend=True)

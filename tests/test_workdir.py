@@ -71,7 +71,7 @@ def test_overwrite_keeps_what_the_study_did_not_write(begun, capsys):
     (begun / name).write_text('kept')
   overwrite(begun)
   assert files_of(begun) == {'config.json', 'written', *MINE}
-  assert 'keeps what its study did not write: checkpoints/my_model.bin, ' in capsys.readouterr().out
+  assert 'because the study did not write it: checkpoints/my_model.bin, ' in capsys.readouterr().out
 
 
 def test_a_record_deletes_nothing_outside(begun, tmp_path):
@@ -126,7 +126,7 @@ def test_overwrite_without_a_study_is_refused(tmp_path, names):
     (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / name).write_text('{"architectures": []}')
   for flag in (True, False):
-    with pytest.raises(StudyError, match='holds files but no study') as caught:
+    with pytest.raises(StudyError, match='holds files, but not a study') as caught:
       workdir.claim(tmp_path, study_of(), overwrite=flag)
     assert '--overwrite' not in str(caught.value)
   assert files_of(tmp_path) == set(names)
@@ -216,7 +216,7 @@ def test_without_any_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
   with workdir.held(tmp_path):
     pass
   said = capsys.readouterr().out
-  assert 'has no locks: keep other processes out yourself; the last one there was process 7' in said
+  assert 'has no locks: run only one process in it; the last one was process 7' in said
   with (
     pytest.raises(StudyError, match='no locks, which several'),
     workdir.held(tmp_path, Process(0, 2)),

@@ -1,1 +1,1 @@
-"""What a study keeps in its work directory while it trains."""
+"""Files that a study keeps in its work directory while it trains."""

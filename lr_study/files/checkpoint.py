@@ -1,4 +1,4 @@
-"""The state of trials on disk, so that a stopped study goes on where it was."""
+"""Checkpoints: the state of trials on disk, from which a stopped study resumes."""
 
 import errno
 import json
@@ -18,20 +18,20 @@ from lr_study.errors import StudyError, is_out_of_memory
 from lr_study.files import record
 from lr_study.progress import note
 
-_ROOM = 2**20  # bytes beside the arrays: folders, and what describes the arrays
+_ROOM = 2**20  # bytes in addition to the arrays: folders, and descriptions of the arrays
 _FILES = 'files.json'  # in a checkpoint's folder: size and CRC-32 of each file that it needs
 _BLOCK = 2**20  # bytes read at once
 
 
 class Checkpoints:
-  """The two newest checkpoints, numbered by the steps done, written in the background."""
+  """The two newest checkpoints, named by the number of steps done, written in the background."""
 
   def __init__(self, folder: Path, read_only: bool = False):
     """Opens `folder`.
 
     Args:
-      folder: made if missing, and rid of what an interrupted write left there.
-      read_only: leaves everything in it as it is, as whoever does not train in it has to.
+      folder: created if missing; what an interrupted write left there is removed.
+      read_only: change nothing. Required for code that does not train in this folder.
     """
     self._folder, self._read_only = folder.resolve(), read_only
     self._reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -49,13 +49,13 @@ class Checkpoints:
     """Starts to write a tree of host arrays, which must not change any more.
 
     Raises:
-      OSError: if there is no room for it; or if there was none for the last one.
+      OSError: there is no room for it, or there was none for the previous one.
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     if shutil.disk_usage(self._folder).free < size + _ROOM:
-      # Looked at first: the threads that write have no clean way to fail.
+      # Checked first, because the threads that write cannot fail cleanly.
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
-    self._manager.wait_until_finished()  # `_seal` asks which one is being written
+    self._manager.wait_until_finished()  # `_seal` needs to know which one is being written
     self._saving = steps_done
     record.add(self._folder / str(steps_done), is_folder=True)
     items = ocp.args.Composite(
@@ -65,22 +65,22 @@ class Checkpoints:
     self._manager.save(steps_done, args=items)
 
   def newest(self, like: Callable[[int], Any], before: float = math.inf) -> tuple[int, Any]:
-    """Reads the newest checkpoint that is whole.
+    """Reads the newest intact checkpoint.
 
-    One that is proven to be damaged, as its files are not those that were written, is named.
-    Whoever trains puts it aside; who only reads passes it over.
+    A checkpoint is damaged if its files are not as they were written. A damaged one is reported,
+    and then set aside, or skipped if this is read-only.
 
     Args:
-      like: gives, for a number of steps done, a tree of host arrays with the form, the shapes
-        and the types of what was saved then.
-      before: only those of fewer steps done count.
+      like: returns, for a number of steps done, a tree of host arrays with the structure, shapes
+        and dtypes of what was saved then.
+      before: consider only checkpoints with fewer steps done.
 
     Returns:
-      Steps done, and the tree of host arrays; 0 and None if there is none.
+      Steps done, and the tree of host arrays; 0 and None if there is no checkpoint.
 
     Raises:
-      StudyError: if a whole one is of another form, which is no damage: a network in a file of the
-        user's own has changed, say. Or if one cannot be read; nothing is changed then.
+      StudyError: an intact checkpoint has another structure, for example because a network in a
+        user's file has changed; or one cannot be read, and nothing is changed.
     """
     for steps_done in self._steps():
       if steps_done >= before:
@@ -98,26 +98,26 @@ class Checkpoints:
     self._reader.close()
 
   def _steps(self) -> list[int]:
-    """Of every checkpoint that was written to its end, the newest first."""
+    """The steps of every completely written checkpoint, the newest first."""
     if not self._folder.is_dir():
       return []
     names = (path.name for path in self._folder.iterdir())
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
   def _checked(self, steps_done: int, wanted: Any) -> Any:
-    """Reads a checkpoint whose files are those that were written, as far as one knows."""
+    """Reads a checkpoint after checking that its files are as they were written."""
     folder = self._folder / str(steps_done)
     try:
-      # First: a read that fails in its middle leaves threads of TensorStore's that complain.
+      # First, because a read that fails midway leaves TensorStore threads that print errors.
       damage = _damage(folder)
     except OSError as error:
       raise StudyError(
         f'{error.filename or folder} cannot be read: {error.strerror or error}; nothing was '
-        'changed: try again once it can be'
+        'changed: try again when it is readable'
       ) from error
     if damage:
       raise _Damaged(damage)
-    for is_last in (False, True):  # an error may pass
+    for is_last in (False, True):  # an error may be temporary
       try:
         return self._read(folder, wanted)
       except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -129,7 +129,7 @@ class Checkpoints:
           state = 'it may be damaged' if damage is None else 'its files are as they were written'
           raise StudyError(
             f'{folder} cannot be read ({_line(error)}), and {state}; has Orbax or JAX changed '
-            'since? Nothing was changed: move that folder away yourself to do without it'
+            'since? Nothing was changed: to continue without it, move that folder away'
           ) from error
     return None
 
@@ -140,7 +140,7 @@ class Checkpoints:
     items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
     state = self._reader.restore(folder, args=items)['state']
     if found['crc32'] != _sum(state):
-      raise _WrongSum('its checksum does not fit')
+      raise _WrongSum('its checksum does not match')
     return state
 
   def _check_form(self, folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -148,15 +148,15 @@ class Checkpoints:
     if differ:
       first, none = differ[0], ('none',)
       raise StudyError(
-        f'{folder} holds another state than this network and optimizer have: {first} is '
-        f'{" ".join(saved.get(first, none))}, not {" ".join(wanted.get(first, none))}; did a file '
-        f'of your own change? Restore it, or {record.start_again(folder)}'
+        f'{folder} does not fit this network and optimizer: {first} is '
+        f'{" ".join(saved.get(first, none))}, not {" ".join(wanted.get(first, none))}; did one of '
+        f'your files change? Restore it, or {record.start_again(folder)}'
       )
 
   def _pass_over(self, steps_done: int, why: str) -> None:
     damaged = self._folder / str(steps_done)
     if self._read_only:
-      note(f'{damaged} is damaged ({why}); it is passed over')
+      note(f'{damaged} is damaged ({why}); it is skipped')
       return
     aside, number = self._folder / f'damaged_{steps_done}', 1
     while aside.exists():
@@ -164,11 +164,11 @@ class Checkpoints:
       aside = self._folder / f'damaged_{steps_done}_{number}'
     record.add(aside, is_folder=True)
     damaged.rename(aside)
-    note(f'{damaged} is damaged ({why}); it is put aside as {aside.name}')
+    note(f'{damaged} is damaged ({why}); it is set aside as {aside.name}')
     self._manager.reload()
 
   def _seal(self) -> None:
-    """Leaves in a checkpoint what its files are, before it gets its name."""
+    """Records the files of a checkpoint in it, before it gets its final name."""
     (part,) = self._folder.glob(f'{self._saving}.orbax-checkpoint-tmp*')
     with (part / _FILES).open('w') as stream:
       json.dump(_contents(part), stream)
@@ -177,18 +177,18 @@ class Checkpoints:
 
 
 class _Damaged(Exception):
-  """The files of a checkpoint are not those that were written; its text says which."""
+  """The files of a checkpoint are not as they were written; the text says which."""
 
 
 class _WrongSum(ValueError):
-  """Arrays were read, and are not those that were saved."""
+  """The arrays that were read differ from those that were saved."""
 
 
 def _damage(folder: Path) -> str | None:
-  """What of a checkpoint is not as it was written; '' if all is, None where nothing tells.
+  """What in a checkpoint is not as it was written; '' if intact, None if that is unknown.
 
   Raises:
-    OSError: if a file cannot be read.
+    OSError: a file cannot be read.
   """
   found = _contents(folder)
   if not found:
@@ -200,7 +200,7 @@ def _damage(folder: Path) -> str | None:
         return f'{name} is missing'
       if found[name] != [size, crc]:
         return f'{name} is {"cut off" if found[name][0] < size else "not what was written"}'
-  except FileNotFoundError:  # an older version wrote it
+  except FileNotFoundError:  # written by an older version
     return None
   except (AttributeError, TypeError, ValueError):
     return f'{_FILES} is not what was written'
@@ -211,7 +211,7 @@ def _contents(folder: Path) -> dict[str, list[int]]:
   """Size and CRC-32 of each file of a checkpoint's items, by its path in `folder`.
 
   Raises:
-    OSError: if one cannot be read.
+    OSError: a file cannot be read.
   """
 
   def fail(error):
@@ -219,7 +219,7 @@ def _contents(folder: Path) -> dict[str, list[int]]:
 
   found = {}
   for place, _, names in os.walk(folder, onerror=fail):
-    for name in names if Path(place) != folder else ():  # beside the items Orbax notes times
+    for name in names if Path(place) != folder else ():  # next to the items, Orbax stores times
       file, size, crc = Path(place, name), 0, 0
       for block in _blocks(file):
         size, crc = size + len(block), zlib.crc32(block, crc)
@@ -233,7 +233,7 @@ def _blocks(file: Path) -> Iterator[bytes]:
       while block := stream.read(_BLOCK):
         yield block
   except OSError as error:
-    if error.filename is None:  # as where it opens, and then cannot be read
+    if error.filename is None:  # if the file could be opened but not read
       error.filename = str(file)
     raise
 
@@ -251,6 +251,6 @@ def _sum(tree: Any) -> int:
 
 
 def _form(tree: Any) -> dict[str, list[str]]:
-  """Shape and type of each array by its path, as JSON holds them."""
+  """Shape and dtype of each array by its path, as JSON values."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {jax.tree_util.keystr(at): [str(x.shape), str(x.dtype)] for at, x in leaves}

@@ -1,4 +1,4 @@
-"""Every point of every curve of every trial, as NumPy files that grow with the study."""
+"""The curves of all trials, as NumPy files that are filled while the study trains."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,24 @@ from lr_study.errors import StudyError
 from lr_study.files import record
 
 STEP_CURVES = ('loss', 'accuracy', 'gradient_norm')  # of a training batch, before its update
-EPOCH_CURVES = (  # of every study; each further metric has its own, as validation_top5
+EPOCH_CURVES = (  # of every study; each other metric has one too, such as validation_top5
   'train_loss',
   'train_accuracy',
   'validation_loss',
   'validation_accuracy',
   'validation_balanced_accuracy',  # the mean of the classes' shares of correct images
-  'update_ratio',  # of the last step: the norm of what it added to the weights, by theirs
-  'sharpness',  # where it is measured; see curvature.py
+  'update_ratio',  # of the last step: the norm of its update, divided by that of the weights
+  'sharpness',  # if it is measured; see curvature.py
   'sharpness_edge',
 )
 
 
 class History:
-  """Curves over steps and over epochs, one column a trial.
+  """Curves over steps and over epochs, one column per trial.
 
-  `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float64 (epochs, trials);
-  row i belongs to step i + 1 or to the end of epoch i + 1. They are memory maps of
-  `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, ...; what is not reached yet is NaN.
+  `steps['loss']` is float32 (steps, trials), `epochs['train_loss']` float64 (epochs, trials).
+  Row i belongs to step i + 1 or to the end of epoch i + 1. The arrays are memory maps of
+  `folder/step_loss.npy`, `folder/epoch_train_loss.npy`, and so on. Rows not reached yet are NaN.
   """
 
   def __init__(
@@ -41,19 +41,19 @@ class History:
     metrics: Sequence[str] = (),
     read_only: bool = False,
   ):
-    """Opens the curves in `folder`, or makes them.
+    """Opens the curves in `folder`, or creates them.
 
     Args:
-      folder: made if missing.
+      folder: created if missing.
       steps: rows of the curves over steps.
-      epochs: rows of those over epochs.
+      epochs: rows of the curves over epochs.
       trials: columns.
-      metrics: names of further metrics; each has a curve over epochs, `validation_<name>`, by
-        its short name.
-      read_only: makes and changes nothing.
+      metrics: names of other metrics; each has a curve over epochs, `validation_<name>`, with its
+        short name.
+      read_only: create and change nothing.
 
     Raises:
-      StudyError: if a file is damaged, or, for reading only, lost.
+      StudyError: a file is damaged, or missing although this is read-only.
     """
     if not read_only:
       folder.mkdir(parents=True, exist_ok=True)
@@ -69,13 +69,13 @@ class History:
 
   @property
   def metrics(self) -> tuple[str, ...]:
-    """The names of the metrics that have a curve of their own beside `EPOCH_CURVES`."""
+    """The names of the metrics whose curves are not in `EPOCH_CURVES`."""
     further = (name for name in self.epochs if name not in EPOCH_CURVES)
     return tuple(name.removeprefix(curve_of('')) for name in further)
 
   @property
   def steps_per_epoch(self) -> int:
-    """Rows of the curves over steps for each of those over epochs."""
+    """How many steps an epoch has."""
     return len(self.steps['loss']) // len(self.epochs['train_loss'])
 
   def write_steps(
@@ -93,24 +93,24 @@ class History:
       self.epochs[name][epoch, columns] = row
 
   def copy(self, other: 'History', theirs: int, ours: int) -> None:
-    """Copies a column of a history that may have fewer rows."""
+    """Copies a column of another history, which may have fewer rows."""
     for name, curve in other.steps.items():
       self.steps[name][: len(curve), ours] = curve[:, theirs]
     for name, curve in other.epochs.items():
       self.epochs[name][: len(curve), ours] = curve[:, theirs]
 
   def epoch_means(self, first: int, stop: int, columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Training loss and accuracy of an epoch, (columns,): the means of its steps' rows."""
+    """Training loss and accuracy of an epoch, (columns,): the means over its steps."""
     return {
       f'train_{name}': self.steps[name][first:stop, columns].mean(0, np.float64)
       for name in ('loss', 'accuracy')
     }
 
   def first_bad_steps(self, first: int, stop: int, evaluated: bool = False) -> np.ndarray:
-    """The first bad step of each trial, (trials,), as `status.first_bad_step` finds it; or 0.
+    """The first bad step of each trial, (trials,), by `status.first_bad_step`; 0 if there is none.
 
     Args:
-      first: the row to begin at; steps are counted from row 0 all the same.
+      first: the row to begin at; steps are still counted from row 0.
       stop: the row to stop before.
       evaluated: the last of these steps ends an epoch, and the evaluation after it counts.
     """
@@ -129,15 +129,21 @@ class History:
     return np.flatnonzero(self.unbroken(0, done))
 
   def flush(self) -> None:
-    """Waits until all that was written is on disk."""
+    """Waits until everything written is on disk."""
     for curve in (*self.steps.values(), *self.epochs.values()):
       curve.flush()
 
 
 def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epochs: int) -> History:
-  """One history in `folder`, of so many rows, from columns of those of waves.
+  """Writes a history to `folder` that joins columns of the histories of waves, and opens it.
 
-  What a column has no row for is NaN, as where a trial has ended.
+  Rows that a column does not have are NaN, for example after a trial has ended.
+
+  Args:
+    folder: created if missing.
+    columns: a history and a column of it, for each column of the result.
+    steps: rows of the curves over steps.
+    epochs: rows of the curves over epochs.
   """
   folder.mkdir(parents=True, exist_ok=True)
   for kind, rows in (('step', steps), ('epoch', epochs)):
@@ -151,10 +157,10 @@ def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epoch
 
 
 def open_joined(folder: Path) -> History:
-  """The history that `join` left in `folder`.
+  """Opens the history that `join` wrote to `folder`.
 
   Raises:
-    StudyError: if it is lost or damaged.
+    StudyError: it is missing or damaged.
   """
   shapes = []
   for name in (f'step_{STEP_CURVES[0]}.npy', f'epoch_{EPOCH_CURVES[0]}.npy'):
@@ -183,7 +189,7 @@ def window_means(curve: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray
   starts = np.arange(0, len(curve), window)
   ends = np.minimum(starts + window, len(curve))
   counts = (ends - starts).reshape(-1, *[1] * (curve.ndim - 1))
-  # A float32 loss may come near its largest number before it diverges; float64 has the room.
+  # In float64, because a loss may come near the largest float32 before it diverges.
   return ends, np.add.reduceat(curve.astype(np.float64), starts, axis=0) / counts
 
 
@@ -191,10 +197,10 @@ def _curve(file: Path, shape: tuple[int, int], dtype: type, read_only: bool) -> 
   if not file.exists() and read_only:
     raise StudyError(f'{file} is lost; run the study again')
   if not file.exists():
-    # Written, not mapped: where the disk is full that is an error, and not a bus error.
+    # Written, not mapped: then a full disk causes an exception rather than a bus error.
     _write(file, np.broadcast_to(np.asarray(np.nan, dtype), shape))
   try:
-    # For reading first: for writing, a file that was cut would be filled up with zeros.
+    # Opened for reading first: for writing, a truncated file would be filled with zeros.
     curve = np.lib.format.open_memmap(file, mode='r')
     if curve.shape != shape or curve.dtype != dtype:
       raise ValueError(f'it holds {curve.dtype} {curve.shape}')
@@ -204,13 +210,13 @@ def _curve(file: Path, shape: tuple[int, int], dtype: type, read_only: bool) -> 
 
 
 def _write(file: Path, array: np.ndarray) -> None:
-  # Whole or not at all: a file that a kill cut off would stop every run after it.
+  # All or nothing: a file that a kill truncated would stop every later run.
   record.add(file)
   part = file.with_name(file.name + '.part')
   with part.open('wb') as stream:
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(stream, header | {'fortran_order': False})
-    for first in range(0, len(array), 1000):  # write_array does not say that the disk is full
+    for first in range(0, len(array), 1000):  # write_array does not report a full disk
       stream.write(np.ascontiguousarray(array[first : first + 1000]).data)
     stream.flush()
     os.fsync(stream.fileno())

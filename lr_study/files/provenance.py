@@ -1,4 +1,4 @@
-"""What a study ran on: its code, its libraries, its device."""
+"""Records what a study ran with: code, libraries and device."""
 
 import contextlib
 import importlib.metadata
@@ -29,7 +29,7 @@ _PACKAGES = (
 
 
 def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
-  """What is under "study" in results.json, but for the time."""
+  """The content of "study" in results.json, without times."""
   return {
     'config': config.to_dict(),
     'commit': _commit(),
@@ -40,10 +40,10 @@ def describe(config: ConfigDict, data: Dataset) -> dict[str, Any]:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-  """What is under "data" there: of what the images are, and how many.
+  """The content of "data" in it: what the images are, and how many.
 
-  shape, dtype: of one image as it is stored. counts: training images of each class. scale: the
-  values that are black and white, of files whose values need a scale; null where none do.
+  shape, dtype: of one stored image. counts: training images of each class. scale: the values of
+  black and white, for files whose values need a scale; null if none do.
   """
   return {
     'name': data.name,
@@ -69,7 +69,7 @@ def device() -> str:
 
 
 def machine() -> dict[str, Any]:
-  """What a benchmark ran on."""
+  """The machine and libraries that a benchmark ran with."""
   cpu = Path('/proc/cpuinfo')
   lines = cpu.read_text().splitlines() if cpu.exists() else []
   names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
@@ -82,7 +82,7 @@ def machine() -> dict[str, Any]:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-  """Of Python, and of those of the packages that are installed."""
+  """The versions of Python and of those packages that are installed."""
   found = {'python': platform.python_version()}
   for name in packages:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -93,7 +93,7 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 def _commit() -> str | None:
   """The commit of this code, with + if files differ from it; None outside a git checkout."""
   root = Path(__file__).parents[2]
-  if not (root / '.git').exists():  # installed, perhaps within somebody else's repository
+  if not (root / '.git').exists():  # installed, perhaps inside another repository
     return None
 
   def git(*arguments: str) -> str:

@@ -1,7 +1,8 @@
-"""Which files a study has written in its folder: on record before each of them is there.
+"""The record of the files that a study writes in its folder. A file is recorded before it exists.
 
-`--overwrite` deletes what is on record and nothing else. Process k of several has a record of its
-own, `written_k`: a file that two machines append to loses lines on some network disks.
+`--overwrite` deletes recorded files and nothing else. If there are several processes, process k has
+a separate record, `written_k`, because a file to which two machines append loses lines on some
+network disks.
 """
 
 import os
@@ -11,40 +12,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAME = 'written'
-_HEAD = 'What a study of lr_study wrote here, and --overwrite deletes:'
+_HEAD = 'What a study of lr_study wrote here, and --overwrite deletes:'  # older studies have it too
 _PARTS = '.orbax-checkpoint-tmp'  # follows the name of a checkpoint that is being written
-_open: dict[str, tuple[Path, set[str]]] = {}  # folders that this process is in: record, its names
+_open: dict[str, tuple[Path, set[str]]] = {}  # folder that was entered -> record, its names
 
 
 def is_there(folder: Path) -> bool:
-  """True if the folder's study keeps a record, from its first file on."""
+  """True if the folder's study keeps a record."""
   try:
     with (folder / NAME).open(encoding='utf-8', errors='replace') as stream:
-      return stream.readline() == _HEAD + '\n'  # a file of this name may be somebody's
+      return stream.readline() == _HEAD + '\n'  # a file of this name may be the user's
   except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
     return False
 
 
 def start_again(file: Path) -> str:
-  """What to do about a file of a study that cannot be mended."""
+  """What to do about a file of a study that cannot be repaired."""
   if any(map(is_there, file.absolute().parents)):
     return 'start again with --overwrite'
   return 'start again in another --workdir'
 
 
 def enter(folder: Path, index: int) -> None:
-  """From now on `add` keeps the record of process `index` in the folder, if its study has one."""
+  """Makes `add` keep the record of process `index` in the folder, if its study has one."""
   file = folder / (f'{NAME}_{index}' if index else NAME)
   _open[os.path.abspath(folder)] = file, set(_lines(file))
 
 
 def leave(folder: Path) -> None:
-  """Ends that."""
+  """Ends the effect of `enter`."""
   _open.pop(os.path.abspath(folder), None)
 
 
 def begin(folder: Path) -> None:
-  """Starts the record of a new study, which has written nothing yet."""
+  """Starts the record of a new study, which has not written anything yet."""
   if is_there(folder):
     for file in _files(folder):
       file.unlink()
@@ -55,9 +56,9 @@ def begin(folder: Path) -> None:
 
 
 def add(path: Path, is_folder: bool = False) -> None:
-  """Puts a file, or a folder with all that will be in it, on record; call it before it is written.
+  """Records a file, or a folder with everything that will be in it. Call it before writing.
 
-  Nothing happens outside the folders of studies that this process is in.
+  Does nothing outside of folders that were entered.
   """
   path = os.path.abspath(path)
   for folder, (file, known) in _open.items():
@@ -72,21 +73,21 @@ def add(path: Path, is_folder: bool = False) -> None:
 
 
 def delete(folder: Path, keep: Callable[[str], bool]) -> list[str]:
-  """Deletes what is on record, and folders that are empty then; the record stays.
+  """Deletes recorded files, and folders that are then empty; the record stays.
 
   Args:
     folder: the study's.
-    keep: True for the name of a file, relative to `folder`, that stays.
+    keep: returns True for the name of a file, relative to `folder`, that stays.
 
   Returns:
-    What lies then in the folders that the study had made, relative to `folder`.
+    The files left in folders that the study had made, relative to `folder`.
   """
   names = {name for file in _files(folder) for name in _lines(file)}
   inside, parents = folder.resolve(), set()
   for name in sorted(name for name in names if not keep(name)):
     path = folder / name
     if not path.parent.resolve().is_relative_to(inside) or path.name in ('', '..'):
-      continue  # a link, or a record that something else wrote
+      continue  # a link, or a record that another program wrote
     if name.endswith('/'):
       _delete_folder(path)
     else:
@@ -102,7 +103,7 @@ def delete(folder: Path, keep: Callable[[str], bool]) -> list[str]:
 
 
 def _delete_folder(path: Path) -> None:
-  """A checkpoint, and what is left of the writing of one."""
+  """Deletes a checkpoint, and what an interrupted write of it left."""
   if path.parent.is_dir():
     for found in path.parent.iterdir():
       own = found.name == path.name or found.name.startswith(path.name + _PARTS)
@@ -116,7 +117,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _lines(file: Path) -> list[str]:
-  """The names on a record; a last one that a kill cut off is none: its file is not there."""
+  """The names on a record, without a last one that a kill truncated: its file does not exist."""
   if not file.is_file():
     return []
   lines = file.read_text('utf-8', 'replace').split('\n')[:-1]

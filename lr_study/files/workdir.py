@@ -1,4 +1,4 @@
-"""A study's folder: whose it is, and files that are there whole or not at all."""
+"""A study's folder: which study owns it, its lock, and files that are written all or nothing."""
 
 import contextlib
 import errno
@@ -27,12 +27,12 @@ from lr_study.files import record
 from lr_study.processes import ALONE, Process
 from lr_study.progress import note
 
-_PLANNED = 'planned'  # what process 0 adds to its lock
+_PLANNED = 'planned'  # process 0 adds this to its lock
 
-MEAN = 'mean.npy'  # of the training images: float32 (size, size, 3)
-WEIGHTS = 'weights.npz'  # that trials start from, by name; not there if they are drawn
+MEAN = 'mean.npy'  # of the training images: float32, with the shape of one image
+WEIGHTS = 'weights.npz'  # that trials start from, by name; missing if they are drawn
 
-# What a study writes, at the top of its folder.
+# What a study writes at the top of its folder.
 CONTENT = (
   'checkpoints',
   'tensorboard',
@@ -47,27 +47,27 @@ CONTENT = (
   'report.html',
   'config.json',
 )
-# What a study that ended before it trained anything, by an error, say, leaves alone.
+# The only files left by a study that ended before it trained, for example by an error.
 _BARE = re.compile(rf'(config\.json(\.part)?|lock(_\d+)?|{record.NAME}(_\d+)?)')
 
-_HOLDER = re.compile(r'process \d+ on .*, one of \d+')  # what is in a lock
+_HOLDER = re.compile(r'process \d+ on .*, one of \d+')  # the content of a lock
 
-_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # said of a lock that another one holds
-# Said by file systems that have no such locks: Lustre, EFS, some of NFS.
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # errors for a lock that another one holds
+# Errors of file systems without such locks: Lustre, EFS, some of NFS.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-_locks: dict[Path, TextIO] = {}  # that this process holds, by their files
+_locks: dict[Path, TextIO] = {}  # held by this process, by file
 
 
 @contextlib.contextmanager
 def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
-  """Makes the folder if it is missing, and keeps other processes out of it.
+  """Creates the folder if missing, and locks it against other processes.
 
-  The system lets go of the lock when the process ends, in whatever way. A finished study on a disk
-  that cannot be written needs none.
+  The system releases the lock when the process ends for any reason. A finished study on a read-only
+  disk is not locked.
 
   Raises:
-    StudyError: at once, if another process is in it, or if the folder cannot be made.
+    StudyError: another process holds the lock, or the folder cannot be created.
   """
   file = _lock_of(workdir, process.index)
   with _written(workdir):
@@ -100,7 +100,7 @@ def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
 
 
 def _take(stream: TextIO, workdir: Path, process: Process) -> None:
-  """Takes the lock of a folder, or says in a line that there is none to be had."""
+  """Takes the lock of a folder; raises StudyError, or prints a line, if that is impossible."""
   stream.seek(0)
   holder = stream.readline().strip()
   if holder and not _HOLDER.fullmatch(holder):
@@ -114,15 +114,15 @@ def _take(stream: TextIO, workdir: Path, process: Process) -> None:
   if found is None and process.count > 1:
     raise StudyError(
       f'the file system of {workdir} has no locks, which several processes need; choose a '
-      '--workdir on another one, or run one process'
+      '--workdir on another file system, or run one process'
     )
   if found is None:
-    last = f'; the last one there was {holder}' if holder else ''
-    note(f'The file system of {workdir} has no locks: keep other processes out yourself{last}')
+    last = f'; the last one was {holder}' if holder else ''
+    note(f'The file system of {workdir} has no locks: run only one process in it{last}')
 
 
 def is_held(workdir: Path, index: int) -> bool:
-  """True if process `index` of the study is in the folder."""
+  """True if process `index` of the study holds its lock in the folder."""
   file = _lock_of(workdir, index)
   if file.absolute() in _locks:
     return True
@@ -134,8 +134,8 @@ def is_held(workdir: Path, index: int) -> bool:
 
 
 def tell_planned(workdir: Path) -> None:
-  """Lets the other processes of the study go on, which `wait_until_planned`."""
-  # Not by opening the file again: to close it would end a lock of lockf's.
+  """Lets the other processes of the study continue, which call `wait_until_planned`."""
+  # Not by opening the file again: closing it would release a lockf lock.
   if stream := _locks.get(_lock_of(workdir, 0).absolute()):
     stream.write(_PLANNED + '\n')
     stream.flush()
@@ -145,7 +145,7 @@ def wait_until_planned(workdir: Path, process: Process) -> None:
   """Waits until process 0, which holds the folder, has claimed it and planned the study.
 
   Raises:
-    StudyError: if it ends before.
+    StudyError: process 0 ended before that.
   """
   while True:
     held = is_held(workdir, 0)
@@ -155,9 +155,9 @@ def wait_until_planned(workdir: Path, process: Process) -> None:
       if held and _PLANNED in more:
         return
     if not held and (workdir / 'results.json').exists():
-      return  # it had only to read them
+      return  # the study is finished and only read
     if not held:
-      raise StudyError('process 0 has ended before it planned the study; its message says why')
+      raise StudyError('process 0 stopped before it planned the study; its message says why')
     time.sleep(0.1)
 
 
@@ -178,7 +178,7 @@ def _written(workdir: Path) -> Iterator[None]:
 
 
 def _lock(stream: TextIO) -> bool | None:
-  """True if it was locked, False if another process holds it; None where there are no locks."""
+  """True if it was locked, False if another process holds it, None if there are no locks."""
   if fcntl is None:
     return True
   for lock in (fcntl.flock, fcntl.lockf):
@@ -190,22 +190,22 @@ def _lock(stream: TextIO) -> bool | None:
       if error.errno not in _NO_LOCKS:
         raise
     else:
-      # Whoever held it may have deleted the file between our opening and our locking it.
+      # The last holder may have deleted the file after we opened it and before we locked it.
       name = Path(stream.name)
       return name.exists() and os.fstat(stream.fileno()).st_ino == name.stat().st_ino
   return None
 
 
 def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
-  """Makes the folder this study's, or finds that it is already.
+  """Makes the folder this study's, unless it already is.
 
   Args:
-    workdir: made if missing.
-    study: `config` and `data` decide whether two studies are the same; the rest is a record.
-    overwrite: delete what another study has on record.
+    workdir: created if missing.
+    study: `config` and `data` decide whether two studies are the same; the rest is only recorded.
+    overwrite: delete the recorded files of another study.
 
   Raises:
-    StudyError: if the folder holds another study, something else, or cannot be written.
+    StudyError: the folder holds another study or other files, or cannot be written.
   """
   file = workdir / 'config.json'
   with _written(workdir):
@@ -218,7 +218,7 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
     if overwrite and record.is_there(workdir):
       kept = record.delete(workdir, keep=lambda name: name == file.name)
       if kept:
-        note(f'{workdir} keeps what its study did not write: {shortened(kept)}')
+        note(f'Kept in {workdir}, because the study did not write it: {shortened(kept)}')
     elif not _is_bare(workdir, file):
       raise StudyError(_why_not(workdir, file, overwrite))
     record.begin(workdir)
@@ -226,10 +226,10 @@ def claim(workdir: Path, study: dict[str, Any], overwrite: bool) -> None:
 
 
 def as_begun(workdir: Path, config: ConfigDict) -> ConfigDict:
-  """A checked config as the study in the folder can go on with it.
+  """A checked config with which the study in the folder can resume.
 
-  Its steps come in chunks of `log_every_steps`: after one of them trials that diverged leave, and
-  a checkpoint holds the others. So that stays what it was, whatever it is now.
+  `log_every_steps` keeps its first value. Steps come in chunks of that size; diverged trials are
+  dropped after a chunk, and checkpoints hold the others.
   """
   name = 'log_every_steps'
   try:
@@ -238,9 +238,9 @@ def as_begun(workdir: Path, config: ConfigDict) -> ConfigDict:
     same = _is_begun(workdir) and (adds(before, now) or not differences(before, now))
     kept = before[name]
   except (OSError, AttributeError, KeyError, TypeError, ValueError):
-    return config  # `claim` says what is wrong
+    return config  # `claim` reports what is wrong
   if same and kept != config[name]:
-    note(f'{name} stays {kept}, with which the study in {workdir} began')
+    note(f'{name} stays {kept}, the value with which the study in {workdir} began')
     config = config.copy_and_resolve_references()
     config[name] = kept
   return config
@@ -255,10 +255,10 @@ def _as_json(content: Any) -> Any:
 
 
 def _keep_config(workdir: Path, config: dict[str, Any]) -> None:
-  """Puts the config on record with which the study goes on: its images may have been moved."""
+  """Records the config with which the study resumes: its images may have been moved."""
   for name, of_study in (('config.json', lambda c: c), ('results.json', lambda c: c['study'])):
     file = workdir / name
-    # A damaged one is for its reader to name.
+    # A damaged file is reported by the code that reads it.
     with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
       content = json.loads(file.read_text())
       if of_study(content)['config'] != _as_json(config):
@@ -267,7 +267,7 @@ def _keep_config(workdir: Path, config: dict[str, Any]) -> None:
 
 
 def _is_bare(workdir: Path, file: Path) -> bool:
-  """True if a folder holds nothing, or what a study leaves that trained nothing."""
+  """True if a folder is empty, or holds only what a study leaves that did not train."""
   if not all(_BARE.fullmatch(path.name) for path in workdir.iterdir()):
     return False
   has_other = (workdir / record.NAME).exists() and not record.is_there(workdir)
@@ -275,7 +275,7 @@ def _is_bare(workdir: Path, file: Path) -> bool:
 
 
 def _is_ours(file: Path) -> bool:
-  """True if a config.json is that of a study."""
+  """True if a config.json belongs to a study."""
   try:
     return isinstance(json.loads(file.read_text())['data']['fingerprint'], str)
   except (KeyError, TypeError, ValueError):
@@ -285,40 +285,40 @@ def _is_ours(file: Path) -> bool:
 def _why_not(workdir: Path, file: Path, overwrite: bool) -> str:
   if overwrite and file.exists() and _is_ours(file):
     return (
-      f'{workdir} holds a study without a record of its files, as older versions left it, so '
-      '--overwrite deletes nothing; delete it yourself, or choose another --workdir'
+      f'{workdir} holds a study of an older version without a record of its files, so --overwrite '
+      'cannot delete it; delete it yourself, or choose another --workdir'
     )
-  return f'{workdir} holds files but no study; choose another --workdir'
+  return f'{workdir} holds files, but not a study; choose another --workdir'
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:
-  """Names for people, the first few of many."""
+  """Names for people; only the first few if there are many."""
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more
 
 
 def write_text(file: Path, text: str) -> None:
-  """Writes a file at once: a reader, or a crash, finds the old one or the new one."""
-  # Names of files may hold what is no Unicode; the locale may hold less than UTF-8.
+  """Writes a file atomically: a reader, or a crash, finds the old one or the new one."""
+  # File names in the text may not be valid Unicode, and the locale may not be UTF-8.
   write_bytes(file, text.encode('utf-8', 'backslashreplace'))
 
 
 def write_array(file: Path, array: np.ndarray) -> None:
-  """Writes an array at once, as np.save does."""
+  """Writes an array atomically, in the format of np.save."""
   buffer = io.BytesIO()
   np.save(buffer, array, allow_pickle=False)
   write_bytes(file, buffer.getvalue())
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-  """Writes arrays by name at once, as np.savez does."""
+  """Writes arrays by name atomically, in the format of np.savez."""
   buffer = io.BytesIO()
   np.savez(buffer, allow_pickle=False, **arrays)
   write_bytes(file, buffer.getvalue())
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-  """Writes a file at once, likewise."""
+  """Writes a file atomically; see `write_text`."""
   record.add(file)
   part = file.with_name(file.name + '.part')
   with part.open('wb') as stream:
@@ -329,7 +329,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def holds_another(workdir: Path, study: dict[str, Any]) -> bool:
-  """True if the folder holds a study whose config can be read and is another."""
+  """True if the folder holds a study with another config that can be read."""
   try:
     old = json.loads((workdir / 'config.json').read_text())['config']
     return bool(differences(old, _as_json(study['config'])))
@@ -356,10 +356,11 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
     if changed and adds(old['config'], new['config']):
       way_out = f'add --extend to keep its trials and train the rest, {way_out}'
   if changed:
-    raise StudyError(f'{workdir} holds a study of another config: {", ".join(changed)}; {way_out}')
+    what = f'another config: {", ".join(changed)}'
+    raise StudyError(f'{workdir} holds a study with {what}; {way_out}')
   if weights_of(old) != weights_of(new):
     raise StudyError(
-      f'{workdir} holds a study of other weights: the fingerprint of model.weights was '
+      f'{workdir} holds a study with other weights: the fingerprint of model.weights was '
       f'{weights_of(old)} and is {weights_of(new)}; {way_out}'
     )
   if was != fingerprint:
@@ -368,6 +369,6 @@ def _check_same(workdir: Path, file: Path, study: dict[str, Any]) -> None:
       f'data.{n} {before.get(n)!r} -> {x!r}' for n, x in sorted(now.items()) if before.get(n) != x
     ]
     raise StudyError(
-      f'{workdir} holds a study of other images: their fingerprint was {was} and is '
+      f'{workdir} holds a study with other images: their fingerprint was {was} and is '
       f'{", ".join([fingerprint, *fields])}; {way_out}'
     )

@@ -1,4 +1,4 @@
-"""Networks: a file each, plain Flax Linen; `KNOWN` has their names for a config."""
+"""Networks: one file each, plain Flax Linen. `KNOWN` maps the names in a config to them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ KNOWN: dict[str, Callable[..., nn.Module]] = {
   'vit_small': vit_small,
   'convnext_tiny': convnext_tiny,
 }
-SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: of NNX modules only
+SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: only for NNX modules
 
 __all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'common', 'origin_fields', 'outputs']
 
@@ -42,23 +42,24 @@ __all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'common', 'origin_fields', 'ou
 def common(
   weights: str = '', redraw: tuple[str, ...] = (), freeze: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-  """Where any network's trials start, and what of it stays as it is.
+  """The weights from which trials start, and which parameters are frozen, for any network.
 
   Args:
     weights: a file or folder of weights by the names of parameters, the work directory of another
       study, or 'file.py:function'; '': all weights are drawn.
-    redraw: parameters whose path, as 'conv1/bias', matches one of these regular expressions are
-      drawn even if `weights` has them.
+    redraw: parameters whose path, such as 'conv1/bias', matches one of these regular expressions
+      are drawn even if `weights` has them.
     freeze: parameters whose path matches one of these do not change.
   """
   return {'weights': weights, 'redraw': redraw, 'freeze': freeze}
 
 
 def origin_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The arguments of `common` in a config; empty where the network has an own one of that name.
+  """The arguments of `common` in a config; empty if the network has its own argument of that name.
 
   Raises:
-    StudyError: an expression is none. No limit of `common` says so: it would be one of an own, too.
+    StudyError: a regular expression is wrong. `common` has no limit for that, because it would also
+      apply to a network's own argument.
   """
   factory = plugs.find('model', config['name'])
   names = (n for n in plugs.common('model') if n in config and not plugs.takes(factory, n))
@@ -72,9 +73,9 @@ def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
   """Builds the network of the `model` section of a config.
 
   Args:
-    config: `name`, one of `KNOWN` or 'file.py:Name', and arguments. A Name of the user's own is a
-      Linen or NNX module's class, or a function that returns a Linen module, or, given `rngs`, an
-      NNX module. It is passed `classes`, and `dtype` if it takes that.
+    config: `name`, one of `KNOWN` or 'file.py:Name', and arguments. The user's Name is a class of
+      Linen or NNX modules, or a function that returns a Linen module, or an NNX module if it takes
+      `rngs`. It is passed `classes`, and `dtype` if it takes that.
     classes: number of logits.
     dtype: of activations and products, 'float32' or 'bfloat16'.
 
@@ -84,8 +85,8 @@ def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
   factory = plugs.find('model', config['name'])
   if isinstance(factory, nn.Module | nnx.Module):
     raise StudyError(
-      f'model.name is {plugs.shown(config["name"])}, a module; name its class, or a function that '
-      'returns it, with an argument classes'
+      f'model.name is {plugs.shown(config["name"])}, which is a module; name its class, or a '
+      'function with an argument classes that returns it'
     )
   values = plugs.checked('model', factory, config)
   supplied = {'classes': classes, 'dtype': jnp.dtype(dtype)}
@@ -96,14 +97,14 @@ def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
   model = plugs.call('model', factory, supplied, values)
   if isinstance(model, nnx.Module):
     raise StudyError(
-      f'{plugs.title("model", factory)} returned an NNX module without taking an argument rngs, '
-      'from which the initial weights have to be drawn'
+      f'{plugs.title("model", factory)} returned an NNX module, but takes no argument rngs, '
+      'from which the initial weights must be drawn'
     )
   if not isinstance(model, nn.Module):
     raise StudyError(
       f'{plugs.title("model", factory)} returned {type(model).__name__}; a model must be a Flax '
       'module'
     )
-  if getattr(model, 'dtype', dtype) is None:  # a function may return it without
+  if getattr(model, 'dtype', dtype) is None:  # a function may not have set it
     model = model.clone(dtype=supplied['dtype'])
   return model

@@ -1,4 +1,4 @@
-"""AlexNet as NVIDIA DIGITS's two back ends and torchvision define it (Krizhevsky et al., 2012)."""
+"""AlexNet (Krizhevsky et al., 2012) as defined by DIGITS's two back ends and by torchvision."""
 
 import dataclasses
 import math
@@ -109,7 +109,7 @@ class AlexNet(nn.Module):
     variant = self.variant
     for i, size in enumerate(_KERNELS):
       groups, name = variant.groups[i], f'conv{i + 1}'
-      whole = math.lcm(*variant.groups[i : i + 2])  # the next convolution splits its inputs, too
+      whole = math.lcm(*variant.groups[i : i + 2])  # the next convolution also splits its inputs
       x = nn.Conv(
         scaled(variant.features[i], self.width, whole),
         (size, size),

@@ -37,8 +37,8 @@ class ConvNeXt(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps images (batch, height, width, channels) to logits (batch, classes).
 
-    Images that are no multiple of the patches are padded with zeros. With `drop_path`, a 'dropout'
-    rng is needed in training.
+    Images whose size is not a multiple of the patch are padded with zeros. With `drop_path`, a
+    'dropout' rng is needed in training.
     """
     blocks, last = 0, max(1, sum(self.depths) - 1)
     for stage, depth in enumerate(self.depths):

@@ -1,4 +1,4 @@
-"""Looking at a network from outside: does it fit the data, and what do its layers give?"""
+"""Inspects a network from outside: whether it fits the data, and what its layers return."""
 
 import functools
 import traceback
@@ -18,12 +18,12 @@ from lr_study.parts import mode_of
 
 _BATCH = 2  # inputs that `check` calls a network with
 _LARGEST = 1024  # pixels: larger images are not tried
-# Of lr_study and of what it is installed with: lines in there say nothing to the user.
+# Of lr_study and of installed packages: lines in them do not help the user.
 _PACKAGES = (Path(__file__).parents[1], Path(nn.__file__).parents[2])
 
 
 def check(model: nn.Module, shape: Sequence[int], classes: int, dtype: str, name: str) -> None:
-  """Checks that a network can be trained, by shapes alone: nothing is computed.
+  """Checks that a network can be trained, using only shapes: nothing is computed.
 
   Args:
     model: the network.
@@ -33,15 +33,15 @@ def check(model: nn.Module, shape: Sequence[int], classes: int, dtype: str, name
     name: what the messages call the network.
 
   Raises:
-    StudyError: it fails on such inputs, has no parameters, or does not return logits (batch,
-      classes). If the images may be too small, it names a size that works.
+    StudyError: the network fails on such inputs, has no parameters, or does not return logits
+      (batch, classes). If the images may be too small, the message gives a size that works.
   """
   problem = _problem(model, shape, classes, dtype)
   if problem is None:
     return
   hint = ''
   if problem.is_shape and len(shape) == 2 and samples.is_image(shape):
-    hint = '; most networks take images with an axis for channels: return x[..., None]'
+    hint = '; most networks need images with an axis for channels: return x[..., None]'
   elif problem.is_shape and len(shape) != 3:
     hint = '; --config.model.name=mlp takes inputs of any shape'
   elif problem.is_shape and (size := _working_size(model, shape, classes, dtype)):
@@ -59,7 +59,7 @@ def outputs(
   train: bool = False,
   rngs: Mapping[str, jax.Array] | None = None,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-  """What every layer that has parameters of its own returns, and the logits.
+  """The values that each layer with its own parameters returns, and the logits.
 
   Args:
     model: the network.
@@ -69,9 +69,9 @@ def outputs(
     rngs: needed in training by a network with dropout.
 
   Returns:
-    By path, such as 'conv1' or 'block0_1/conv1', in the order of the calls: an array (batch, ...),
-    the last one if a layer is called several times. The logits, (batch, classes). A dict that
-    `jax.jit` or `jax.vmap` returns is sorted by name instead.
+    A dict from paths, such as 'conv1' or 'block0_1/conv1', to arrays (batch, ...), in the order of
+    the calls; the last array if a layer is called several times. And the logits, (batch, classes).
+    A dict that `jax.jit` or `jax.vmap` returns is sorted by name instead.
   """
   layers = {path[:-1] for path in flatten_dict(variables['params'])} - {()}
   order = []
@@ -108,7 +108,7 @@ class _Problem(NamedTuple):
 
 
 def _problem(model: nn.Module, shape: Sequence[int], classes: int, dtype: str) -> _Problem | None:
-  """What is wrong with a network for inputs of this shape, or None."""
+  """What is wrong with a network for inputs of this shape; None if it works."""
   asked, given = (_BATCH, classes), f'inputs of shape {(_BATCH, *shape)}'
   empty, returned = [], []  # paths of modules that return no values; what the network returns
 
@@ -150,7 +150,7 @@ def _problem(model: nn.Module, shape: Sequence[int], classes: int, dtype: str) -
 
 def _shapes(model: nn.Module, shape: Sequence[int], dtype: str) -> tuple[list[Any], list[Any]]:
   """Abstract parameters, and the abstract logits in evaluation and in training."""
-  # What is None here plays no part in calling a network.
+  # The parts that are None are not used to call a network.
   task = trial.Task(model, None, None, None, None, {}, tuple(shape), dtype)
   key = jax.random.key(0)
 
@@ -168,7 +168,7 @@ def _shapes(model: nn.Module, shape: Sequence[int], dtype: str) -> tuple[list[An
 
 
 def _working_size(model: nn.Module, shape: Sequence[int], classes: int, dtype: str) -> int | None:
-  """A height and width that works, the smallest if all above it work, too; or None."""
+  """The smallest height and width that works, if all larger ones do; None if none is found."""
 
   def works(size):
     return _problem(model, (size, size, shape[2]), classes, dtype) is None
@@ -185,7 +185,7 @@ def _working_size(model: nn.Module, shape: Sequence[int], classes: int, dtype: s
 
 
 def _words(error: BaseException) -> str:
-  """One line: the error, and where it comes from unless it is from one of our networks."""
+  """One line: the error, and its location unless that is in one of our networks."""
   lines = str(error).strip().splitlines() or ['']
   text = f'{type(error).__name__}: {lines[0]}' if lines[0] else type(error).__name__
   for frame in reversed(traceback.extract_tb(error.__traceback__)):

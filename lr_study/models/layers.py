@@ -44,8 +44,9 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 def max_pool(x: jax.Array, ceil: bool = False, padding: int = 0) -> jax.Array:
   """Maxima of 3 x 3 windows with stride 2.
 
-  The gradient goes to the first of equal maxima, row by row, as in Caffe's pooling_layer.cpp.
-  Written as comparisons: on CPUs the gradient of XLA's reduce_window takes ten times as long.
+  The gradient goes to the first of equal maxima, row by row, as in Caffe's pooling_layer.cpp. It is
+  computed by comparisons, because on CPUs the gradient of XLA's reduce_window takes ten times as
+  long.
 
   Args:
     x: (batch, h, w, channels).
@@ -53,14 +54,14 @@ def max_pool(x: jax.Array, ceil: bool = False, padding: int = 0) -> jax.Array:
     padding: pixels of minus infinity on each side.
 
   Raises:
-    ValueError: if the images are smaller than a window.
+    ValueError: the images are smaller than a window.
   """
   before = x.shape
   for axis in (2, 1):  # within the rows first: then ties go to the first row
     size = x.shape[axis] + 2 * padding
     count = (size - 3 + (1 if ceil else 0)) // 2 + 1
     if count < 1:
-      raise ValueError(f'{before[1]} x {before[2]} pixels are too few for 3 x 3 pooling')
+      raise ValueError(f'{before[1]} x {before[2]} pixels are too small for 3 x 3 pooling')
     # Split the axis into pairs. A window is a pair and the first pixel of the next one.
     end = 2 * (count + 1) - x.shape[axis] - padding
     pairs = [(padding, end, 0) if i == axis else (0, 0, 0) for i in range(4)]

@@ -13,8 +13,8 @@ from lr_study.plugs import POSITIVE, limits
 class LeNet(nn.Module):
   """Two 5 x 5 convolutions with tanh and average pooling, then three dense layers.
 
-  Compared with the paper, conv2 sees all feature maps, pooling has no weights, and the outputs are
-  logits. The paper's 32 x 32 images are the 28 x 28 of MNIST with the padding of conv1.
+  Unlike in the paper, conv2 sees all feature maps, pooling has no weights, and the outputs are
+  logits. The padding of conv1 turns MNIST's 28 x 28 images into the paper's 32 x 32.
 
   Attributes:
     classes: number of logits.

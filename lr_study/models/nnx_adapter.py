@@ -1,4 +1,4 @@
-"""Flax NNX modules as Linen modules: their variables are collections, and a call is pure."""
+"""Wraps Flax NNX modules as Linen modules: variables become collections, and calls are pure."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lr_study import freeze, plugs
 
-# The collection of a variable is that of the first of these classes that it is an instance of.
+# A variable's collection is that of the first of these classes that it is an instance of.
 _COLLECTIONS = (
   (nnx.Param, 'params'),
   (nnx.BatchStat, 'batch_stats'),
@@ -24,7 +24,7 @@ _COLLECTIONS = (
 
 
 def is_nnx(factory: Callable) -> bool:
-  """True for an NNX module's class, and for a function that takes `rngs`, as one."""
+  """True for a class of NNX modules, and for a function that takes `rngs`."""
   if isinstance(factory, type):
     return issubclass(factory, nnx.Module)
   return 'rngs' in plugs.signature(factory).parameters
@@ -33,19 +33,19 @@ def is_nnx(factory: Callable) -> bool:
 class FromNNX(nn.Module):
   """A Linen module that computes what an NNX module does.
 
-  Flax's own `nnx.bridge.ToLinen` does not serve here: it cannot draw initial weights of a module
-  with dropout from a single key, has no training mode, and numbers in paths stay numbers.
+  Flax's `nnx.bridge.ToLinen` is not used: it cannot draw the initial weights of a module with
+  dropout from a single key, has no training mode, and leaves numbers in paths as numbers.
 
-  The module is built for each call, under `jit` for each trace, and then given the variables.
+  The module is built for each call (under `jit`, for each trace), and its variables are then set.
   Collections: 'params' for nnx.Param, 'batch_stats' for nnx.BatchStat, the name of its class for
-  any other variable, and 'constants' for arrays that are plain attributes. State of random number
-  generators is not kept: a call in training draws from the 'dropout' rng.
+  any other variable, and 'constants' for arrays that are plain attributes. The state of random
+  number generators is not kept: a call in training draws from the 'dropout' rng.
 
   Attributes:
-    factory: returns an nnx.Module; it is given `rngs`, and `classes` and `dtype` if it takes them.
+    factory: returns an nnx.Module; it is passed `rngs`, and `classes` and `dtype` if it takes them.
     classes: number of logits.
     dtype: of activations and products. If the factory does not take it, parameters are converted.
-    values: further arguments of the factory.
+    values: other arguments of the factory.
   """
 
   factory: Callable[..., nnx.Module]
@@ -60,7 +60,7 @@ class FromNNX(nn.Module):
       module = self._build(self.make_rng('params'))
       self._put(module)
     else:
-      # The weights drawn here are replaced at once: under jit they are never computed.
+      # The weights drawn here are replaced immediately; under jit they are never computed.
       module = self._build(self.make_rng('dropout') if train else jax.random.key(0))
       self._set(module)
     if train:
@@ -85,7 +85,7 @@ class FromNNX(nn.Module):
     return module
 
   def _set(self, module: nnx.Module) -> None:
-    """Gives the module the variables of this call."""
+    """Sets the module's variables to those of this call."""
     cast = self.dtype is not None and 'dtype' not in plugs.signature(self.factory).parameters
     flat = {name: flatten_dict(unfreeze(of)) for name, of in self.variables.items()}
     for path, leaf in _leaves(module):
@@ -112,7 +112,7 @@ class FromNNX(nn.Module):
 
   @contextlib.contextmanager
   def _recorded(self, module: nnx.Module) -> Iterator[None]:
-    """Stores what layers return in 'intermediates', if asked for, as Linen modules do."""
+    """Stores what layers return in 'intermediates' if requested, like Linen modules."""
     if self.is_initializing() or not self.is_mutable_collection('intermediates'):
       yield
       return

@@ -11,7 +11,7 @@ from lr_study.models.layers import max_pool, scaled
 from lr_study.plugs import POSITIVE, limits, one_of
 
 _HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # as in torchvision
-_LARGE = 96  # pixels of height and width from which on 'auto' chooses the stem for large images
+_LARGE = 96  # pixels; for images at least this high and wide, 'auto' chooses the large stem
 _LIMITS = limits(
   width=POSITIVE, norm=one_of(('batch', 'group')), stem=one_of(('auto', 'small', 'large'))
 )
@@ -20,8 +20,8 @@ _LIMITS = limits(
 class ResNet(nn.Module):
   """A stem, four stages of residual blocks, the mean over all pixels, and a dense layer.
 
-  The same parameters as torchvision's. The last normalisation of a block starts at 0, as in Goyal
-  et al. (2017), "Accurate, large minibatch SGD", section 5.1.
+  It has the same parameters as torchvision's. The scale of a block's last normalisation starts at
+  0, as in Goyal et al. (2017), "Accurate, large minibatch SGD", section 5.1.
 
   Attributes:
     depths: blocks of each stage.
@@ -70,7 +70,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-  """Convolutions beside a shortcut, which is a 1 x 1 convolution where shapes differ.
+  """Convolutions with a shortcut, which is a 1 x 1 convolution if shapes differ.
 
   A bottleneck has its stride in the 3 x 3 convolution, as in torchvision, and four times as many
   output features.
@@ -107,7 +107,7 @@ class Block(nn.Module):
 def _norm(
   name: str, x: jax.Array, kind: str, train: bool, dtype: Any, zero: bool = False
 ) -> jax.Array:
-  """Normalises (batch, h, w, channels) by a layer of this name; `zero`: its scale starts at 0."""
+  """Normalises (batch, h, w, channels) with a layer of this name; `zero`: its scale starts at 0."""
   init = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
   if kind == 'group':
     groups = math.gcd(32, x.shape[-1])

@@ -15,15 +15,15 @@ _LIMITS = limits(width=POSITIVE, patch=COUNT_OR_0, depth=COUNT, heads=COUNT, dro
 class ViT(nn.Module):
   """Patches as tokens, learned positions, pre-norm transformer blocks, and a dense layer.
 
-  The sizes are those of DeiT (Touvron et al., 2020). In place of a class token, the head sees the
+  The sizes are those of DeiT (Touvron et al., 2020). Instead of a class token, the head uses the
   mean over all tokens, as in Beyer et al. (2022), "Better plain ViT baselines for ImageNet-1k".
 
   Attributes:
     features: of a token, before `width`.
     classes: number of logits.
     width: factor on the number of features; the result is rounded to a multiple of `heads`.
-    patch: pixels down and across; images are padded with zeros to whole patches. 0 chooses by the
-      shorter side of the image: 16 from 112 pixels up, 4 from 16 pixels up, 2 below.
+    patch: height and width of patches in pixels; images are padded with zeros to whole patches. 0
+      chooses by the shorter side of the image: 16 from 112 pixels up, 4 from 16 pixels up, else 2.
     depth: number of blocks.
     heads: of the attention.
     dropout: probability of dropping a feature in training, after the patches' embedding, in the
@@ -68,7 +68,7 @@ class ViT(nn.Module):
 
 
 class Block(nn.Module):
-  """Self-attention and an MLP of four times the features, each after a LayerNorm and residual."""
+  """Self-attention and an MLP with four times the features, each residual and after a LayerNorm."""
 
   heads: int
   dropout: float

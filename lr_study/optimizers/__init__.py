@@ -1,8 +1,8 @@
-"""Optimisers by name: `sgd`, `caffe_sgd`, all of optax and optax.contrib, or one of your own.
+"""Optimisers by name: `sgd`, `caffe_sgd`, all of optax and optax.contrib, or your own.
 
-A function of your own takes `learning_rate`, and may take `base_rate`, the trial's rate without
-the schedule's height, `mask`, where `optimizer.no_decay` is set, and any fields. It returns an
-optax transform, or that and a function (state, weights) -> weights to evaluate.
+Your own function takes `learning_rate`. It may also take `base_rate`, the trial's rate without the
+schedule's height; `mask`, if `optimizer.no_decay` is set; and any fields. It returns an optax
+transform, or a pair of that and a function (state, weights) -> weights to evaluate.
 """
 
 import functools
@@ -24,15 +24,15 @@ from lr_study.optimizers.sgd import caffe_sgd, polyak_sgd, sgd
 from lr_study.trial import Optimizer
 
 SUPPLIED = ('learning_rate', 'base_rate', 'mask', 'weight_decay_mask')
-_MASKS = SUPPLIED[2:]  # what optax calls the mask of weight decay
-_LINEAR = (sgd, caffe_sgd)  # an update is linear in gradients and weights, entry by entry
-_FACTOR = 'rate_factors.'  # before an expression: its factor is swept
+_MASKS = SUPPLIED[2:]  # optax's names for the mask of weight decay
+_LINEAR = (sgd, caffe_sgd)  # updates are linear in gradients and weights, entry by entry
+_FACTOR = 'rate_factors.'  # followed by an expression: its factor is swept
 _CLIPS = ('clip_norm', 'clip_value')
-_RANDOM = ('key', 'seed')  # of an optimiser's noise: no numbers to compare trials by
+_RANDOM = ('key', 'seed')  # of an optimiser's noise: not numbers that can be compared
 
 
 def _of_optax() -> dict[str, Callable]:
-  """All functions of optax and optax.contrib that need a learning rate and nothing else."""
+  """All functions of optax and optax.contrib that need only a learning rate."""
   found = {}
   for name, of in {**vars(optax), **vars(optax.contrib)}.items():
     if not isinstance(of, types.FunctionType | functools.partial):
@@ -52,7 +52,7 @@ KNOWN: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def find(name: str) -> None:
-  """Says why a name of optax that is not in `KNOWN` is no optimiser that a config can name.
+  """Explains why a name of optax that is not in `KNOWN` cannot be named in a config.
 
   Raises:
     StudyError: optax has this name.
@@ -60,8 +60,8 @@ def find(name: str) -> None:
   for module in (optax.contrib, optax):
     if callable(vars(module).get(name)) and not name.startswith('_'):
       raise StudyError(
-        f'optimizer.name is {name!r}; {module.__name__}.{name} is no optimiser that needs a '
-        'learning rate and nothing else: use it in a function of your own, file.py:function'
+        f'optimizer.name is {name!r}; {module.__name__}.{name} is not an optimiser that needs '
+        'only a learning rate: use it in your own function, file.py:function'
       )
 
 
@@ -74,12 +74,12 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
 
   Returns:
     An optimiser whose `make` takes learning_rate, base_rate and the swept arguments, as arrays or
-    as Python numbers. rprop takes the rate of the first step as its first step size, and none after
-    that; for prodigy, dog and others that find their own rate, it is a factor on that.
+    as Python numbers. rprop uses the rate only as the size of its first step. For prodigy, dog and
+    others that find their own rate, the rate is a factor on that.
 
   Raises:
-    StudyError: an argument is unknown or out of range, or cannot be swept; or the optimiser does
-      not fit: it needs more than gradients, weights and the loss.
+    StudyError: an argument is unknown, out of range or cannot be swept; or the optimiser needs more
+      than gradients, weights and the loss.
   """
   factory = plugs.find('optimizer', config['name'])
   values = plugs.checked('optimizer', factory, config)
@@ -95,7 +95,7 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
   eval_params, state = _try(factory, values)
   for name in sweep:
     _check_sweep(factory, values, name)
-  if sweep:  # a function of one's own may close over what is swept
+  if sweep:  # the user's eval_params may close over swept arguments
     eval_params, _ = _try(factory, values, sweep)
   check_rate_factors(_apart(values, dict.fromkeys(sweep))[1], state)
   clips = any(values[name] or name in sweep for name in _CLIPS)
@@ -106,11 +106,11 @@ def build(config: Mapping[str, Any], sweep: Collection[str] = ()) -> Optimizer:
 def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[str, ...]:
   """The arguments of an optimiser that can differ between the trials of one program.
 
-  Each is tried, as an array, in a step on a small network that is traced and not run. `among`: if
-  not empty, only these are tried.
+  Each argument is tried as an array in a step on a small network, which is traced, not run.
+  `among`: if not empty, only these are tried.
 
   Raises:
-    StudyError: as `build`.
+    StudyError: see `build`.
   """
   build(config)
   factory = plugs.find('optimizer', config['name'])
@@ -127,9 +127,9 @@ def may_sweep(config: Mapping[str, Any], among: Collection[str] = ()) -> tuple[s
 
 
 def _apart(values: Mapping[str, Any], swept: Mapping[str, Any]) -> tuple[dict[str, Any], tuple]:
-  """The arguments that are swept as the optimiser takes them; and rate_factors with theirs.
+  """Splits swept arguments into those of the optimiser, and all rate_factors.
 
-  'rate_factors.head' is the factor of the expression 'head'; it replaces one in `values`.
+  'rate_factors.head' is the factor of the expression 'head'; it replaces the one in `values`.
   """
   factors = {n.removeprefix(_FACTOR): x for n, x in swept.items() if n.startswith(_FACTOR)}
   others = tuple(pair for pair in values['rate_factors'] if pair[0] not in factors)
@@ -145,7 +145,7 @@ def _as_default(default: Any, value: Any) -> Any:
 def _call(
   factory: Callable, learning_rate: Any, base_rate: Any, values: Mapping[str, Any]
 ) -> tuple[optax.GradientTransformation, Callable | None]:
-  """The optimiser, which tells errors by name, and its own function of the weights to evaluate."""
+  """The optimiser, whose errors give its name, and its function of the weights to evaluate."""
   supplied = {'learning_rate': learning_rate, 'base_rate': base_rate}
   if values['no_decay']:
     supplied |= dict.fromkeys(_MASKS, paths.decay_mask(values['no_decay']))
@@ -154,7 +154,7 @@ def _call(
   if factory in _LINEAR or plugs.is_own(factory):
     made = plugs.call('optimizer', factory, supplied, values)
   else:
-    with guard.told_by_name(factory, 'refuses its arguments'):
+    with guard.told_by_name(factory, 'rejects its arguments'):
       made = factory(**supplied, **{n: x for n, x in values.items() if n in takes})
   if factory in _LINEAR:
     return made, None
@@ -163,14 +163,15 @@ def _call(
     made, eval_params = made
   if not guard.is_transform(made) or not (eval_params is None or callable(eval_params)):
     raise StudyError(
-      f'the optimizer {plugs.title("optimizer", factory)} gave {shapes.words(made)}; it has to '
-      'give an optax transform, or that and a function (state, weights) -> weights to evaluate'
+      f'the optimizer {plugs.title("optimizer", factory)} gave {shapes.words(made)}; it must '
+      'return an optax transform, or a pair of that and a function (state, weights) -> weights '
+      'to evaluate'
     )
   return guard.guarded(factory, made), eval_params
 
 
 def _evaluated(factory: Callable, eval_params: Callable | None) -> Callable[[Any, Any], Any]:
-  """A function (state, weights) -> weights to evaluate: a user's own, or what optax has."""
+  """A function (state, weights) -> weights to evaluate: the user's own, or optax's."""
   if eval_params is not None:
     return guard.guarded_eval_params(factory, eval_params)
 
@@ -179,7 +180,7 @@ def _evaluated(factory: Callable, eval_params: Callable | None) -> Callable[[Any
     if len(states) > 1:
       raise StudyError(
         f'the optimizer {plugs.title("optimizer", factory)} holds several schedule-free states; it '
-        'has to give its transform and a function (state, weights) -> weights to evaluate'
+        'must return its transform and a function (state, weights) -> weights to evaluate'
       )
     return optax.contrib.schedule_free_eval_params(states[0], params) if states else params
 
@@ -187,28 +188,28 @@ def _evaluated(factory: Callable, eval_params: Callable | None) -> Callable[[Any
 
 
 def _check_no_decay(factory: Callable, values: Mapping[str, Any], sweep: Collection[str]) -> None:
-  """Fails if a mask of weight decay is asked for that the optimiser does not have."""
+  """Raises StudyError if `no_decay` is set but the optimiser has no mask of weight decay."""
   if not values['no_decay']:
     return
   title = plugs.title('optimizer', factory)
   if not {*_MASKS} & {*inspect.signature(factory).parameters}:
     raise StudyError(
-      f'optimizer.no_decay is {plugs.shown(values["no_decay"])}; {title} has no mask of its weight '
-      'decay: leave it empty'
+      f'optimizer.no_decay is {plugs.shown(values["no_decay"])}; {title} has no mask for weight '
+      'decay: leave no_decay empty'
     )
   for name, value in values.items():
     if name.endswith('_weight_decay') and (value or name in sweep):
       raise StudyError(
-        f'optimizer.no_decay does not reach optimizer.{name} of {title}; leave one of them out'
+        f'optimizer.no_decay does not affect optimizer.{name} of {title}; leave one of them out'
       )
 
 
 def _try(
   factory: Callable, values: Mapping[str, Any], sweep: Collection[str] = ()
 ) -> tuple[Callable | None, Any]:
-  """Traces a step on a small network, with these arguments as arrays; nothing is run.
+  """Traces a step on a small network, with the swept arguments as arrays; nothing is run.
 
-  A function of the user's own is only called: it may be written for the parameters of one network.
+  A user's function is only called, because it may be written for the parameters of one network.
 
   Returns:
     The optimiser's function of the weights to evaluate, or None, and the shape of its state.
@@ -232,7 +233,7 @@ def _try(
 
 
 def _check_sweep(factory: Callable, values: Mapping[str, Any], name: str) -> None:
-  """Fails if this argument cannot be an array of the compiled step."""
+  """Raises StudyError if this argument cannot be traced."""
   if name.startswith(_FACTOR):
     return
   if name not in values:
@@ -240,7 +241,7 @@ def _check_sweep(factory: Callable, values: Mapping[str, Any], name: str) -> Non
   if name in _CLIPS:
     return
   if isinstance(values[name], bool | str | tuple) or name in _RANDOM:
-    raise StudyError(f'optimizer.{name} cannot be an axis of one program: it is no number')
+    raise StudyError(f'optimizer.{name} cannot be an axis of one program: it is not a number')
   try:
     _try(factory, values, (name,))
   except StudyError as error:

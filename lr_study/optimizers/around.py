@@ -1,4 +1,4 @@
-"""What any optimiser can have around it: clipping, masks and scales by paths of parameters."""
+"""Options for any optimiser: clipping, and masks and factors by paths of parameters."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -36,19 +36,19 @@ def common(
   no_decay: tuple[str, ...] = (),
   rate_factors: tuple = (),
 ) -> Callable[[optax.GradientTransformation], optax.GradientTransformation]:
-  """What any optimiser can have around it.
+  """Options for any optimiser.
 
   Args:
-    clip_norm: gradients whose global norm is larger are scaled to it; 0: never.
-    clip_value: entries of gradients are cut to -clip_value .. clip_value, before that; 0: never.
-    no_decay: parameters whose path, as 'conv1/bias', matches one of these regular expressions
-      have no weight decay; the optimiser itself takes that as its mask.
-    rate_factors: pairs of a regular expression and a factor; the update of a parameter is
-      multiplied by those of all expressions that match its path. --axis
+    clip_norm: gradients with a larger global norm are scaled down to it; 0: never.
+    clip_value: entries of gradients are first clipped to -clip_value .. clip_value; 0: never.
+    no_decay: parameters whose path, such as 'conv1/bias', matches one of these regular expressions
+      have no weight decay. The optimiser gets this as its mask.
+    rate_factors: pairs of a regular expression and a factor. The update of a parameter is
+      multiplied by the factors of all expressions that match its path. --axis
       optimizer.rate_factors.head=1,10 tries several factors for the expression 'head'.
 
   Returns:
-    A function of the optimiser.
+    A function that wraps an optimiser.
   """
   expressions = {
     'optimizer.no_decay': no_decay,
@@ -76,7 +76,7 @@ def common(
 
 
 def schedule_free_states(opt_state: Any) -> list[optax.contrib.ScheduleFreeState]:
-  """The states of schedule-free optimisers in a state: they evaluate averages of the weights."""
+  """The schedule-free states in an optimiser's state; these evaluate averages of the weights."""
 
   def found(node):
     return isinstance(node, optax.contrib.ScheduleFreeState)
@@ -85,7 +85,7 @@ def schedule_free_states(opt_state: Any) -> list[optax.contrib.ScheduleFreeState
 
 
 def check_rate_factors(rate_factors: Collection[Any], opt_state: Any) -> None:
-  """Checks that a factor on an update leaves an optimiser what it is.
+  """Checks that factors on updates are compatible with an optimiser.
 
   Raises:
     StudyError: the optimiser is schedule-free.
@@ -93,12 +93,12 @@ def check_rate_factors(rate_factors: Collection[Any], opt_state: Any) -> None:
   if rate_factors and schedule_free_states(opt_state):
     raise StudyError(
       'optimizer.rate_factors: a schedule-free optimizer evaluates other weights than it trains, '
-      'and a factor on the update would reach only one of them; leave it empty'
+      'and a factor on the update would affect only one of them; leave it empty'
     )
 
 
 def _clipped(updates: Any, limit: Any, clip: Callable) -> Any:
-  """The updates, cut by one of optax's functions; a limit of 0 is none, swept or not."""
+  """The updates, clipped by one of optax's functions; a limit of 0 means none, swept or not."""
   if is_number(limit, 0):
     return updates
   limit = limit if isinstance(limit, float) else jnp.where(limit > 0, limit, jnp.inf)

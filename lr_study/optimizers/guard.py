@@ -1,4 +1,4 @@
-"""Errors in an optimiser, and what it gives that does not fit, as one line that names it."""
+"""Turns errors in an optimiser, and results that do not fit, into one line that names it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ from lr_study import plugs
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.optimizers import paths
 
-_ON = 'fails on gradients, weights and the loss, which is all that the study gives it'
+_ON = 'fails on gradients, weights and the loss, which is all that the study passes to it'
 
 
 def is_transform(made: Any) -> bool:
-  """True if this has the two functions of an optax transform."""
+  """True if `made` has the two functions of an optax transform."""
   return callable(getattr(made, 'init', None)) and callable(getattr(made, 'update', None))
 
 
 @contextlib.contextmanager
 def told_by_name(factory: Callable, what: str = _ON) -> Iterator[None]:
-  """Makes one line of an error in an optimiser: the user's own with its line, or optax's."""
+  """Turns an error in an optimiser into one line: the user's with its line number, or optax's."""
   try:
     yield
   except StudyError:
@@ -39,7 +39,7 @@ def told_by_name(factory: Callable, what: str = _ON) -> Iterator[None]:
 def guarded(
   factory: Callable, transform: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-  """The same, but an error is one line, and so is an update or a state of another shape."""
+  """The transform, with a one-line error for failures and for results of another shape."""
   inner = optax.with_extra_args_support(transform)
 
   def init(params):
@@ -57,7 +57,7 @@ def guarded(
 
 
 def guarded_eval_params(factory: Callable, eval_params: Callable) -> Callable[[Any, Any], Any]:
-  """A user's own (state, weights) -> weights, but an error is one line, and so is another shape."""
+  """The user's (state, weights) -> weights, with a one-line error for failures and wrong shapes."""
 
   def guarded(opt_state, params):
     with told_by_name(factory):
@@ -72,6 +72,6 @@ def _check_like(factory: Callable, what: str, tree: Any, that: str, like: Any) -
   differs = paths.difference(tree, like)
   if differs:
     raise StudyError(
-      f'the optimizer {plugs.title("optimizer", factory)} gave {what} not shaped as {that}: '
+      f'the optimizer {plugs.title("optimizer", factory)} gave {what} not shaped like {that}: '
       f'{differs}'
     )

@@ -1,4 +1,4 @@
-"""Parameters by their paths, such as 'conv1/bias', and what regular expressions say of them."""
+"""Paths of parameters, such as 'conv1/bias', and regular expressions that select them."""
 
 import difflib
 import re
@@ -43,7 +43,7 @@ def decay_mask(no_decay: Collection[str]) -> Callable[[Any], Any]:
 
 
 def scaled(tree: Any, scales: Collection[tuple[str, float]]) -> Any:
-  """Each leaf times the numbers of all expressions that match its path."""
+  """Each leaf multiplied by the numbers of all expressions that match its path."""
 
   def scale(path, leaf):
     for expression, factor in scales:
@@ -54,15 +54,15 @@ def scaled(tree: Any, scales: Collection[tuple[str, float]]) -> Any:
 
 
 def check_matches(params: Any, expressions: Mapping[str, Collection[str]]) -> None:
-  """Checks that each expression of a field matches a parameter; a slip of the pen would not.
+  """Checks that each expression matches a parameter, to catch typing errors.
 
-  `expressions`: by the field, as 'optimizer.no_decay'.
+  `expressions`: by field, such as 'optimizer.no_decay'.
 
   Raises:
-    StudyError: naming the field, the expression and the nearest paths.
+    StudyError: names the field, the expression and the nearest paths.
   """
   paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  if not paths:  # the stand-in for parameters of optax.tree.map_params
+  if not paths:  # the placeholder for parameters in optax.tree.map_params
     return
   for field, patterns in expressions.items():
     for pattern in patterns:
@@ -74,7 +74,7 @@ def check_matches(params: Any, expressions: Mapping[str, Collection[str]]) -> No
 
 
 def nearest(text: str, paths: Iterable[str]) -> list[str]:
-  """Some paths, those first that are like a text, as a whole or in a part."""
+  """Some paths, sorted by their likeness, or that of a part of them, to a text."""
 
   def likeness(path):
     parts = (path, *path.split('/'))
@@ -84,7 +84,11 @@ def nearest(text: str, paths: Iterable[str]) -> list[str]:
 
 
 def difference(tree: Any, like: Any) -> str:
-  """Where two trees of arrays differ in shape or type: '' or 'conv1/bias: float32[3], not ...'."""
+  """Where two trees of arrays differ in shape or dtype: 'conv1/bias is float32[3], not ...'.
+
+  Returns:
+    '' if they do not differ.
+  """
   mine, theirs = (
     {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(of)}
     for of in (tree, like)

@@ -1,4 +1,4 @@
-"""SGD as PyTorch and optax write it, and as Caffe does."""
+"""SGD as in PyTorch and optax, and as in Caffe."""
 
 import numbers
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import optax
 from lr_study.optimizers.paths import path_of
 from lr_study.plugs import AT_LEAST_0, BELOW_1, limits
 
-Mask = Callable[[Any], Any]  # a tree -> one of bools: True where the weights decay
+Mask = Callable[[Any], Any]  # a tree of weights -> a tree of bools: True if the weight decays
 
 
 @limits(momentum=BELOW_1, weight_decay=AT_LEAST_0)
@@ -25,7 +25,7 @@ def sgd(
 
     g = dL + d w,  v = m v + g,  w = w - rate v    (nesterov: w = w - rate (g + m v))
 
-  The rate is the schedule's of this step, so a drop acts on old velocity too.
+  The rate is that of the current step, so a drop also affects old velocity.
 
   Args:
     learning_rate: of this step, with the schedule's height.
@@ -54,19 +54,19 @@ def caffe_sgd(
   bias_decay: float = 0.0,
   mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-  """Caffe's SGD; the defaults are those that DIGITS gives it.
+  """Caffe's SGD; the defaults are those of DIGITS.
 
     g = dL + d w
-    v = m v + rate g,  w = w - v       rate_in_velocity (Caffe, sgd_solver.cpp: an earlier,
-                                       larger rate lives on in v after a drop)
+    v = m v + rate g,  w = w - v       rate_in_velocity (Caffe, sgd_solver.cpp: after a drop, v
+                                       still contains the earlier, larger rate)
     v = m v + g,       w = w - rate v  otherwise, as `sgd`
 
   Args:
     learning_rate: of this step, with the schedule's height.
-    base_rate: of the trial, without it.
+    base_rate: of the trial, without the schedule's height.
     momentum: m, the share of the velocity that each step keeps.
     weight_decay: d, how much of each weight is added to its gradient.
-    decay_per_rate: d is weight_decay x base_rate instead, as DIGITS couples them.
+    decay_per_rate: d is weight_decay x base_rate, as in DIGITS.
     rate_in_velocity: multiply gradients by the rate before they enter the velocity, as Caffe does.
     bias_rate: factor on the rate of biases.
     bias_decay: factor on the weight decay of biases.
@@ -91,20 +91,20 @@ def polyak_sgd(
   eps: float = 0.0,
   variant: str = 'sps',
 ) -> optax.GradientTransformation:
-  """`optax.polyak_sgd`, whose step comes from the loss; the rate is the largest step it takes.
+  """`optax.polyak_sgd`, which computes the step from the loss; the rate is the largest step.
 
   Args:
     learning_rate: the largest step.
     scaling: a factor on the step.
     f_min: the smallest value that the loss can have.
-    eps: is added to the squared norm of the gradient, below the fraction.
+    eps: added to the squared norm of the gradient, in the denominator.
     variant: 'sps' or 'sps+', as in optax.
   """
   return optax.polyak_sgd(learning_rate, scaling, f_min, eps, variant)
 
 
 def is_number(value: Any, number: float) -> bool:
-  """True if it is this Python number: False for an array, which may be any."""
+  """True if the value is this Python number; False for an array, which may have any value."""
   return isinstance(value, numbers.Real) and value == number
 
 

@@ -1,7 +1,7 @@
-"""What the trials of a study start from, if not from weights drawn at random; and what is frozen.
+"""Weights that trials start from instead of random ones, and parameters that are frozen.
 
-`model.weights` says where weights are (read.py), `model.redraw` and `model.freeze` what of a
-network is drawn in spite of them, and what no step changes.
+`model.weights` says where weights are (read.py). `model.redraw` selects parameters that are drawn
+anyway, and `model.freeze` parameters that no step changes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def origin(task: trial.Task, config: Mapping[str, Any]) -> Origin:
   """Reads the weights that the `model` section of a config names, and finds what it freezes.
 
   Raises:
-    StudyError: if nothing of them fits, or an expression matches no parameter.
+    StudyError: none of the weights fits, or an expression matches no parameter.
   """
   values = models.origin_fields(config)
   if not values['weights'] and not values['freeze']:
@@ -59,23 +59,23 @@ def origin(task: trial.Task, config: Mapping[str, Any]) -> Origin:
 
 
 def record(origins: Iterable[Origin]) -> dict[str, Any]:
-  """What is under "study" in results.json where trials start from weights, or parts are frozen.
+  """The entry "weights" of "study" in results.json; {} if weights are neither read nor frozen.
 
-  Settings may differ in what they draw or freeze; it is that of the first one. The fingerprint is
-  of all that was read.
+  Settings may differ in what they draw or freeze; the entry describes the first. The fingerprint
+  covers everything that was read.
   """
   return next(({'weights': dict(of.record)} for of in origins if of.record), {})
 
 
 def describe(origins: Iterable[Origin], classes: Collection[str]) -> list[str]:
-  """Lines for people on each, none of them twice. classes: those of the data."""
+  """Lines for people about each origin, without duplicates. classes: those of the data."""
   return list(dict.fromkeys(line for of in origins for line in _lines(of.record, classes)))
 
 
 def _lines(record: Mapping[str, Any], classes: Collection[str]) -> list[str]:
   lines = []
   if record.get('path'):
-    line = f'{record["read"]} of {record["read"] + len(record["drawn"])} variables are from '
+    line = f'{record["read"]} of {record["read"] + len(record["drawn"])} variables are read from '
     line += record['path']
     if record['drawn']:
       line += f'; drawn at random: {_some(record["drawn"])}'
@@ -84,25 +84,25 @@ def _lines(record: Mapping[str, Any], classes: Collection[str]) -> list[str]:
     lines.append(line)
     if record['classes'] and list(classes) != record['classes'] and not record['drawn']:
       lines.append(
-        f'They tell {_some(record["classes"])} apart, and these images are of {_some(classes)}: '
-        'name the last layer in model.redraw to draw it at random'
+        f'These weights are for the classes {_some(record["classes"])}, but the images are of '
+        f'{_some(classes)}: name the last layer in model.redraw to draw it at random'
       )
   if record.get('frozen'):
-    lines.append(f'Frozen: {record["frozen"]:,} numbers of the network, which no step changes')
+    lines.append(f'Frozen: {record["frozen"]:,} numbers of the network do not change')
   return lines
 
 
 def keep(origins: Iterable[Origin], workdir: Path) -> None:
-  """Copies the weights that were read to the work directory: the file read may go or change."""
+  """Copies the weights that were read to the work directory, as their file may change or vanish."""
   taken, file = {}, workdir / WEIGHTS
-  for of in origins:  # of one file, so what two have in common is the same
+  for of in origins:  # all read the same file, so common weights are equal
     taken |= by_name(of.weights)
   if taken and not (file.exists() and taken.keys() == read(str(file), {}).arrays.keys()):
     write_arrays(file, taken)
 
 
 def kept(config: ConfigDict, workdir: Path) -> ConfigDict:
-  """The config of the study in `workdir`, with the weights that the study kept for its own."""
+  """The config of the study in `workdir`, with its own copy of the weights if it has one."""
   if not (workdir / WEIGHTS).is_file() or not models.origin_fields(config.model)['weights']:
     return config
   own = config.copy_and_resolve_references().unlock()
@@ -111,25 +111,25 @@ def kept(config: ConfigDict, workdir: Path) -> ConfigDict:
 
 
 def by_name(variables: Mapping[str, Any]) -> dict[str, Any]:
-  """Variables by name, as 'params/conv1/kernel'."""
+  """Variables by name, such as 'params/conv1/kernel'."""
   return {'/'.join(keys): x for keys, x in flatten_dict(variables).items()}
 
 
 def find_frozen(variables: Collection[Keys], patterns: Collection[str]) -> frozenset[Keys]:
-  """The keys of what regular expressions over names of parameters, as 'conv1/bias', freeze.
+  """The keys of variables that are frozen by regular expressions over names such as 'conv1/bias'.
 
-  With all parameters of a module its statistics are frozen, those of BatchNorm, say. A module that
-  has no parameters goes with the one that it is in.
+  If all parameters of a module are frozen, so are its statistics, such as those of BatchNorm. A
+  module without parameters is frozen if the module that contains it is.
 
   Raises:
-    StudyError: if that is all parameters.
+    StudyError: all parameters would be frozen.
   """
   params = {keys[1:] for keys in variables if keys[0] == 'params'}
   frozen = {keys for keys in params if any(re.search(p, '/'.join(keys)) for p in patterns)}
   if frozen == params:
     raise StudyError(
       f'model.freeze is {tuple(patterns)!r}, which matches all {len(params)} parameters, so that '
-      "none is left to train; to freeze all but the layer head, say, give '^(?!head/)'"
+      "none is left to train; to freeze all but a layer named head, use '^(?!head/)'"
     )
 
   def is_frozen(keys):
@@ -146,14 +146,14 @@ def find_frozen(variables: Collection[Keys], patterns: Collection[str]) -> froze
 def _fit(
   path: str, wanted: Mapping[Keys, Any], found: Mapping[str, np.ndarray], redraw: Collection[str]
 ) -> tuple[dict[Keys, np.ndarray], list[str], list[str]]:
-  """What of the arrays found has the name and the shape of a variable.
+  """Matches the arrays found to variables by name and shape.
 
   Returns:
-    The arrays by the variables' keys; on each other variable why there is none; and the names of
-    parameters that were found and are not used.
+    The arrays by the variables' keys; for each other variable a text that says why it has none; and
+    the names of parameters that were found but not used.
 
   Raises:
-    StudyError: if no parameter has one, or an array is not finite.
+    StudyError: no parameter has an array, or an array is not finite.
   """
   names = {keys: '/'.join(keys[1:]).replace('.', '/') for keys in wanted}
   collections = dict.fromkeys(keys[0] for keys in wanted)
@@ -169,7 +169,7 @@ def _fit(
     if keys[0] == 'params' and any(re.search(p, '/'.join(keys[1:])) for p in redraw):
       drawn.append(f'{shown} (model.redraw)')
     elif array is None:
-      drawn.append(f'{shown} (not there)')
+      drawn.append(f'{shown} (missing)')
     elif array.shape != variable.shape:
       drawn.append(f'{shown} ({array.shape} there, {variable.shape} here)')
     elif not np.isfinite(array.astype(np.float32)).all():
@@ -183,33 +183,33 @@ def _fit(
 
 
 def _prefix(collection: str, names: Collection[str], found: Iterable[str]) -> str:
-  """What the most names have before them where they are found: 'params/', 'state/params/', ''."""
+  """The most common prefix of these names among those found: 'params/', 'state/params/' or ''."""
   counts = Counter()
   for name in found:
     parts = name.split('/')
     for depth in range(len(parts)):
       if '/'.join(parts[depth:]) in names:
         counts[tuple(parts[:depth])] += 1
-  # An optimiser's averages have the names of parameters, too.
+  # An optimiser's averages also have the names of parameters.
   best = max(counts, key=lambda p: (counts[p], p[-1:] == (collection,), -len(p), p), default=())
   return ''.join(f'{part}/' for part in best)
 
 
 def _fail(path, wanted, names, found, drawn) -> None:
   own = {names[k]: f'{names[k]} {wanted[k].shape}' for k in wanted if k[0] == 'params'}
-  if not any('not there' not in why for why in drawn):
+  if not any('(missing)' not in why for why in drawn):
     near = paths.nearest(next(iter(own)), found)
     there = _some([f'{name} {found[name].shape}' for name in near])
     why = f'it has {there}' if found else 'it has no arrays'
     raise StudyError(
-      f'model.weights is {path!r}; no parameter of the network is in it: {why}; wanted are '
+      f'model.weights is {path!r}; no parameter of the network is in it: {why}; the network needs '
       f'{_some(list(own.values()))}'
     )
   raise StudyError(f'model.weights is {path!r}; nothing in it fits: {_some(drawn)}')
 
 
 def _fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-  """Of names, types, shapes and numbers."""
+  """A hash of names, dtypes, shapes and numbers."""
   digest = hashlib.sha256()
   for name, array in sorted(arrays.items()):
     digest.update(f'{name} {array.dtype} {array.shape}'.encode('utf-8', 'surrogateescape'))

@@ -1,4 +1,4 @@
-"""Arrays by name, as 'params/conv1/kernel', from the files that people keep weights in."""
+"""Reads weights from common file formats, as arrays by name, such as 'params/conv1/kernel'."""
 
 import json
 import os
@@ -18,15 +18,15 @@ from lr_study import plugs
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 
 _FIELD = 'model.weights'
-_METADATA = '_METADATA'  # a file of each tree that Orbax has saved
-_TYPES = {  # of safetensors; what is not here, as 8-bit floats, is refused
+_METADATA = '_METADATA'  # a file in each tree that Orbax has saved
+_TYPES = {  # of safetensors; others, such as 8-bit floats, are refused
   'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
   'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
 }  # fmt: skip
 
 
 class Found(NamedTuple):
-  """arrays: by name. classes: those of the study that they are from, if they are from one."""
+  """arrays: by name. classes: those of the study that the arrays come from, if any."""
 
   arrays: dict[str, np.ndarray]
   classes: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ def read(path: str, variables: Mapping[str, Any]) -> Found:
   """Reads an Orbax checkpoint, msgpack, safetensors or npz, or the best trial of a work directory.
 
   Args:
-    path: of it; or 'file.py:function', a function that is given `variables` and returns arrays, as
-      a tree or by name.
+    path: of the file or folder; or 'file.py:function', a function of `variables` that returns
+      arrays, as a tree or by name.
     variables: the network's collections, as jax.ShapeDtypeStruct.
 
   Raises:
-    StudyError: if there are none, or they cannot be read.
+    StudyError: there are no weights, or they cannot be read.
   """
   if '.py:' in path:
     return Found(_call(path, variables))
@@ -53,12 +53,12 @@ def read(path: str, variables: Mapping[str, Any]) -> Found:
     return Found(_flat(_orbax(Path(path)) if os.path.isdir(path) else _file(path)))
   except (MemoryError, StudyError):
     raise
-  except Exception as error:  # each library has its own for what it cannot read
+  except Exception as error:  # each library has its own errors for what it cannot read
     if is_full(error) or is_out_of_memory(error):
       raise
     why = (str(error).strip().splitlines() or [repr(error)])[0]
     raise StudyError(
-      f'{_FIELD} is {path!r}, which cannot be read ({why[:200]}); it has to be an Orbax '
+      f'{_FIELD} is {path!r}, which cannot be read ({why[:200]}); it must be an Orbax '
       'checkpoint, a Flax msgpack, a safetensors or an npz file, or the work directory of a study'
     ) from error
 
@@ -74,7 +74,7 @@ def _call(path: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _of_study(workdir: str) -> Found:
-  from lr_study.use import evaluate  # noqa: PLC0415  it reads the weights of studies itself
+  from lr_study.use import evaluate  # noqa: PLC0415  it imports this module
 
   try:
     trained = evaluate.load(Path(workdir))
@@ -84,19 +84,19 @@ def _of_study(workdir: str) -> Found:
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:
-  """The arrays of a tree by name; what is none, as a text, is left out."""
+  """The arrays of a tree by name; other leaves, such as texts, are left out."""
   flat = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     name = jax.tree_util.keystr(path, simple=True, separator='/').replace('.', '/').strip('/')
     array = np.asarray(leaf)
     if array.dtype.kind in 'fiub' or array.dtype == ml_dtypes.bfloat16:
-      # Checkpoints of NNX hold the value of a variable below its name.
+      # NNX checkpoints store the value of a variable below its name.
       flat[name.removesuffix('/value')] = array
   return flat
 
 
 def _orbax(folder: Path) -> Any:
-  """The tree in a folder; of several items all of them, of numbered steps the last one."""
+  """The tree in a folder: all of several items, or the last of numbered steps."""
   if (folder / _METADATA).is_file():
     checkpointer = ocp.PyTreeCheckpointer()
     form = checkpointer.metadata(folder.resolve()).item_metadata.tree
@@ -116,13 +116,13 @@ def _file(path: str) -> Any:
   if zipfile.is_zipfile(path):
     with np.load(path, allow_pickle=False) as arrays:
       return dict(arrays)
-  if start[8:] == b'{':  # after the length of its header; msgpack begins otherwise
+  if start[8:] == b'{':  # after the length of the header; msgpack begins differently
     return _safetensors(path)
   return serialization.msgpack_restore(Path(path).read_bytes())
 
 
 def _safetensors(path: str) -> dict[str, np.ndarray]:
-  """The length of a header, 8 bytes, the header, JSON, and the bytes of all arrays.
+  """Reads a safetensors file: 8 bytes with the length of a JSON header, the header, all arrays.
 
   https://huggingface.co/docs/safetensors: {name: {dtype, shape, data_offsets: [first, stop]}}.
   """
@@ -130,7 +130,7 @@ def _safetensors(path: str) -> dict[str, np.ndarray]:
   with open(path, 'rb') as stream:
     (length,) = struct.unpack('<Q', stream.read(8))
     if length > size - 8:
-      raise ValueError('its header is cut off')
+      raise ValueError('its header is truncated')
     header = json.loads(stream.read(length))
     arrays = {}
     for name, about in header.items():
@@ -138,7 +138,7 @@ def _safetensors(path: str) -> dict[str, np.ndarray]:
         continue
       first, stop = about['data_offsets']
       if about['dtype'] not in _TYPES or not 0 <= first <= stop <= size - 8 - length:
-        raise ValueError(f'{name} is of type {about["dtype"]}, or is cut off')
+        raise ValueError(f'{name} has the unsupported type {about["dtype"]}, or is truncated')
       stream.seek(8 + length + first)
       array = np.frombuffer(stream.read(stop - first), _TYPES[about['dtype']])
       arrays[name] = array.reshape(about['shape'])
