@@ -1,6 +1,8 @@
-"""Times trials beside PyTorch and plain JAX: python scripts/benchmark.py --rows=step_quick
+"""Compares the speed of trials with PyTorch and plain JAX.
 
-With --against=PATH, beside another checkout of this project instead, as of an older commit.
+python scripts/benchmark.py --rows=step_quick
+
+With --against=PATH, compares with another checkout of this project, such as an older commit.
 """
 
 import json
@@ -17,10 +19,10 @@ from lr_study.files import provenance
 from lr_study.files.workdir import write_text
 from lr_study.progress import note
 
-_ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Which: {", ".join(rows.ROWS)}; or all.')
+_ROWS = flags.DEFINE_list('rows', ['step_quick'], f'Rows: {", ".join(rows.ROWS)}; or all.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each side runs.', lower_bound=1)
-_AGAINST = cli.path_flag('against', 'Another checkout, to compare with.')
-_JSON = cli.path_flag('json', 'A file for every figure; written after each row.')
+_AGAINST = cli.path_flag('against', 'Another checkout to compare with.')
+_JSON = cli.path_flag('json', 'A file for all figures; written after each row.')
 
 
 def main() -> None:

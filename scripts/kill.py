@@ -1,9 +1,9 @@
-"""Kills a small study at random moments and compares its end with one that nobody touched.
+"""Kills a small study at random moments and compares its result with an undisturbed one.
 
 python scripts/kill.py --config configs/alexnet_letters.py:quick --config.epochs=1 --kills=20
 
-Kills come before it trains, while it does and while it draws; now and then a file of a checkpoint
-cannot be read for one run.
+Kills happen before, during and after training. After some of them, a file of a checkpoint cannot be
+read for one run.
 """
 
 import sys
@@ -18,8 +18,8 @@ from lr_study import cli, faults
 from lr_study.progress import note
 
 cli.study_flags()
-_KILLS = flags.DEFINE_integer('kills', 300, 'How often.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
+_KILLS = flags.DEFINE_integer('kills', 300, 'How often to kill the study.', lower_bound=1)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the random moments.')
 
 
 def main() -> None:

@@ -86,6 +86,6 @@ def test_another_checkout(tmp_path, monkeypatch):
 def test_what_is_not_there_is_one_line(tmp_path):
   done = benchmark('--rows=nothing')
   assert done.returncode == 2
-  assert done.stderr.startswith("error: --rows: no row 'nothing'")
-  with pytest.raises(StudyError, match='no checkout of lr_study'):
+  assert done.stderr.startswith("error: --rows: there is no row 'nothing'")
+  with pytest.raises(StudyError, match='not a checkout of lr_study'):
     rows.run('tiny', 1, print, tmp_path)

@@ -158,7 +158,7 @@ def test_images_that_there_are_not(trained, photos, tmp_path):
   fails('nowhere: no such file or folder', tmp_path / 'nowhere')
   (tmp_path / 'empty').mkdir()
   fails('empty holds no files', tmp_path / 'empty')
-  fails('has sub-folders, one a class; name it alone', photos, photos / 'O' / '0.png')
+  fails('has sub-folders, one per class; give only this', photos, photos / 'O' / '0.png')
   notes = photos / 'O' / 'notes.txt'
   notes.write_text('no image')
   fails(r'no image can be read: .*notes\.txt \(not an image\)$', notes)
@@ -293,8 +293,8 @@ def test_weights_of_another_epoch_than_the_figures_are_told(trained, photos):
   for paths in ([file], [str(photos)]):
     found = classify.answer(trained._replace(result=result), paths)
     assert found.text.splitlines()[-1] == (
-      f'the weights are those of epoch {last}, the last one; the figures of the study are of epoch '
-      '2, the best one of this trial'
+      f'the weights are those of the last epoch, {last}; the figures of the study are those of the '
+      'best epoch of this trial, 2'
     )
     assert (found.content['epochs'], found.content['best_epoch']) == (last, 2)
 

@@ -107,7 +107,7 @@ def test_a_trial_that_broke_late_is_replayed_from_a_checkpoint(study):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  assert 'replayed alone from step 9 on it was 1' in done.stdout
+  assert 'replayed alone from step 9, it was 1' in done.stdout
   assert 'what broke first: ' in done.stdout
   assert re.search(r'sharpness at step 9: .*, (below|at|above) the edge of stability, 2e-05',
                    done.stdout)  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_network_of_ones_own_with_an_optimizer_without_an_edge(tmp_path, cache
 def test_what_is_shown_of_a_deep_network():
   norms = {f'block{i}/conv': float(i) for i in range(20)}
   line = diagnose._norms_line(norms)
-  assert line.startswith('norms of the weights then, the 12 largest of 20: block8/conv 8, ')
+  assert line.startswith('norms of the weights at that step, the 12 largest of 20: block8/conv 8, ')
   assert line.endswith('block19/conv 19')
 
 

@@ -58,10 +58,10 @@ def test_what_cannot_be_looked_at_costs_that_look(
   monkeypatch.setattr(evaluate, 'predict', failing(FloatingPointError('no kernel')))
   answer = run(make_small(cache_dir), undrawn)
   said = capsys.readouterr().out
-  assert 'The best trial is not looked at: no kernel\n' in said
+  assert 'The best trial cannot be examined: no kernel\n' in said
   assert answer.sentence in said
   found, expected = faults.results(undrawn), faults.results(small_finished)
-  assert found.pop('best_trial')['missing'] == 'it cannot be looked at: no kernel'
+  assert found.pop('best_trial')['missing'] == 'it cannot be examined: no kernel'
   del expected['best_trial']
   assert found == expected
 

@@ -43,7 +43,7 @@ def test_the_test_part_is_what_no_trial_saw(small_finished, cache_dir):
 def test_parts_that_there_are_not(small_finished, copy, monkeypatch):
   results = copy / 'results.json'
   results.write_text(results.read_text().replace('"test": 24', '"test": 0'))
-  with pytest.raises(StudyError, match='kept no images for a test; run a study with'):
+  with pytest.raises(StudyError, match='has no test images; run a study with'):
     evaluate.read_part(copy, 'test')
   load = data.Opened.load
   monkeypatch.setattr(
@@ -98,7 +98,7 @@ def test_studies_that_there_are_not(copy, tmp_path):
   with pytest.raises(StudyError, match='lost its history/ or checkpoints/'):
     evaluate.load(copy)
   (copy / 'checkpoints').mkdir()
-  with pytest.raises(StudyError, match='has lost the weights of the end'):
+  with pytest.raises(StudyError, match='has lost its final weights'):
     evaluate.load(copy)
 
 

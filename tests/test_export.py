@@ -191,7 +191,7 @@ def test_what_the_command_refuses(command, small_finished, made, tmp_path):
   for arguments, message in (
     ((workdir,), 'no --out; try --workdir runs/'),
     ((f'--out={tmp_path}/x',), 'no --workdir; try'),
-    ((workdir, f'--out={made}'), 'exists already; name another folder, or delete it'),
+    ((workdir, f'--out={made}'), 'already exists; choose another folder, or delete it'),
     ((workdir, '--out=/dev/null/x'), 'cannot write --out /dev/null/x: Not a directory'),
     ((workdir, f'--out={tmp_path}/x', '--learning_rate=1e5'), '1e+05 diverged'),
   ):

@@ -163,7 +163,7 @@ def test_a_study_goes_on_with_moved_images(home, monkeypatch, without_figures, c
   run(moved, other / 'study')
   said = capsys.readouterr().out
   assert 'Resuming from step 4' in said
-  assert f'log_every_steps stays 4, with which the study in {other}/study began' in said
+  assert f'log_every_steps stays 4, the value with which the study in {other}/study began' in said
   assert curves(other / 'study') == curves(home / 'whole')
   assert content(other / 'study') == content(home / 'whole')
   broken, learned = content(other / 'study')['trials']
@@ -220,7 +220,7 @@ def test_a_study_is_read_from_anywhere(home, monkeypatch, without_figures, comma
     status, _, errors = ask(script, own, *flags)
     assert status == 2
     assert errors.startswith(f'error: data.dir: {home}/photos, of the study in ')
-    assert 'is not there; if it was moved, add --moved=OLD=NEW' in errors
+    assert 'is missing; if it was moved, add --moved=OLD=NEW' in errors
     status, _, errors = ask(script, f'--moved={home}={moved}', *flags)
     assert (status, errors) == (0, '')
   assert (home / 'part.json').read_bytes() == expected

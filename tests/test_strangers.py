@@ -200,7 +200,7 @@ def test_notes_show_paths_as_they_are(capsys):
 
 
 def test_folders_of_impossible_names(study):
-  with pytest.raises(StudyError, match='is not a folder; name that of a finished study'):
+  with pytest.raises(StudyError, match='is not a folder; give that of a finished study'):
     evaluate.load(Path('x' * 300))
   with pytest.raises(StudyError, match='no such file or folder'):
     classify.find(['x' * 300], ('a',))

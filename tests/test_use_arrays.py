@@ -202,7 +202,7 @@ def test_files_of_arrays_are_classified(factored, averaged, tmp_path):
   found = classify.answer(trained, [*map(str, files), str(tmp_path / 'photo.jpg')])
   names = [entry['file'] for entry in found.content['files']]
   assert names == [str(files[0]), f'{files[1]}[0]', f'{files[1]}[1]']
-  assert found.content['skipped'][0]['reason'] == 'no .npy file of numbers'
+  assert found.content['skipped'][0]['reason'] == 'not an .npy file of numbers'
   likeliest = evaluate.predict(trained, images[[3, 0, 1]]).argmax(1)
   shown = [entry['top'][0]['class'] for entry in found.content['files']]
   assert shown == [trained.classes[i] for i in likeliest]

@@ -1,7 +1,7 @@
-"""What makes trials fast. The rest of the package knows `Engine` and `Spread` alone.
+"""Accelerators, which make trials fast. The rest of the package knows only `Engine` and `Spread`.
 
 Each accelerator says in one function when it applies: `factored.layers`, `products.applies`, and
-`choose_spread` for threads. `--config.accelerate=off` switches all of them off.
+`choose_spread` for threads. `--config.accelerate=off` turns all of them off, except threads.
 """
 
 import math
@@ -24,21 +24,21 @@ __all__ = ['HOW', 'choose', 'choose_spread', 'room_for_images', 'shares_memory',
 
 HOW = ('auto', 'threads', *vectorize.HOW)
 
-_CALL_IMAGES = 16  # in the steps of a call: more are no faster, and a signal waits for its end
-_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long, ...
+_CALL_IMAGES = 16  # in the steps of a call: more are not faster, and a signal waits for its end
+_LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long ...
 _LONG_CALL_IMAGES = 4  # ... and a signal would wait for seconds
 
 
 def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engine:
-  """How a trial is computed.
+  """Chooses how a trial is computed.
 
   Args:
     task: what is trained.
-    config: `accelerate`, `parallel` and `batch_size` decide; `optimizer` bounds what factors hold.
-    largest: the largest value of each of a trial's numbers in the study.
+    config: `accelerate`, `parallel` and `batch_size` decide; `optimizer` sets bounds for factors.
+    largest: the largest value of each hyperparameter in the study.
   """
   engine, about = plain(task), []
-  # XLA's convolutions are slow in places on a CPU alone.
+  # XLA's convolutions are slow in some cases, but only on a CPU.
   on_cpu = jax.default_backend() == 'cpu'
   convolutions = products.survey(task, config.batch_size) if on_cpu else products.NONE
   multiplies = _use_products(convolutions, task, config)
@@ -59,7 +59,7 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
         around=_with_products,
       )
   engine = engine._replace(
-    # Traced once, for the loop of steps and for the step that is measured.
+    # Traced once, both for the loop of steps and for the measured step.
     step=jax.jit(engine.step),
     steps_per_call=_steps_per_call(convolutions, multiplies, task, config),
     about='; '.join(about) or 'plain Flax and optax',
@@ -68,29 +68,29 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
 
 
 def spread(engine: Engine, how: str, shared: Any = None) -> Spread:
-  """How trials run side by side.
+  """Chooses how trials run side by side.
 
   Args:
-    engine: how each is computed.
+    engine: how each trial is computed.
     how: one of `HOW`.
-    shared: of another spread over the same weights, which then are on the devices once.
+    shared: that of another spread with the same weights, so that they are on the devices once.
   """
   how = choose_spread(how)
   return Threads(engine, shared) if how == 'threads' else Batched(engine, how, shared)
 
 
 def choose_spread(how: str) -> str:
-  """'auto' is a call for each trial on CPUs, and one call for all elsewhere."""
+  """Resolves 'auto': one call per trial on CPUs, one call for all trials elsewhere."""
   if how != 'auto':
     return how
   return 'threads' if jax.default_backend() == 'cpu' else 'vmap'
 
 
 def room_for_images(how: str) -> int:
-  """Bytes that images may take on each device: half of what is free, trials need the rest.
+  """Bytes that images may take on each device: half of what is free, as trials need the rest.
 
-  The memory of a machine holds them once for each of its CPU devices, beside what was read; that
-  of a GPU machine what was read.
+  With CPU devices, main memory holds the images as read, and a copy per device. With GPUs, it holds
+  the images as read.
   """
   if jax.default_backend() == 'cpu':
     devices = 1 if choose_spread(how) in ('threads', 'vmap') else len(jax.local_devices())
@@ -112,7 +112,7 @@ def _use_products(convolutions: products.Convolutions, task: Task, config: Confi
 def _steps_per_call(
   convolutions: products.Convolutions, multiplies: bool, task: Task, config: ConfigDict
 ) -> int:
-  """One of XLA's own convolutions on a CPU, which lose their fast kernels inside a loop."""
+  """Steps per call; 1 for XLA's convolutions on a CPU, which lose their fast kernels in a loop."""
   if convolutions.fit + convolutions.left and not multiplies:
     return 1
   variables = jax.eval_shape(lambda: plain(task).draw(jax.random.key(0)))

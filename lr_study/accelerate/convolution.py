@@ -1,17 +1,18 @@
-"""Convolutions as matrix products: what stays fast when every trial has kernels of its own.
+"""Convolutions as matrix products, which stay fast when every trial has its own kernels.
 
-vmap over kernels turns a product into a batched product, where it would turn a convolution into a
-grouped one, which XLA computes slowly on CPUs.
+vmap over kernels turns a product into a batched product. It would turn a convolution into a grouped
+convolution, which XLA computes slowly on CPUs.
 
-Few outputs are had as one product of the images' windows and the kernel. Many take a fraction of
-the multiplications by the algorithm of Toom and Cook, as Lavin and Gray (2016), "Fast Algorithms
-for Convolutional Neural Networks", apply it: F(3 x 3, r x r). The outputs of a tile of pixels are
-coefficients of a product of two polynomials, which is known by its values at as many points as it
-has coefficients, and those are products of the factors' values. So, in one dimension,
+If there are few outputs, they are one product of the images' windows and the kernel. If there are
+many, the algorithm of Toom and Cook needs a fraction of the multiplications, as applied by Lavin
+and Gray (2016), "Fast Algorithms for Convolutional Neural Networks": F(3 x 3, r x r). The outputs
+of a tile of pixels are coefficients of a product of two polynomials. The product is determined by
+its values at as many points as it has coefficients, and these values are products of the factors'
+values. So, in one dimension,
 
     outputs = A ((G kernel) * (B pixels))
 
-with small matrices A, G and B, and * element by element; in two, with their Kronecker squares.
+with small matrices A, G and B, and elementwise *; in two dimensions, with their Kronecker squares.
 """
 
 import functools
@@ -21,22 +22,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_TILE = 3  # outputs of a tile, down and across; with more float32 rounds ever more
-# Where polynomials are looked at, besides infinity. Of points that float32 holds exactly these
-# round the least: a 3 x 3 kernel's outputs by 6e-7 of their size, a 5 x 5 kernel's by 2e-6.
+_TILE = 3  # outputs of a tile, down and across; larger tiles have larger rounding errors
+# The points at which polynomials are evaluated, besides infinity. Of points that float32 holds
+# exactly, these have the smallest rounding errors: 6e-7 of the outputs of a 3 x 3 kernel, 2e-6 of
+# those of a 5 x 5 kernel.
 _POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
-# For tiles the kernel is transformed as well, which so many outputs make up for; and products of
-# matrices that are thinner than this take as long as what is around them.
+# Tiles also need transformed kernels, which pay off from this many outputs on. Products of matrices
+# that are thinner than this take no longer than the operations around them.
 _LEAST_OUTPUTS, _LEAST_FEATURES = 512, 24
 
 
 class Layout(NamedTuple):
-  """The part of a convolution that depends on its images alone.
+  """The part of a convolution that depends only on its images.
 
   Attributes:
-    groups: of each group of channels either its windows, (images, height', width', size x size x
-      channels), or transformed tiles, (points, images, tiles down, tiles across, channels); with
-      a stride those of its blocks (see `_blocks`), windows then being one block high.
+    groups: for each group of channels, either its windows, (images, height', width', size x size x
+      channels), or its transformed tiles, (points, images, tiles down, tiles across, channels).
+      With a stride above 1 they consist of blocks (see `_blocks`), and windows are one block high.
   """
 
   groups: tuple[jax.Array, ...]
@@ -50,15 +52,15 @@ class Layout(NamedTuple):
 def lay_out(
   images: jax.Array, features: int, size: int, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Layout:
-  """Makes images (images, height, width, channels) ready for the products of `convolve`.
+  """Prepares images (images, height, width, channels) for the products of `convolve`.
 
   Args:
     images: float32.
     features: of the output.
-    size: of the kernel, in pixels down and across.
+    size: height and width of the kernel in pixels.
     stride: pixels from one window to the next, down and across.
     padding: zeros on each side.
-    groups: of channels, which are convolved on their own.
+    groups: of channels, which are convolved separately.
   """
   x = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
   parts = jnp.split(x, groups, -1)
@@ -71,7 +73,7 @@ def lay_out(
     and outputs >= _LEAST_OUTPUTS
     and min(features // groups, channels) >= _LEAST_FEATURES
   )
-  # Blocks have many channels: laying a whole window of them out takes as long as its product.
+  # Blocks have many channels: to lay out whole windows would take as long as their product.
   high = 1 if stride > 1 else size
   return Layout(
     tuple(_tiles(part, size) if tiled else _windows(part, high, size) for part in parts)
@@ -106,10 +108,10 @@ def convolve(
 
 
 def _blocks(x: jax.Array, size: int, stride: int) -> jax.Array:
-  """Images, or kernels, of the same convolution with stride 1: a block of pixels is a pixel there.
+  """Images, or kernels, of an equal convolution with stride 1, whose pixels are blocks of pixels.
 
-  AlexNet's first kernel, 11 x 11 with stride 4, is one of 3 x 3 blocks of 4 x 4 pixels, with zeros
-  where the blocks are larger than the kernel: 3 slices to lay side by side, and not 121.
+  AlexNet's first kernel, 11 x 11 with stride 4, becomes 3 x 3 blocks of 4 x 4 pixels, with zeros
+  where the blocks extend beyond the kernel. That needs 3 slices side by side rather than 121.
   """
   for axis in (1, 2):
     wanted = ((x.shape[axis] - size) // stride + -(-size // stride)) * stride
@@ -120,7 +122,7 @@ def _blocks(x: jax.Array, size: int, stride: int) -> jax.Array:
 
 
 def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
-  """Cuts `x` off at `size` along an axis, or adds zeros up to it."""
+  """Truncates `x` to `size` along an axis, or pads it with zeros."""
   x = jax.lax.slice_in_dim(x, 0, min(size, x.shape[axis]), axis=axis)
   return jnp.pad(x, [(0, size - x.shape[axis] if k == axis else 0) for k in range(x.ndim)])
 
@@ -132,7 +134,7 @@ def _windows(x: jax.Array, high: int, wide: int) -> jax.Array:
 
 
 def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
-  # Of windows that are one pixel high and a kernel that is not: what its rows give, added up.
+  # If windows are one pixel high but the kernel is not, adds up the products of its rows.
   depth, features = windows.shape[-1], kernel.shape[-1]
   rows = kernel.reshape(-1, depth, features)
   y = product(windows.reshape(-1, depth), rows.transpose(1, 0, 2).reshape(depth, -1))
@@ -143,20 +145,20 @@ def _of_windows(windows: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _tiles(x: jax.Array, size: int) -> jax.Array:
   side = _TILE + size - 1
-  x = _slide(_slide(x, 2, size), 2, size)  # columns, then rows, which are one axis further on
+  x = _slide(_slide(x, 2, size), 2, size)  # columns, then rows, whose axis has moved by one
   return _combine(_transforms(size)[0], x.reshape(side * side, *x.shape[2:]))
 
 
 def _slide(x: jax.Array, axis: int, size: int) -> jax.Array:
-  """Splits an axis into tiles, which overlap, and the place in a tile, which is the first axis.
+  """Splits an axis into overlapping tiles, and the place in a tile, which becomes the first axis.
 
-  In pieces of a tile's step: the gradient then is few sums of large pieces, and not one for each
-  place.
+  Works on pieces as long as the step between tiles, so that the gradient is a few sums of large
+  pieces rather than one sum for each place.
   """
   side = _TILE + size - 1
-  reach = -(-side // _TILE)  # pieces that a tile is made of
+  reach = -(-side // _TILE)  # pieces in a tile
   count = -(-(x.shape[axis] - size + 1) // _TILE)
-  # A last tile may hang over; what it gives there is cut off.
+  # The last tile may extend beyond the edge; its outputs there are cut off.
   x = _fit(x, axis, (count + reach - 1) * _TILE)
   x = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, _TILE, *x.shape[axis + 1 :]), axis + 1, 0)
   pieces = [jax.lax.slice_in_dim(x, k, k + count, axis=axis + 1) for k in range(reach)]
@@ -177,7 +179,7 @@ def _of_tiles(tiles: jax.Array, kernel: jax.Array) -> jax.Array:
 def _transforms(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """B, G and A for a kernel of `size` x `size`: (points, pixels), (points, kernel), (tile, points).
 
-  Lavin and Gray, section 5.1, name the points; the last one is infinity, where a polynomial is
+  See Lavin and Gray, section 5.1. The last point is infinity, where the value of a polynomial is
   its highest coefficient.
   """
   count = _TILE + size - 2
@@ -187,7 +189,7 @@ def _transforms(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   def at_points(length):
     return np.vstack([points[:, None] ** np.arange(length), np.eye(length)[-1]])
 
-  # Lagrange's polynomials, low coefficients first; their scales go to the kernel.
+  # Lagrange's polynomials, low coefficients first; their scales are applied to the kernel.
   of_pixels = np.zeros((count + 1, count + 1))
   for k, roots in enumerate([*others, points]):
     of_pixels[k, : len(roots) + 1] = np.poly(roots)[::-1]
@@ -199,7 +201,7 @@ def _transforms(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @jax.custom_vjp
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
-  """a @ b, with gradients that XLA computes without a transposed copy of b or of its gradient."""
+  """a @ b, with gradients for which XLA makes no transposed copy of b or of its gradient."""
   return a @ b
 
 
@@ -220,7 +222,7 @@ product.defvjp(_product_forward, _product_backward)
 
 @jax.custom_vjp
 def _combine(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-  """The matrix times x along x's first axis, with a gradient that copies nothing."""
+  """The matrix times x along x's first axis, with a gradient that makes no copies."""
   y = jax.lax.dot_general(matrix, x.reshape(len(x), -1), (((1,), (0,)), ((), ())))
   return y.reshape(-1, *x.shape[1:])
 

@@ -1,15 +1,15 @@
-"""Dense kernels as a fixed matrix and the factors of the latest gradients.
+"""Stores dense kernels as a fixed matrix and the factors of the latest gradients.
 
-The gradient of a dense kernel is a sum of outer products x g', one for each image: x is the
+The gradient of a dense kernel is a sum of outer products x g', one for each image, where x is the
 layer's input and g the gradient of its output. SGD with momentum and weight decay is linear in the
-kernel, so every kernel and every velocity stays a combination
+kernel, so every kernel and every velocity remains a combination
 
     a base + sum_i c_i x_i g_i'
 
-of one matrix and the latest pairs (x_i, g_i). The optimiser is given the coordinates
-(a, c_1, c_2, ...) in the kernel's place and updates them with the same arithmetic. The matrix is
-written only when the pairs are folded into it, every `fold_every` steps. No gradient and no
-velocity of the kernel's size exists, and at small batches a step reads little but the matrix.
+of one matrix and the latest pairs (x_i, g_i). The optimiser gets the coordinates
+(a, c_1, c_2, ...) in place of the kernel and updates them with the same arithmetic. The matrix is
+written only when the pairs are folded into it, every `fold_every` steps. There is no gradient or
+velocity of the kernel's size, and with small batches a step reads little more than the matrix.
 """
 
 import math
@@ -27,17 +27,16 @@ from lr_study.accelerate.watch import Weight, watch
 from lr_study.engine import Engine
 from lr_study.trial import State, Task
 
-# A pair is forgotten once momentum has shrunk its velocity below this share of what it was:
-# float32 resolves 6e-8, so what is lost is lost in rounding anyway, a tenfold drop of the rate
-# included.
+# A pair is dropped once momentum has reduced its velocity to less than this share. float32 resolves
+# 6e-8, so the difference is lost in rounding anyway, even after a tenfold drop of the rate.
 _FORGOTTEN = 1e-9
-_BLOCK = 256  # rows of a kernel that a fold writes at once: they stay in the cache
+_BLOCK = 256  # rows of a kernel that a fold writes at once: they fit in the cache
 _PRODUCT_BLOCK = 64  # rows of a kernel in one product of a forward pass
 _WINDOW = 64  # pairs from one fold to the next; a fold costs one matrix product
 
 
 class Factors(NamedTuple):
-  """Of one kernel: base (inputs, outputs), x (pairs, inputs), g (pairs, outputs), float32."""
+  """The factors of one kernel: base (inputs, outputs), x (pairs, inputs), g (pairs, outputs)."""
 
   base: jax.Array
   x: jax.Array
@@ -45,24 +44,24 @@ class Factors(NamedTuple):
 
 
 class Factored(NamedTuple):
-  """A trial's state with coordinates in the place of kernels, and the factors by kernel path."""
+  """A trial's state with coordinates in place of kernels, and the factors by kernel path."""
 
   state: State
   factors: dict[str, Factors]
 
 
 class Bounds(NamedTuple):
-  """The largest momentum of a study, and the largest share of a kernel that decay takes a step."""
+  """The largest momentum of a study, and the largest share of a kernel that decays per step."""
 
   momentum: float
   decay: float
 
 
 def layers(task: Task, batch_size: int, bounds: Bounds) -> tuple[str, ...]:
-  """Paths of the kernels that this applies to and that it makes cheaper; none for most optimisers.
+  """Paths of the kernels for which factors apply and pay off; none for most optimisers.
 
-  The optimiser must be linear. A kernel must be trained and belong to an `nn.Dense` that is called
-  on rows, and be used in that product alone: not on tokens, not shared, not inside `nn.scan` or
+  The optimiser must be linear. A kernel must be trained, belong to an `nn.Dense` that is called on
+  rows, and be used only in that product: not on tokens, not shared, not inside `nn.scan` or
   `nn.remat`, and not normalised or otherwise changed before.
   """
   if not task.optimizer.linear or task.dtype != 'float32':
@@ -88,7 +87,7 @@ def layers(task: Task, batch_size: int, bounds: Bounds) -> tuple[str, ...]:
 
 
 def _is_factor(weight: Weight, shape: tuple[int, int]) -> bool:
-  """True if nothing is done with the weight but a product; nn.vmap's have another shape."""
+  """True if the weight is used only in a product; those of nn.vmap have another shape."""
   operations = [equation.primitive for equation in weight.used_by]
   return weight.shape == shape and operations == [jax.lax.dot_general_p]
 
@@ -96,9 +95,9 @@ def _is_factor(weight: Weight, shape: tuple[int, int]) -> bool:
 def engine(
   task: Task, batch_size: int, bounds: Bounds, paths: tuple[str, ...], names: Iterable[str]
 ) -> Engine:
-  """The engine in which the kernels at `paths` are kept as factors.
+  """An engine that stores the kernels at `paths` as factors.
 
-  `names`: of the numbers that trials differ in. They decide what the optimiser keeps.
+  `names`: of the hyperparameters in which trials differ. They determine the optimiser's state.
   """
   rows = pairs(batch_size, bounds.momentum)
   hyper_of_no_trial = {name: jnp.zeros([]) for name in names}
@@ -150,23 +149,23 @@ def engine(
 
 
 def fold_every(batch_size: int) -> int:
-  """Steps from one fold to the next."""
+  """How many steps there are from one fold to the next."""
   return max(1, _WINDOW // batch_size)
 
 
 def pairs(batch_size: int, momentum: float) -> int:
-  """Pairs to keep: those since the last fold, and those that momentum still remembers."""
+  """How many pairs to keep: those since the last fold, and those that still affect momentum."""
   remembered = math.ceil(math.log(_FORGOTTEN) / math.log(momentum)) if momentum else 0
   window = fold_every(batch_size)
-  # A whole number of windows: then a fold always finds the same slots newest.
+  # A whole number of windows, so that the newest slots are always the same ones in a fold.
   return math.ceil((window + remembered) / window) * window * batch_size
 
 
 def pays(kernel: tuple[int, int], batch_size: int, bounds: Bounds) -> bool:
   """True if the pairs of a kernel of this shape are less work than the kernel itself.
 
-  Where decay is large the base's coordinate shrinks towards 0 from fold to fold, and dividing by
-  it is no longer exact.
+  If decay is large, the base's coordinate shrinks towards 0 between folds, and dividing by it is
+  no longer exact.
   """
   rows = pairs(batch_size, bounds.momentum)
   less = rows * sum(kernel) < math.prod(kernel)
@@ -177,7 +176,7 @@ def split(params: Any, paths: tuple[str, ...], rows: int) -> tuple[Any, dict[str
   """Takes the kernels at `paths` out of `params`.
 
   Returns:
-    params with the coordinates (1 + rows,) in the kernels' place, and each kernel's factors.
+    `params` with coordinates (1 + rows,) in place of the kernels, and each kernel's factors.
   """
   flat, factors = flatten_dict(params), {}
   for path in paths:
@@ -188,7 +187,7 @@ def split(params: Any, paths: tuple[str, ...], rows: int) -> tuple[Any, dict[str
 
 
 def merge(params: Any, factors: Mapping[str, Factors]) -> Any:
-  """The plain params again, right after a fold."""
+  """The plain parameters; valid right after a fold."""
   flat = flatten_dict(params) | {_keys(path): f.base for path, f in factors.items()}
   return unflatten_dict(flat)
 
@@ -204,7 +203,7 @@ def product(x: jax.Array, coordinates: jax.Array, factors: Factors) -> jax.Array
 def _times(x: jax.Array, base: jax.Array) -> jax.Array:
   """x @ base, as a sum over blocks of the base's rows.
 
-  A CPU reads a large matrix a fifth faster so: a few rows of x make up to twice the difference.
+  A CPU reads a large matrix a fifth faster this way; with a few rows of x, up to twice as fast.
   """
   blocks, rest = divmod(len(base), _PRODUCT_BLOCK)
   if rest:
@@ -217,24 +216,24 @@ def norm(grads: Any, x: Mapping[str, jax.Array], g: Mapping[str, jax.Array]) -> 
   """The norm of a step's gradient.
 
   Args:
-    grads: the gradient; what it holds for the kernels of factored layers is not used.
+    grads: the gradient; its values for the kernels of factored layers are not used.
     x: input (batch, inputs) of each factored layer, by its kernel's path.
     g: gradient of its output, (batch, outputs).
 
   Returns:
-    A scalar. The square of such a kernel's norm, that of sum_b x_b g_b', is
+    A scalar. The squared norm of a factored kernel's gradient, sum_b x_b g_b', is
     sum_bc (x_b . x_c) (g_b . g_c).
   """
   flat = flatten_dict(grads)
   squares = sum(jnp.vdot(leaf, leaf) for keys, leaf in flat.items() if '/'.join(keys) not in x)
   for path, inputs in x.items():
-    # Gradients that cancel leave a sum of 0 and rounding, which may be below it.
+    # If gradients cancel, rounding may make the sum negative.
     squares += jnp.maximum(jnp.sum((inputs @ inputs.T) * (g[path] @ g[path].T)), 0.0)
   return jnp.sqrt(squares)
 
 
 def weights_norm(params: Any, factors: Mapping[str, Factors]) -> jax.Array:
-  """The norm of the weights that params, with coordinates, and factors stand for; or of an update.
+  """The norm of the weights, or of an update, given as params with coordinates and factors.
 
   With Frobenius's product <x g', y h'> = (x . y) (g . h), the square of a kernel's norm is
   a^2 <base, base> + 2 a sum_i c_i x_i' base g_i + sum_ij c_i c_j (x_i . x_j) (g_i . g_j).
@@ -260,10 +259,10 @@ def push(
   g: Mapping[str, jax.Array],
   step: jax.Array,
 ) -> tuple[Any, dict[str, Factors]]:
-  """Puts a step's pairs in the place of the oldest, and the gradient as the optimiser sees it.
+  """Replaces the oldest pairs by those of a step, and converts the gradient to coordinates.
 
   Args:
-    grads: the gradient; what it holds for the kernels of factored layers is not used.
+    grads: the gradient; its values for the kernels of factored layers are not used.
     factors: before the step.
     x: input (batch, inputs) of each factored layer.
     g: gradient of its output, (batch, outputs).
@@ -288,9 +287,9 @@ def push(
 def fold(
   transform: optax.GradientTransformation, state: State, factors: Mapping[str, Factors]
 ) -> Factored:
-  """Makes each kernel the base of its coordinates, and writes velocities in the new basis.
+  """Makes each kernel the base of its coordinates, and converts velocities to the new basis.
 
-  With the kernel's coordinates (a, c), what had coordinates (u, v) has (u / a, v - u c / a).
+  If the kernel has coordinates (a, c), then coordinates (u, v) become (u / a, v - u c / a).
   """
 
   def new_basis(vector, kernel, is_factored):
@@ -320,7 +319,7 @@ def _add_product(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) 
 
 @_add_product.def_vmap
 def _add_product_of_trials(trials, is_batched, *values):
-  # A rule of our own: vmap's would make of slices at a moving place gathers, and copy each block.
+  # A custom rule: vmap's rule would turn slices at a moving place into gathers and copy each block.
   values = (
     value if batched else jnp.broadcast_to(value, (trials, *value.shape))
     for value, batched in zip(values, is_batched, strict=True)
@@ -329,10 +328,10 @@ def _add_product_of_trials(trials, is_batched, *values):
 
 
 def _add_products(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:
-  """As `_add_product`, with a leading axis of trials.
+  """Like `_add_product`, with a leading axis of trials.
 
-  Block by block of rows, in the place of a donated base: the product is never in memory as a
-  whole, which would take as much as the kernel.
+  Works on blocks of rows, in place in a donated base, so that the product, which is as large as the
+  kernel, is never in memory as a whole.
   """
   trials, inputs, outputs = base.shape
   blocks, rest = divmod(inputs, _BLOCK)
@@ -356,9 +355,9 @@ def _add_products(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array)
 def _intercept(
   factors: Mapping[str, Factors], taps: Mapping[str, jax.Array], inputs: dict[str, jax.Array]
 ) -> Any:
-  """For `nn.intercept_methods`: computes the layers of `factors`, and notes their inputs.
+  """For `nn.intercept_methods`: computes the layers of `factors`, and stores their inputs.
 
-  The gradient of a layer's output is that of its tap, zeros that are added to it.
+  A layer's tap is an array of zeros that is added to its output; both have the same gradient.
   """
 
   def intercept(next_call, arguments, keywords, context):
@@ -385,7 +384,7 @@ def _is_plain(layer: nn.Dense, arguments: tuple[Any, ...], batch_size: int) -> b
 
 
 def _keys(path: str) -> tuple[str, ...]:
-  # Not flatten_dict(sep='/'): nn.WeightNorm gives its own parameters names with slashes.
+  # Not flatten_dict(sep='/'): nn.WeightNorm uses slashes in names of parameters.
   return tuple(path.split('/'))
 
 

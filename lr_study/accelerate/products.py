@@ -1,4 +1,4 @@
-"""`nn.Conv` and `nn.Dense` of any network as matrix products that stay fast on a CPU."""
+"""Computes `nn.Conv` and `nn.Dense` of any network as matrix products, which are fast on CPUs."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from lr_study.accelerate import convolution
 from lr_study.accelerate.watch import watch
 from lr_study.trial import Task
 
-_MOST_GROUPS = 8  # each is a product of its own
+_MOST_GROUPS = 8  # each is a separate product
 _MOST_OUTPUTS = 6000
 _SMALL_STRIDE = 2
 
 
 class Convolutions(NamedTuple):
-  """A network's: how many can be products, how many cannot, and the outputs of the largest one.
+  """A network's convolutions: how many can be products, how many cannot, and the most outputs.
 
-  Outputs are images x height x width. A convolution with a stride above 2, as AlexNet's first, does
-  not count there: its windows are few slices of blocks.
+  Outputs are images x height x width. They ignore convolutions with a stride above 2, such as
+  AlexNet's first, whose windows are a few slices of blocks.
   """
 
   fit: int
@@ -49,13 +49,13 @@ def survey(task: Task, batch_size: int) -> Convolutions:
 
 
 def applies(convolutions: Convolutions, how: str) -> bool:
-  """True if products are faster on a CPU, where trials run side by side `how`.
+  """True if products are faster on a CPU. `how`: the way in which trials run side by side.
 
-  With a trial axis kernels make grouped convolutions, which XLA computes 6 to 20 times slower.
-  Without one, products are faster while outputs are few. By their number, times of products
-  divided by those of XLA's own on two cores: small_cnn 0.68 with 1,600, 1.14 with 6,400; LeNet 0.61
-  with 3,136; AlexNet of a quarter of the width 0.55 with 1,296, 0.67 with 5,184; ResNet-18 of a
-  quarter of the width 0.73 with 1,024, 1.06 with 2,048, 1.69 with 8,192.
+  With a trial axis, convolutions become grouped ones, which XLA computes 6 to 20 times slower.
+  Without one, products are faster if there are few outputs. The time of products divided by that of
+  XLA's convolutions, on two cores, by the number of outputs: small_cnn 0.68 with 1,600, 1.14 with
+  6,400; LeNet 0.61 with 3,136; AlexNet of a quarter of the width 0.55 with 1,296, 0.67 with 5,184;
+  ResNet-18 of a quarter of the width 0.73 with 1,024, 1.06 with 2,048, 1.69 with 8,192.
   """
   if not convolutions.fit or convolutions.left:
     return False
@@ -63,9 +63,9 @@ def applies(convolutions: Convolutions, how: str) -> bool:
 
 
 def intercept(next_call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
-  """For `nn.intercept_methods`: what the layer gives, from its own weights."""
+  """For `nn.intercept_methods`: computes a layer as products, with its own weights."""
   layer = context.module
-  # Weights that are drawn are left to the layer.
+  # While weights are drawn, the layer runs as usual.
   if context.method_name != '__call__' or not layer.has_variable('params', 'kernel'):
     return next_call(*arguments, **keywords)
   if type(layer) is nn.Conv and _is_plain(layer, arguments, keywords):
@@ -120,7 +120,7 @@ def _is_rows(layer: nn.Dense, arguments: Any, keywords: Any) -> bool:
 
 
 def _single(value: Any) -> int | None:
-  """One number for both directions, as of strides; None if they differ."""
+  """One number for both directions, for example of strides; None if they differ."""
   if value is None or isinstance(value, int):
     return 1 if value is None else value
   return value[0] if len(set(value)) == 1 else None

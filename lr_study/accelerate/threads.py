@@ -1,7 +1,7 @@
-"""The CPU's way to run trials side by side: a call for each trial, without vmap, on all cores.
+"""Runs trials side by side on CPUs: one call per trial, without vmap, on all cores.
 
-A trial has a core's cache to itself. While one trial waits for memory, in a dense layer, another
-computes.
+Each trial has the cache of a core to itself. While one trial waits for memory in a dense layer,
+another computes.
 """
 
 import collections
@@ -20,12 +20,12 @@ from lr_study.memory import Memory, give_back, keep_freed
 from lr_study.trial import Batch
 from lr_study.vectorize import Chunk, Window, padded, tree_bytes
 
-# A checkpoint is copied, by Orbax once more, and compressed, beside the state: 3.7 of it in all,
-# as measured.
+# While a checkpoint is written, the state is copied, copied again by Orbax, and compressed: 3.7
+# times its size in all, as measured.
 _COPIES = 4
-# Run once, or once an epoch: random numbers and the norm of an update take seconds to compile.
+# For programs that run once, or once an epoch: random numbers and update norms compile slowly.
 _QUICK = {'xla_backend_optimization_level': 1}
-# Else the loop copies, in each step, whatever is read and written in it: all kernels, all pairs
+# Otherwise each step of the loop copies everything that it reads and writes: all kernels and pairs
 # (https://github.com/openxla/xla/issues/20440).
 _IN_PLACE = {'xla_cpu_copy_insertion_use_region_analysis': True}
 
@@ -36,7 +36,7 @@ class Threads:
   devices = 1
 
   def __init__(self, engine: Engine, shared: Any = None):
-    """shared: of another spread over the same weights."""
+    """shared: that of another spread with the same weights, to reuse."""
     self.engine = engine
     self.shared = self.share(engine.origin.shared) if shared is None else shared
     self.programs = _compiled(engine)
@@ -57,15 +57,15 @@ class Threads:
     return [state for state, stays in zip(state_T, good, strict=True) if stays]
 
   def init(self, hyper_T: Any, seeds: Sequence[int]) -> list[Any]:
-    # Drawing needs several times the memory of a state. So weights are drawn once for each seed,
-    # before there are other states, and what states of an earlier wave have freed is given back.
+    # Drawing needs several times the memory of a state. So weights are drawn once per seed, before
+    # there are other states, and after memory freed by an earlier wave is returned.
     give_back()
     draw, weights = self.programs['draw'], self.share(vectorize.to_draw(self.engine))
     drawn = {s: _ready(draw, self.share(np.uint32(s)), weights) for s in dict.fromkeys(seeds)}
 
     left, state_T = collections.Counter(seeds), []
     for seed, hyper in zip(seeds, self.put(hyper_T), strict=True):
-      # A step writes over the state that it is given. The last trial of a seed needs no copy.
+      # A step overwrites the state that it is given. The last trial of a seed needs no copy.
       left[seed] -= 1
       variables = copy(drawn[seed]) if left[seed] else drawn.pop(seed)
       state_T.append(_ready(self.programs['start'], variables, hyper))
@@ -75,7 +75,7 @@ class Threads:
     submitted, counts = [[_done((state,)) for state in state_T]], []
     hypers = self.put(hyper_T)
     for chunk in chunks:
-      # A trial's calls follow its last ones; trials do not wait for each other.
+      # A trial's call waits for its previous one; trials do not wait for each other.
       index_of = {s: padded(i, self.engine.steps_per_call) for s, i in chunk.index_of.items()}
       counts.append(len(next(iter(chunk.index_of.values()))))
       submitted.append([
@@ -101,7 +101,7 @@ class Threads:
       state, metrics = self.programs['train'](*arguments, done, np.int32(count))
     if chunk.settles and self.engine.settle:
       state = self.programs['settle'](state)
-    # Else a CPU would begin the next chunk of several calls, each with temporaries of its own.
+    # Otherwise several calls would start their next chunk, each with its own temporaries.
     return jax.block_until_ready((state, metrics, ratio))
 
   def settle(self, state_T: list[Any]) -> list[Any]:
@@ -141,12 +141,12 @@ class Threads:
     ]
     compiling = []
     try:
-      for program, *arguments in needed:  # one compiles while Python traces the next one
+      for program, *arguments in needed:  # compiles one while Python traces the next
         compiling.append(_pool(1).submit(program.lower(*arguments).compile))
       drawing, *others = (f.result().memory_analysis().temp_size_in_bytes for f in compiling)
     finally:
       for future in compiling:
-        future.cancel()  # after Ctrl-C the process would wait for all of them
+        future.cancel()  # otherwise the process would wait for all of them after Ctrl-C
     give_back()
     of_trial = tree_bytes(state)
     # Weights are drawn before there is anything to save.
@@ -164,13 +164,13 @@ class Threads:
 
 
 def copy(tree: Any) -> Any:
-  """Copies on the same devices; jnp.copy would compile a program for each shape."""
+  """Copies arrays on the same devices; jnp.copy would compile a program for each shape."""
   copies = jax.tree.map(lambda x: jax.device_put(x, x.sharding, may_alias=False), tree)
   return jax.block_until_ready(copies)
 
 
 def cores() -> int:
-  """How many this process may use."""
+  """How many cores this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
@@ -222,13 +222,13 @@ def _form(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _wait_for_all_but_last(steps: list[list[concurrent.futures.Future]]) -> None:
-  """So that the images of two chunks, or of two windows, are in memory, and not of all."""
+  """Limits memory to the images of two chunks or windows, instead of all."""
   for future in steps[-2] if len(steps) > 1 else ():
     future.result()
 
 
 def _done(result: Any) -> concurrent.futures.Future:
-  """A future that has its result."""
+  """A future that already has its result."""
   future = concurrent.futures.Future()
   future.set_result(result)
   return future

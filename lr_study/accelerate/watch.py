@@ -1,4 +1,4 @@
-"""What layers a network calls, and where its weights go, without computing anything."""
+"""Finds the layers that a network calls, and how its weights are used, without computing."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from lr_study.trial import Task
 
 
 class Weight(NamedTuple):
-  """shape: of an array of weights. used_by: the operations of the forward pass that take it."""
+  """shape: of an array of weights. used_by: the operations of the forward pass that use it."""
 
   shape: tuple[int, ...]
   used_by: tuple[Any, ...]
@@ -23,7 +23,7 @@ def watch(task: Task, batch_size: int, look: Callable[..., Any]) -> dict[str, We
   """Traces a step's forward pass under `nn.intercept_methods(look)`; nothing is computed.
 
   Returns:
-    All weights by path, as 'conv1/kernel'.
+    All weights by path, such as 'conv1/kernel'.
   """
 
   def forward(variables, x):

@@ -1,5 +1,5 @@
-"""How fast a trial's step is, compared with other ways to train one network at many rates.
+"""Measures how fast a trial's step is, compared with other ways to train at many rates.
 
-Each side is a process of its own (side.py), which waits while the others work: in one process
+Each side is a separate process (side.py) that waits while the others work, because in one process
 the thread pools of JAX and PyTorch slow each other down. rows.py lists the comparisons.
 """

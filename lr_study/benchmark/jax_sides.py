@@ -1,4 +1,4 @@
-"""Sides in JAX: lr_study itself, what a user would write instead, and the machine's limits."""
+"""Sides in JAX: lr_study, the code that a user would write instead, and the machine's limits."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ from lr_study.vectorize import keep_compiled_programs, tree_bytes
 
 
 class LrStudy:
-  """Trials as a study trains them, settling included."""
+  """Trials as a study trains them, including settling."""
 
   def __init__(self, options: dict[str, Any]):
     if 'devices' in options:
@@ -31,7 +31,7 @@ class LrStudy:
 
   def run(self, steps: int) -> None:
     while steps:
-      # An epoch's steps, as a study trains them; the curves come to the host.
+      # Steps of one epoch, as in a study; the curves are copied to the host.
       first = self._done % self._sweep.steps_per_epoch
       last = min(first + steps, self._sweep.steps_per_epoch)
       of_epoch = self._sweep, self._now, self._state_T, 0, first, last
@@ -41,15 +41,15 @@ class LrStudy:
 
   def reported(self) -> int:
     need = self._memory
-    if not need.call:  # of all trials in one call: what it takes is in each trial's share
+    if not need.call:  # all trials are in one call, whose memory is in each trial's share
       return self.trials * need.trial
-    # Without what a checkpoint takes. So for one trial it may be less than drawing its weights
-    # takes, which is done in that room.
+    # Without the memory for checkpoints. For one trial, this may be less than drawing its weights
+    # needs, which uses that memory.
     return tree_bytes(self._state_T) + need.call
 
 
 class JaxVmap:
-  """jit(vmap(step)) as one would write it: Flax's layers, optax.sgd, donated state."""
+  """jit(vmap(step)) as a user would write it: Flax layers, optax.sgd, donated state."""
 
   def __init__(self, options: dict[str, Any]):
     config = config_of(options)
@@ -99,7 +99,7 @@ class JaxVmap:
 
 
 class Ladder:
-  """The published rates by a study's own functions: `run(n)` trains its n images, 3 epochs."""
+  """The published grid of rates, with a study's functions. `run(n)`: n images in 3 epochs."""
 
   def __init__(self, options: dict[str, Any]):
     keep_compiled_programs()
@@ -117,11 +117,11 @@ class Ladder:
     )
     sweep = trials.prepare(config, _data(images, labels, mean))
     now = trials.running(sweep, np.arange(len(RATES)))
-    plan.measure(sweep, now)  # compiles all, as a study does before it starts
+    plan.measure(sweep, now)  # compiles everything, as a study does before it starts
     state_T = sweep.spread.init(now.hyper_T, now.seeds)
     trials.train_steps(sweep, now, state_T, 0, 0, sweep.steps_per_epoch)  # warms up
     del state_T
-    started = time.perf_counter()  # compiling is what a study of any length has once
+    started = time.perf_counter()  # without compiling, which every study does only once
     state_T = sweep.spread.init(now.hyper_T, now.seeds)
     for epoch in range(3):
       for first in range(0, sweep.steps_per_epoch, config.log_every_steps):

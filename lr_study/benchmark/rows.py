@@ -1,4 +1,4 @@
-"""The comparisons, run side by side in turn, and the tables they end in."""
+"""The comparisons, whose sides run in turn, and their tables."""
 
 import contextlib
 import functools
@@ -25,16 +25,16 @@ from lr_study.errors import StudyError
 
 ROOT = Path(__file__).parents[2]
 
-_BEFORE = 'before'  # the side of another checkout
+_BEFORE = 'before'  # the side that runs another checkout
 
 
 class Row(NamedTuple):
-  """Sides by name, each with its options (side.py); ours comes first."""
+  """A comparison: sides by name, each with its options (side.py); ours is the first."""
 
   title: str
   steps: int  # of each side in a round
   sides: dict[str, dict[str, Any]]
-  trial_steps: int = 0  # of all trials of a side, at least: a side of few trials takes more steps
+  trial_steps: int = 0  # at least, over all trials of a side: with few trials it takes more steps
 
 
 def _step(network: str, momentum: float, steps: int) -> Row:
@@ -55,7 +55,7 @@ def _growth(
 def _ladder(network: str, steps: int) -> Row:
   kinds = ('jax_ladder', 'torch_ladder_one', 'torch_ladder_seven', 'torch_ladder_two')
   sides = {kind: {'kind': kind, 'network': network} for kind in (*kinds, 'torch_ladder_ray')}
-  title = f'the published ladder, {network} AlexNet, {steps} images, the rate dropped twice'
+  title = f'the published grid of rates, {network} AlexNet, {steps} images, the rate dropped twice'
   return Row(title, steps, sides)
 
 
@@ -100,26 +100,26 @@ ROWS: dict[str, Row] = {
 def run(
   name: str, rounds: int, tell: Callable[[str], None], against: Path | None = None
 ) -> dict[str, Any]:
-  """Runs a row: every side once a round, in turn.
+  """Runs a row: each side once per round, in turn.
 
   Args:
     name: one of `ROWS`.
     rounds: how many, after one that warms up.
-    tell: is called with a line now and then.
-    against: another checkout of this project. Then there are two sides: the row's first one, and
-      'before', which is the same in that checkout.
+    tell: called with a line of progress from time to time.
+    against: another checkout of this project. There are then two sides: the row's first one, and
+      'before', which is the same side in that checkout.
 
   Returns:
-    The row as JSON: for each side the seconds of a trial's step in every round, their median, and
-    its ratio to the first side's, round by round; memory in bytes.
+    The row as JSON: for each side the seconds per step of a trial in every round, their median, and
+    the median over rounds of our seconds divided by them; memory in bytes.
 
   Raises:
-    StudyError: if there is no such row or no such checkout, or a side's library is not installed.
+    StudyError: there is no such row or checkout, or a side's library is not installed.
   """
   if name not in ROWS:
-    raise StudyError(f'--rows: no row {name!r}; there are {", ".join(ROWS)}')
+    raise StudyError(f'--rows: there is no row {name!r}; choose from {", ".join(ROWS)}')
   if against and not (against / 'lr_study' / 'benchmark' / 'side.py').is_file():
-    raise StudyError(f'--against {against} is no checkout of lr_study: it has no benchmark')
+    raise StudyError(f'--against {against} is not a checkout of lr_study: it has no benchmark')
   row, sides = ROWS[name], {}
   ours = next(iter(row.sides))
   asked = {ours: row.sides[ours], _BEFORE: row.sides[ours]} if against else row.sides
@@ -144,7 +144,7 @@ def run(
     for process in sides.values():
       process.close()
   for side, process in found.items():
-    # A ladder is compared as a whole, all else by the step of a trial.
+    # A whole grid is compared by its total time, everything else by the step of a trial.
     count = 1 if 'ladder' in name else steps[side] * process['trials']
     seconds = [answer['seconds'] / count for answer in answers[side]]
     base = found[ours]['seconds'] if side != ours else seconds
@@ -193,7 +193,7 @@ class _Process:
     raise StudyError(f'benchmark side {self._options["kind"]}: {error}{hint}')
 
   def close(self) -> None:
-    # With the processes that it started itself; those would keep its output open.
+    # Including the processes that it started, which would keep its output open.
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self._process.pid, signal.SIGKILL)
     self._process.wait()
@@ -203,12 +203,13 @@ class _Process:
 
 
 def work(model: nn.Module, image_size: int) -> tuple[float, float]:
-  """Fewest floating-point operations, and bytes of dense kernels read, of a step at batch size 1.
+  """The minimum of floating-point operations and of bytes of dense kernels read, per step.
 
-  A multiplication and an addition count as two. A layer has three products, forward and for both
-  gradients, but none for the gradient of the images, nor for that of a dense kernel, which is an
-  outer product that need not be written. A convolution in tiles (convolution.py) counts its
-  products, not the transforms before and after them. Dense kernels are read forward and backward.
+  This is for batch size 1. A multiplication and an addition count as two operations. A layer has
+  three products: forward and for both gradients. The gradient of the images is not needed, and
+  neither is that of a dense kernel, an outer product that need not be written. A convolution in
+  tiles (convolution.py) counts its products, not the transforms before and after. Dense kernels are
+  read forward and backward.
   """
   flops, kernels = [], []
 
@@ -228,7 +229,7 @@ def work(model: nn.Module, image_size: int) -> tuple[float, float]:
 
 
 def _products(layer: nn.Conv, x: jax.Array, y: jax.Array) -> int:
-  """Multiplications of a convolution with square kernel, equal strides and padding in pixels."""
+  """Multiplications of a convolution with a square kernel, equal strides and padding in pixels."""
   (size, _), groups, features = layer.kernel_size, layer.feature_group_count, layer.features
   of_images = functools.partial(
     lay_out,
@@ -245,13 +246,13 @@ def _products(layer: nn.Conv, x: jax.Array, y: jax.Array) -> int:
 
 
 def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: list[float]) -> Any:
-  """The share of the machine's own limits that our step reaches, layer by layer, in each round."""
+  """The share of the machine's limits that our step reaches."""
   config = config_of(dict(options))
   flops, read = work(models.build(config.model, 10, config.dtype), config.image_size)
   shares = []
   for limit, second in zip(limits, seconds, strict=True):
-    # Products limit convolutions, and reading kernels limits dense layers at batch size 1. A layer
-    # needs the one before it, so the times add up.
+    # At batch size 1, convolutions are limited by products and dense layers by reading kernels. A
+    # layer needs the result of the one before it, so the times add up.
     shares.append((flops / limit['flops'] + read / limit['bytes']) / second)
   return {
     'flops': flops,
@@ -268,11 +269,11 @@ def _floor(options: Mapping[str, Any], limits: list[dict[str, float]], seconds: 
 def table(result: Mapping[str, Any]) -> str:
   """A row as a Markdown table."""
   ladder = 'ladder' in result['row']
-  unit = 'seconds' if ladder else 'ms a step per trial'
+  unit = 'seconds' if ladder else 'ms per step and trial'
   lines = [
     f'**{result["title"]}**',
     '',
-    f'| side | {unit} | ours to this | peak memory, GB per trial | to the first step, s |',
+    f'| side | {unit} | ours / this | peak memory, GB per trial | to the first step, s |',
     '| --- | ---: | ---: | ---: | ---: |',
   ]
   for name, side in result['sides'].items():
@@ -287,8 +288,8 @@ def table(result: Mapping[str, Any]) -> str:
     floor, machine = result['floor'], result['floor']['machine']
     lines += [
       '',
-      f'The step needs {floor["flops"] / 1e9:.3g} GFLOP and {floor["bytes"] / 1e6:.3g} MB; this '
-      f'machine does {machine["flops"] / 1e9:.0f} GFLOP/s and reads '
-      f'{machine["bytes"] / 1e9:.1f} GB/s: {floor["share"]:.2f} of that is reached.',
+      f'The step needs {floor["flops"] / 1e9:.3g} GFLOP and {floor["bytes"] / 1e6:.3g} MB. This '
+      f'machine computes {machine["flops"] / 1e9:.0f} GFLOP/s and reads '
+      f'{machine["bytes"] / 1e9:.1f} GB/s. The step reaches {floor["share"]:.2f} of these limits.',
     ]
   return '\n'.join(lines)

@@ -1,9 +1,9 @@
-"""A side of a comparison: a process that does some steps when it is told to, and says how long.
+"""A side of a comparison: a process that takes steps on request, and says how long they took.
 
   python -m lr_study.benchmark.side '{"kind": "lr_study", "network": "quick", "trials": 7}'
 
-A line `run 16` on its standard input is answered with one of JSON, {"seconds": ...}; `memory`
-with bytes. It ends with its input.
+It answers a line `run 16` on its standard input with a line of JSON, {"seconds": ...}, and `memory`
+with bytes. It ends when its input ends.
 """
 
 import json
@@ -19,30 +19,30 @@ from ml_collections import ConfigDict
 from lr_study.config import check
 from lr_study.configs import alexnet_letters
 
-RATES = tuple(10.0**-k for k in range(1, 8))  # the published ladder
-LOOKS = 24  # in a ladder, for trials that have diverged; a real study looks far more often
+RATES = tuple(10.0**-k for k in range(1, 8))  # the published grid
+LOOKS = 24  # checks for diverged trials in a run of the grid; a real study checks far more often
 
 
 class Side(Protocol):
-  """What a kind of side is. `trials` says how many trials a step of it trains."""
+  """The interface of all kinds of sides. `trials`: how many trials a step trains."""
 
   trials: int
 
   def run(self, steps: int) -> None:
-    """Trains so many steps, to the end: nothing is left in a queue."""
+    """Takes `steps` steps and waits until they are done."""
 
   def reported(self) -> int | None:
-    """Bytes that the compiled program says it needs, or None."""
+    """Bytes that the compiled program reports that it needs, or None."""
 
 
 def config_of(options: dict[str, Any]) -> ConfigDict:
-  """The config that a side's options ask for; every kind of side trains this."""
+  """The config for a side's options; all kinds of sides train this."""
   quick = options['network'] != 'full'
   config = alexnet_letters.get_config('quick' if quick else '')
   if options['network'] == 'tiny':  # for tests
     config.model.width, config.image_size = 1 / 16, 67
   trials = options['trials']
-  # Rates far below the edge of stability: what is timed must not end in NaN.
+  # Rates far below the edge of stability: timed steps must not end in NaN.
   config.learning_rates = tuple(np.geomspace(1e-6, 1e-7, trials)) if trials > 1 else (1e-6,)
   config.optimizer.momentum = options.get('momentum', 0.0)
   config.batch_size = options.get('batch_size', 1)
@@ -53,7 +53,7 @@ def config_of(options: dict[str, Any]) -> ConfigDict:
 
 
 def data_of(options: dict[str, Any], image_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Images, labels and mean image: noise, which takes as long as letters do."""
+  """Images, labels and mean image: noise, which takes as long as letters."""
   rng, images = np.random.default_rng(0), options.get('images', 200)
   shape = (images, image_size, image_size, 3)
   mean = np.full(shape[1:], 127.5, np.float32)
@@ -61,7 +61,7 @@ def data_of(options: dict[str, Any], image_size: int) -> tuple[np.ndarray, np.nd
 
 
 def _kind(name: str) -> Any:
-  # Imported here: a side in JAX needs no PyTorch installed.
+  # Imported here, so that a side in JAX does not need PyTorch.
   if name.startswith('torch'):
     from lr_study.benchmark import torch_sides  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Sides in PyTorch: the same network, loss, optimiser and images, one model for each rate."""
+"""Sides in PyTorch: the same network, loss, optimiser and images, with one model per rate."""
 
 import concurrent.futures
 import multiprocessing
@@ -16,7 +16,7 @@ from lr_study.models import KNOWN
 from lr_study.models.alexnet import AlexNet
 from lr_study.models.layers import scaled
 
-_KERNELS, _POOL_AFTER = (11, 5, 3, 3, 3), (0, 1, 4)  # convolutions; which ones pooling follows
+_KERNELS, _POOL_AFTER = (11, 5, 3, 3, 3), (0, 1, 4)  # convolutions; those followed by pooling
 
 
 def alexnet(ours: AlexNet) -> nn.Sequential:
@@ -47,7 +47,7 @@ def alexnet(ours: AlexNet) -> nn.Sequential:
 
 
 class _Batches:
-  """The images of a side's options, in order, again and again."""
+  """The images for a side's options, in order, repeated without end."""
 
   def __init__(self, options: dict[str, Any], config: ConfigDict):
     images, labels, mean = data_of(options, config.image_size)
@@ -63,7 +63,7 @@ class _Batches:
 
 
 class Eager:
-  """One model in eager mode, as a process for each rate runs it; or by torch.compile."""
+  """One model in eager mode, as in one process per rate, or with torch.compile."""
 
   trials = 1
 
@@ -88,7 +88,7 @@ class Eager:
 
 
 class Vmap:
-  """All models at once by torch.func: vmap over stacked parameters."""
+  """All models at once with torch.func: vmap over stacked parameters."""
 
   def __init__(self, options: dict[str, Any]):
     torch.manual_seed(0)
@@ -124,10 +124,10 @@ class Vmap:
 
 
 class Ladder:
-  """The published ladder, one run after another, two at a time, by Ray Tune, or a single run.
+  """The published grid of rates: one run after another, two at a time, by Ray Tune, or only one.
 
-  `run(n)` trains on n images, three epochs of a third each, the rate divided by 10 after each.
-  A run ends when it sees that its loss is not finite: it looks as often as ours does.
+  `run(n)` trains on n images in all, in three epochs, with the rate divided by 10 after each. A run
+  ends once it finds that its loss is not finite; it checks as often as ours.
   """
 
   def __init__(self, options: dict[str, Any]):
@@ -156,7 +156,7 @@ class Ladder:
     import ray  # noqa: PLC0415
     from ray import tune  # noqa: PLC0415
 
-    # For this run alone, and outside its time: Ray's servers would take from the other sides.
+    # Started for this run only, and not timed: Ray's servers would slow down the other sides.
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='error')
     started = time.perf_counter()
 
@@ -190,7 +190,7 @@ def _sgd(model: nn.Module, config: ConfigDict, rate: float) -> torch.optim.Optim
 
 
 def _train(task: tuple[dict[str, Any], float, int, int]) -> None:
-  """One run of the ladder: options, rate, images, threads."""
+  """One run of the grid. task: options, rate, images, threads."""
   options, rate, steps, threads = task
   torch.manual_seed(0)
   torch.set_num_threads(threads)

@@ -1,1 +1,1 @@
-"""Why a trial diverged."""
+"""Finds out why a trial diverged."""

@@ -1,4 +1,4 @@
-"""Why a trial diverged: its last steps once more, alone, up to the layer that broke first."""
+"""Finds out why a trial diverged: replays its last steps to find the layer that broke first."""
 
 import contextlib
 import shutil
@@ -25,21 +25,21 @@ from lr_study.trials import Running, Sweep
 from lr_study.vectorize import keys_of
 
 _SHOWN = 10  # steps whose gradients are shown
-_SHOWN_LAYERS = 12  # whose norms are shown: those with the largest
-_SHARPNESS_IMAGES = 20  # where the study has no number of its own
-_LARGEST = float(np.sqrt(np.finfo(np.float32).max))  # whose square float32 can hold
+_SHOWN_LAYERS = 12  # layers whose norms are shown: those with the largest
+_SHARPNESS_IMAGES = 20  # if the study does not set sharpness_images
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))  # float32 can hold its square
 
 
 class Diagnosis(NamedTuple):
-  """What a replay found. Steps count from 1.
+  """The result of a replay. Steps count from 1.
 
-  setting: the label of its batch size, schedule and further axes, empty where the study has one.
-  recorded: the first bad step in the study's curves. first_bad_step: that of the replay, None
-  if it did not break. replayed_from: steps done at its start. losses, gradient_norms: of the
-  steps up to the bad one, (steps,). sharpness and its edge: at the start of the replay; the edge is
-  NaN for an optimiser that has none. weight_norms: of each layer at the last finite state, in the
-  order of the calls. broke: what was not finite first. saved: where the last finite state is,
-  if it could be kept.
+  setting: the label of the trial's setting, '' if the study has only one. recorded: the first bad
+  step in the study's curves. first_bad_step: the first bad step in the replay; None if it did not
+  diverge. replayed_from: how many steps were done when the replay started. losses, gradient_norms:
+  of the steps up to the bad one, (steps,). sharpness, sharpness_edge: at the start of the replay;
+  the edge is NaN for an optimiser that has none. weight_norms: of each layer in the last finite
+  state, in the order of the calls. broke: what was not finite first. saved: the location of the
+  last finite state, if it could be saved.
   """
 
   learning_rate: float
@@ -66,18 +66,17 @@ def diagnose(
 ) -> Diagnosis:
   """Replays a diverged trial of the study in `folder` from the newest checkpoint before its end.
 
-  Where the study trained all trials in one call, the trial rounds differently alone, so that it may
-  break a step or two earlier or later. Of several settings it is, of those that fit `setting` (see
-  `rounds.matching`), the one where it broke first. The last finite state goes to
-  `folder/diverged/`.
+  If the study trained all trials in one call, a trial alone is rounded differently, so it may break
+  a step or two earlier or later. If several settings fit `setting` (see `rounds.matching`), the one
+  in which the trial broke first is taken. The last finite state is saved in `folder/diverged/`.
 
   Raises:
-    StudyError: if there is no such trial, or if it did not diverge.
+    StudyError: there is no such trial, or it did not diverge.
   """
   config, data = restart.read(folder, moved)
   with config.unlocked():
     if config.parallel in ('pmap', 'shard_map'):
-      config.parallel = 'vmap'  # it is one trial
+      config.parallel = 'vmap'  # there is only one trial
     config.sharpness_images = config.sharpness_images or _SHARPNESS_IMAGES
   shared = trials.prepare(config, data)
   sweeps = {
@@ -95,7 +94,7 @@ def diagnose(
 
 
 def describe(found: Diagnosis) -> str:
-  """A diagnosis for people, in some lines."""
+  """A diagnosis for people, in several lines."""
   which, after = f'learning rate {formats.rate(found.learning_rate)}', found.replayed_from
   if found.setting:
     which += f', {found.setting.replace("_", " ")}'
@@ -106,9 +105,9 @@ def describe(found: Diagnosis) -> str:
     f'{found.sharpness_edge:.3g} (2 (1 + momentum) / rate: a guide at small batch sizes)'
   )
   lines = [
-    f'{which}, seed {found.seed}: in the study its first bad step was {found.recorded}; '
-    f'replayed alone from step {after} on it '
-    + (f'was {found.first_bad_step}' if found.first_bad_step else 'did not break'),
+    f'{which}, seed {found.seed}: its first bad step in the study was {found.recorded}; '
+    f'replayed alone from step {after}, it '
+    + (f'was {found.first_bad_step}' if found.first_bad_step else 'did not diverge'),
     f'sharpness at step {after}: {found.sharpness:.3g}, {edge}',
   ]
   if found.first_bad_step is None:
@@ -131,14 +130,14 @@ def _norms_line(norms: Mapping[str, float]) -> str:
   largest = sorted(norms, key=norms.get, reverse=True)[:_SHOWN_LAYERS]
   shown = ', '.join(f'{name} {norm:.4g}' for name, norm in norms.items() if name in largest)
   some = f', the {_SHOWN_LAYERS} largest of {len(norms)}' if len(norms) > len(largest) else ''
-  return f'norms of the weights then{some}: {shown}'
+  return f'norms of the weights at that step{some}: {shown}'
 
 
 class _Replay(NamedTuple):
-  """What was kept of it. Each state is the spread's own.
+  """What a replay keeps. States are in the spread's own form.
 
-  bad: the first bad step; before, after: the states that it began and ended with. finite: the
-  newest state whose loss and gradient were finite; finite_at: steps done then.
+  bad: the first bad step. before, after: the states before and after it. finite: the newest state
+  with a finite loss and gradient. finite_at: how many steps were done then.
   """
 
   bad: int | None
@@ -151,8 +150,8 @@ class _Replay(NamedTuple):
 
 
 def _replay(sweep: Sweep, now: Running, state_T: Any, done: int, stop: int) -> _Replay:
-  """Takes the steps after `done` until one's loss or gradient is not finite, to `stop` at most."""
-  # Copies, since a step writes over the state that it is given.
+  """Takes steps from `done` until a loss or gradient is not finite, but at most to `stop`."""
+  # Copies, because a step overwrites the state that it is given.
   rows, before, finite, finite_at = [], None, copy(state_T), done
   stop = min(stop, sweep.epochs * sweep.steps_per_epoch)
   for step in range(done, stop):
@@ -162,7 +161,7 @@ def _replay(sweep: Sweep, now: Running, state_T: Any, done: int, stop: int) -> _
     if not np.isfinite(rows[-1]).all():
       return _Replay(step + 1, before, state_T, finite, finite_at, *np.transpose(rows))
     finite, finite_at = before, step
-  # What a last update breaks, no loss shows; running statistics show in evaluations alone.
+  # No loss shows what the last update broke, and running statistics only show in evaluations.
   bad = stop if _not_finite(_plain(sweep, now, state_T)) else None
   return _Replay(bad, before, state_T, finite, finite_at, *np.transpose(rows))
 
@@ -194,7 +193,7 @@ def _describe(
 
 
 def _save(folder: Path, name: Path, done: int, state: Any) -> Path | None:
-  """Keeps a state in the study's folder, if it can be written and nobody trains in it."""
+  """Saves a state in the study's folder, unless that is not writable or in use."""
   saved = folder / name
   try:
     with workdir.held(folder):
@@ -205,13 +204,13 @@ def _save(folder: Path, name: Path, done: int, state: Any) -> Path | None:
   except (OSError, StudyError) as error:
     if is_full(error):
       raise
-    note(f'The last finite state is not kept: {getattr(error, "strerror", None) or error}')
+    note(f'The last finite state is not saved: {getattr(error, "strerror", None) or error}')
     return None
   return saved
 
 
 def _broke(sweep: Sweep, now: Running, found: _Replay) -> tuple[str, Sequence[str]]:
-  """The first thing that was not finite in a bad step, and the layers in the order of the calls."""
+  """What was not finite first in a bad step, and the layers in the order of the calls."""
   outputs, logits, gradients = _examine(sweep, now, found)
   order = list(outputs)
   if broken := _not_finite(_plain(sweep, now, found.before)):
@@ -227,7 +226,7 @@ def _broke(sweep: Sweep, now: Running, found: _Replay) -> tuple[str, Sequence[st
       what = 'the gradient' if not np.isfinite(norm) else 'the square of the gradient'
       return f'{what} of {name}, {forward}', order
   if not np.isfinite(found.losses[-1]):
-    return 'the loss, and no layer', order
+    return 'the loss, but no layer', order
   if not np.isfinite(found.gradient_norms[-1]):
     return 'the gradient', order
   return f'{_not_finite(_plain(sweep, now, found.after))}, in the last step', order
@@ -236,7 +235,7 @@ def _broke(sweep: Sweep, now: Running, found: _Replay) -> tuple[str, Sequence[st
 def _examine(
   sweep: Sweep, now: Running, found: _Replay
 ) -> tuple[dict[str, np.ndarray], np.ndarray, Any]:
-  """Outputs of the layers in the order of the calls, logits and gradients, in the bad step."""
+  """The layers' outputs in the order of the calls, the logits and the gradients in the bad step."""
   epoch, position = divmod(found.bad - 1, sweep.steps_per_epoch)
   chunk = next(trials.chunks(sweep, now.seeds, epoch, position, position + 1))
   index, data = chunk.index_of[now.seeds[0]][0], chunk.data
@@ -248,7 +247,7 @@ def _examine(
     loss = trial.loss_fn(task, state.model_state, hyper, batch, key, step)
     gradients, (logits, *_) = jax.grad(loss, has_aux=True)(state.params)
     outputs = layer_outputs(task, state, batch, key, step)
-    names[:] = outputs  # a compiled function returns dictionaries in the order of the alphabet
+    names[:] = outputs  # a compiled function returns dictionaries in alphabetical order
     return outputs, logits, gradients
 
   settled_T = _settled(sweep, found.before)
@@ -262,7 +261,7 @@ def layer_outputs(
   """What every layer returns in the step that `trial.train_step` takes with these arguments.
 
   Returns:
-    By path, as 'block0/conv1', in the order of the calls: arrays (batch, ...).
+    Arrays (batch, ...) by path, such as 'block0/conv1', in the order of the calls.
   """
   of_inputs, of_dropout = jax.random.split(jax.random.fold_in(key, step))
   inputs, _ = task.inputs(batch, of_inputs)
@@ -280,11 +279,11 @@ def layer_outputs(
 
 
 def _settled(sweep: Sweep, state_T: Any) -> Any:
-  return sweep.spread.settle(copy(state_T))  # it takes the state that it is given
+  return sweep.spread.settle(copy(state_T))  # settling overwrites the state that it is given
 
 
 def _plain(sweep: Sweep, now: Running, state_T: Any) -> State:
-  """The weights and the network's other collections, on the host; no state of the optimiser."""
+  """The weights and the network's other collections, on the host, without the optimiser's state."""
   of_any = now.hyper_T, sweep.sharpness
   return _first(sweep.spread.apply(_without_optimizer, _settled(sweep, state_T), *of_any))
 
@@ -299,7 +298,7 @@ def _first(tree_T: Any) -> Any:
 
 
 def _not_finite(state: State) -> str:
-  """Names what of a state is not finite, as 'the weights of conv1, conv2'; '' if all is."""
+  """Names the parts of a state that are not finite: 'the weights of conv1, conv2'; '' if none."""
   found = []
   for kind, tree in {'weights': state.params, **state.model_state}.items():
     if kind in ('constants', freeze.FROZEN):  # of an NNX module: a mask may hold infinity
@@ -310,9 +309,10 @@ def _not_finite(state: State) -> str:
 
 
 def _norms(tree: Any, order: Iterable[str] = ()) -> dict[str, float]:
-  """Of all arrays of each layer together, in float64: float32 squares may overflow.
+  """The norm of all arrays of each layer, in float64, as float32 squares may overflow.
 
-  Layers are named by their paths. Those in `order` come first; what has no layer has its own name.
+  Layers are named by their paths. Those in `order` come first. An array outside of a layer has its
+  own name.
   """
   squares = dict.fromkeys(order, 0.0)
   for path, x in flatten_dict(tree, sep='/').items():

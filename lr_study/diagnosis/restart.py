@@ -1,4 +1,4 @@
-"""A diverged trial in the files of its study, and the newest state from before it broke."""
+"""Finds a diverged trial in the files of its study, and the newest state before it broke."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def read(folder: Path, moved: Moved = ()) -> tuple[ConfigDict, datasets.Dataset]
   """The config and the images of a study, finished or not.
 
   Raises:
-    StudyError: if there is none, or if the images are not the same any more.
+    StudyError: there is no study, or the images have changed.
   """
   file = folder / 'config.json'
   if not os.path.isfile(file):
@@ -35,7 +35,7 @@ def read(folder: Path, moved: Moved = ()) -> tuple[ConfigDict, datasets.Dataset]
   try:
     study = json.loads(file.read_text())
     config, record = from_json(paths.moved(study['config'], moved)), study['data']
-  except StudyError as error:  # a file of the user's own has gone, say
+  except StudyError as error:  # for example, a file of the user is gone
     raise StudyError(f'the study in {folder} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{file} is damaged ({error!r})') from error
@@ -50,7 +50,7 @@ def find(
   seed: int,
   wanted: Mapping[str, Any],
 ) -> tuple[Planned, int]:
-  """A diverged trial, and its first bad step; of several settings, the one that broke first.
+  """A diverged trial and its first bad step; if several settings fit, the one that broke first.
 
   Args:
     folder: the study's.
@@ -58,10 +58,10 @@ def find(
     sweeps: of each of its settings.
     learning_rate: of the trial.
     seed: of the trial.
-    wanted: of its setting, see `rounds.matching`.
+    wanted: values on axes, see `rounds.matching`.
 
   Raises:
-    StudyError: if there is none, or if it did not diverge.
+    StudyError: there is no such trial, or it did not diverge.
   """
   trials = rounds.last(planned, sweeps)
   if not trials:
@@ -81,7 +81,7 @@ def find(
   diverged = [t for t in found if steps[t] is not None]
   if not diverged:
     raise StudyError(
-      f'{formats.rate(learning_rate)} with seed {seed} has not diverged; name a --learning_rate '
+      f'{formats.rate(learning_rate)} with seed {seed} has not diverged; choose a --learning_rate '
       'that did'
     )
   first = min(diverged, key=steps.get)
@@ -89,12 +89,12 @@ def find(
 
 
 def _first_bad_step(folder: Path, planned: Plan, trial: Planned, sweep: Sweep) -> int | None:
-  """As in the verdict; of a wave that still trains, among the steps that it has taken."""
+  """The first bad step, as in the verdict; in a wave that still trains, among the steps so far."""
   history = loop.curves(folder, planned, trial.wave, sweep)
   column, losses = planned.column(trial), history.steps['loss']
   if loop.is_finished(folder, trial.wave):
     return int(history.first_bad_steps(0, len(losses), evaluated=True)[column]) or None
-  # What is not reached is NaN too: the trials beside it tell how far they are.
+  # Steps not reached are NaN too. The other trials of the wave show how far it has come.
   reached = np.max(np.flatnonzero(np.isfinite(losses).any(1)), initial=-1) + 1
   return int(history.first_bad_steps(0, reached)[column]) or None
 
@@ -102,9 +102,9 @@ def _first_bad_step(folder: Path, planned: Plan, trial: Planned, sweep: Sweep) -
 def restore(
   folder: Path, planned: Plan, trial: Planned | None, sweep: Sweep, bad: int
 ) -> tuple[int, Any]:
-  """Steps done, and the trial's state (1, ...), in the newest checkpoint before a step.
+  """Steps done, and the trial's state (1, ...), in the newest checkpoint before step `bad`.
 
-  It may be one of an earlier round. 0 and None if there is none.
+  The checkpoint may be from an earlier round. 0 and None if there is none.
   """
   while trial is not None:
     done, columns, state = _newest(folder, planned, trial.wave, sweep, bad)
@@ -118,7 +118,7 @@ def restore(
 def _newest(
   folder: Path, planned: Plan, number: int, sweep: Sweep, bad: int
 ) -> tuple[int, np.ndarray, Any]:
-  """Steps done, columns and state in the newest checkpoint of a wave before a step."""
+  """Steps done, columns and state in the newest checkpoint of a wave before step `bad`."""
   history = loop.curves(folder, planned, number, sweep)
 
   def columns(done):

@@ -1,4 +1,4 @@
-"""The best trial on the validation images: the classes it confuses, the images it gets wrong."""
+"""Examines the best trial on the validation images: confused classes and wrong images."""
 
 import io
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy  # its parts, which take long to import, only where they are asked for
+import scipy  # imports its parts, which takes long, only when they are used
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -23,13 +23,13 @@ from lr_study.search import rounds
 from lr_study.use import evaluate
 
 MISTAKES = Path('figures', 'mistakes')  # a picture of each, in the work directory
-_COUNT = 24  # pictures: some rows of a page
-NOT_YET = 'not looked at yet; the same command of scripts/sweep.py does it'
-_SIDE = 112  # pixels of a picture, at most: a few kB each
+_COUNT = 24  # pictures: a few rows on a page
+NOT_YET = 'not examined yet; run the same command of scripts/sweep.py again'
+_SIDE = 112  # largest side of a picture in pixels: a few kB each
 
 
 def name(workdir: Path, results: Sequence[Result], verdict: Verdict) -> dict[str, Any] | None:
-  """What is under "best_trial" in results.json before `examine`; None if no rate learned."""
+  """The entry "best_trial" in results.json before `examine`; None if no rate learned."""
   if verdict.learning_rate is None:
     return None
   result, _ = evaluate.choose(results, verdict, None, None, rounds.ANY, workdir)
@@ -40,15 +40,15 @@ def name(workdir: Path, results: Sequence[Result], verdict: Verdict) -> dict[str
 def examine(
   workdir: Path, config: ConfigDict, data: Dataset, results: Sequence[Result], verdict: Verdict
 ) -> dict[str, Any] | None:
-  """Looks at the best trial with the weights of its last checkpoint, and draws its mistakes.
+  """Examines the best trial with the weights of its last checkpoint, and draws its mistakes.
 
   Returns:
-    What is under "best_trial" in results.json; None if no rate learned.
-      learning_rate, seed: which trial it is.
+    The entry "best_trial" in results.json; None if no rate learned.
+      learning_rate, seed: of the trial.
       confusion, recall, images_of, confused: see `evaluate.Score.as_json`.
-      mistakes: the images of `MISTAKES`: true and predicted class, probability of the latter.
-        Of samples that are no images there are none.
-    Or, with learning_rate and seed, `missing`: why there is nothing else.
+      mistakes: for each picture in `MISTAKES`, the true and the predicted class and the probability
+        of the latter; [] if samples are not images.
+    Or learning_rate, seed and `missing`, which says why there is nothing else.
   """
   trial = name(workdir, results, verdict)
   if trial is None:
@@ -61,8 +61,8 @@ def examine(
     if is_full(error):
       raise
     why = (str(error).strip().splitlines() or [repr(error)])[0]
-    note(f'The best trial is not looked at: {why}')
-    return trial | {'missing': f'it cannot be looked at: {why}'}
+    note(f'The best trial cannot be examined: {why}')
+    return trial | {'missing': f'it cannot be examined: {why}'}
   del trial['missing']
   return trial | found
 
@@ -82,7 +82,7 @@ def _look(
   score = evaluate.count(data.classes, labels, predicted)
   chosen = _choose_mistakes(labels, predicted, probabilities.max(1))
   if not samples.is_image(images.shape[1:]):
-    chosen = chosen[:0]  # nothing that a person could see
+    chosen = chosen[:0]  # they cannot be shown
   files = _draw(workdir, samples.visible(images[chosen]) if len(chosen) else [])
   return {
     **score.as_json(),
@@ -101,7 +101,7 @@ def _look(
 def _choose_mistakes(
   labels: np.ndarray, predicted: np.ndarray, probability: np.ndarray
 ) -> np.ndarray:
-  """Indices of wrong images, by class: the surest of each class first, as many of each as go."""
+  """Indices of wrong images, sorted by class; the most confident of each class, in equal shares."""
   wrong = np.flatnonzero(predicted != labels)
   wrong = wrong[np.argsort(-probability[wrong], kind='stable')]
   seen, turn = Counter(), []
@@ -113,10 +113,10 @@ def _choose_mistakes(
 
 
 def _draw(workdir: Path, images: Sequence[np.ndarray]) -> list[str]:
-  """Saves small pictures of images, each uint8 (height, width, 3); their paths in `workdir`."""
+  """Saves small pictures of images, each uint8 (height, width, 3); returns paths in `workdir`."""
   folder = workdir / MISTAKES
   folder.mkdir(parents=True, exist_ok=True)
-  for file in folder.glob('[0-9][0-9].jpg'):  # those of a run that was stopped
+  for file in folder.glob('[0-9][0-9].jpg'):  # left by a run that was stopped
     file.unlink()
   names = [str(MISTAKES / f'{number:02}.jpg') for number in range(len(images))]
   for name, pixels in zip(names, images, strict=True):

@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, how good, of what, and how to run it."""
+"""The model card of an exported model: what it is, how to run it, and how accurate it is."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -30,7 +30,7 @@ print(json.loads(Path('labels.json').read_text())[probabilities.argmax()], proba
 ```"""
 
 _READ_FILE = """\
-import images  # beside this file: needs numpy and Pillow
+import images  # next to this file; needs numpy and Pillow
 
 image = images.decode(Path('photo.jpg').read_bytes(){scale})
 samples = images.resize(image, {size}, {resize!r})[None]"""
@@ -39,11 +39,11 @@ _READ_ARRAY = """
 samples = np.load('samples.npy')"""
 
 _FILES = {
-  'model.jax': 'the program (weights, mean, images) -> logits, as `jax.export` serialises it',
+  'model.jax': 'the program (weights, mean, images) -> logits, serialised by `jax.export`',
   'weights.npz': 'the weights by name',
-  'mean.npy': 'what the program subtracts from the images',
+  'mean.npy': 'the array that the program subtracts from the images',
   'labels.json': 'the classes, in the order of the logits',
-  'input.json': 'size and way of resizing',
+  'input.json': 'size of the images, and how they are resized',
   'images.py': 'decodes and resizes image files as in training',
   'predict.py': 'the lines above as a command: `python predict.py photo.jpg`',
 }
@@ -54,7 +54,7 @@ _FILES_OF_ARRAYS = {name: what for name, what in _FILES.items() if name != 'imag
 
 
 def write(study: Study, trained: Trained) -> str:
-  """The card in Markdown. Names that strangers chose stand in code blocks only."""
+  """The card in Markdown. Names that strangers may have chosen are only in code blocks."""
   config, record, result = trained.config, study.record, trained.result
   files, what = evaluate.takes_files(config), samples.noun(trained.stored.shape)
   parts = [
@@ -74,15 +74,15 @@ def write(study: Study, trained: Trained) -> str:
     ),
     f'The program takes {trained.stored.dtype.name}{" RGB" if files else ""} {what}, '
     f'({", ".join(["any number", *map(str, trained.stored.shape)])}), preprocesses them, and '
-    f'runs on CPUs and, by CUDA, on GPUs. It was made with jax {jax.__version__}; newer versions '
-    'read it for six months at least (https://docs.jax.dev/en/latest/export/export.html). After '
-    'that, export the study again.',
-    '\n'.join(['| file | what it holds |', '| --- | --- |', *_rows(files)]),
-    '## How good it is',
+    f'runs on CPUs and, with CUDA, on GPUs. It was made with jax {jax.__version__}; newer versions '
+    'can read it for at least six months (https://docs.jax.dev/en/latest/export/export.html). '
+    'After that, export the study again.',
+    '\n'.join(['| file | content |', '| --- | --- |', *_rows(files)]),
+    '## How accurate it is',
     _figures(study, result, what),
     'The verdict of the study, on all its rates:',
     f'> {study.verdict.sentence}',
-    'Mind that',
+    'Limitations:',
     '\n'.join(f'- {caveat}' for caveat in _caveats(study, trained, what)),
     '## Classes',
     _block(trained.classes),
@@ -111,7 +111,7 @@ def _rows(files: bool) -> list[str]:
 
 
 def _figures(study: Study, result: Result, what: str) -> str:
-  """How the trial did, by accuracy and by what the study goes by."""
+  """The trial's accuracy, and its leading measure if that is another one."""
   leads = study.verdict.leads
   parts = [
     f'Validation accuracy {formats.percent(result.validation_accuracy)} on '
@@ -120,7 +120,7 @@ def _figures(study: Study, result: Result, what: str) -> str:
   ]
   if leads != ACCURACY:
     parts.append(
-      f'The {leads.name}, which the study goes by: {leads.show(value_of(result, leads))}.'
+      f'The study compares trials by {leads.name}: {leads.show(value_of(result, leads))}.'
     )
   if result.best_epoch not in (None, result.epochs):
     parts.append(
@@ -131,7 +131,7 @@ def _figures(study: Study, result: Result, what: str) -> str:
 
 
 def _own(config: ConfigDict, result: Result) -> ConfigDict:
-  """The config that says of the trial alone how it was trained."""
+  """The config of this trial alone, without axes."""
   own = rounds.settings(config)[result.setting].copy_and_resolve_references().unlock()
   for name, value in rounds.numbers_of(own, result.setting).items():
     section, _, field = name.partition('.')
@@ -143,27 +143,28 @@ def _own(config: ConfigDict, result: Result) -> ConfigDict:
 
 def _caveats(study: Study, trained: Trained, what: str) -> list[str]:
   found = [
-    f'the rate was chosen by the same validation {what}, which flatters it a little'
+    f'the rate was chosen on the same validation {what}, so its accuracy is slightly optimistic'
     + (
-      '; the study kept a test part, which `scripts/classify.py --part=test` measures on'
+      '; the study kept a test part, which `scripts/classify.py --part=test` uses'
       if study.record['data'].get('test')
       else ''
     ),
-    f'the figure is of {what} like those it was trained on; others will do worse',
-    'it names one of its classes whatever it is shown, and its probabilities are not calibrated',
+    f'the accuracy is for {what} like those in training; on others it is lower',
+    'it always predicts one of its classes, whatever the input, and its probabilities are not '
+    'calibrated',
   ]
   if len({r.seed for r in study.results}) == 1:
-    found.append('one seed was trained: another one gives somewhat other figures')
+    found.append('one seed was trained: another seed gives slightly different figures')
   if trained.config.data.name == 'tombstone_letters':
-    found.append('the images are rendered; photographs are harder')
+    found.append('it was trained on rendered images; photographs are harder')
   return found
 
 
 def _data(config: ConfigDict, record: dict[str, Any]) -> str:
-  """What it was trained on and, where that is known, by whose leave."""
+  """What it was trained on and, if known, under which licence."""
   data = config.data
   if not evaluate.takes_files(config):
-    return 'Arrays from what is named below. lr_study does not know their licence.\n\n' + _block(
+    return 'Arrays from the source below. lr_study does not know their licence.\n\n' + _block(
       [formats.printable(data.name)]
     )
   if data.name == 'tombstone_letters':
@@ -172,12 +173,12 @@ def _data(config: ConfigDict, record: dict[str, Any]) -> str:
       'each letter.\n\n' + _block(faces.licences().splitlines())
     )
   if data.name in ('image_folder', 'image_list'):
-    return 'Images of the folder below. lr_study does not know their licence.\n\n' + _block(
+    return 'Images from the folder below. lr_study does not know their licence.\n\n' + _block(
       [formats.printable(data.dir)]
     )
   return (
-    'A set of TensorFlow Datasets; its page in the catalogue '
-    '(https://www.tensorflow.org/datasets/catalog) names its licence.\n\n'
+    'A data set of TensorFlow Datasets; its page in the catalogue '
+    '(https://www.tensorflow.org/datasets/catalog) gives its licence.\n\n'
     + _block([formats.printable(record['data']['name'])])
   )
 

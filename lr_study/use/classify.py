@@ -1,4 +1,4 @@
-"""Image files from outside through a finished study's trial, and what it takes them for."""
+"""Classifies image files with a trial of a finished study."""
 
 import io
 import os
@@ -20,24 +20,24 @@ from lr_study.use import evaluate
 from lr_study.use.evaluate import Score, Trained
 from lr_study.use.standalone import predict
 
-_TOP = 5  # classes that are named for an image
-_MATRIX = 40  # classes up to which a confusion matrix is printed: a wider one cannot be read
-_PAIRS = 20  # of classes, the most confused ones, that are printed instead
+_TOP = 5  # classes that are printed for an image
+_MATRIX = 40  # the most classes for which a confusion matrix is printed: it must be readable
+_PAIRS = 20  # pairs of classes, the most confused ones, that are printed instead
 _NAMED = 10  # classes that a message names
 
 
 class File(NamedTuple):
-  """An image file, or what may be none; links may not leave the roots, if there are any."""
+  """A file that may be an image. Links may not leave the roots, if there are any."""
 
   path: Path
   roots: tuple[Path, ...] = ()
 
 
 class Seen(NamedTuple):
-  """What was read. skipped: which files were not, and why.
+  """The samples that were read. skipped: the files that were not, and why.
 
-  readable: the file of each sample; of several in one file, as `samples.npy[0]`. logits: theirs,
-  (readable, classes). of_file: which of the given files each is in, int (readable,).
+  readable: the file of each sample; `samples.npy[0]` if a file holds several. logits: of each
+  sample, (readable, classes). of_file: the index of its file, int (readable,).
   """
 
   readable: Sequence[Path]
@@ -47,25 +47,25 @@ class Seen(NamedTuple):
 
 
 class Answer(NamedTuple):
-  """For a person, and for a program as JSON."""
+  """An answer for people, and for programs as JSON."""
 
   text: str
   content: dict[str, Any]
 
 
 def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], np.ndarray | None]:
-  """Lists image files, with their labels (files,) if each lies in the folder of its class.
+  """Lists image files, with their labels (files,) if each is in the folder of its class.
 
   Args:
-    paths: files and folders of files; or one folder with a sub-folder a class, each named by it.
+    paths: files and folders of files; or one folder with a sub-folder per class, named after it.
     classes: those that the trial knows.
 
   Raises:
-    StudyError: if there is no such file, no file in a folder, or a sub-folder is no class.
+    StudyError: a file does not exist, a folder has no files, or a sub-folder is not a class.
   """
   files = []
   for path in map(Path, paths):
-    if not os.path.lexists(path):  # Path.exists raises for too long a name
+    if not os.path.lexists(path):  # Path.exists raises an error if the name is too long
       raise StudyError(f'{path}: no such file or folder')
     if not os.path.isdir(path):
       files.append(File(path))  # a link that the user names may lead anywhere
@@ -73,7 +73,9 @@ def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], 
     inside = _listing(path)
     if any(map(os.path.isdir, inside)):
       if len(paths) > 1:
-        raise StudyError(f'{path} has sub-folders, one a class; name it alone, or only its images')
+        raise StudyError(
+          f'{path} has sub-folders, one per class; give only this folder, or only its images'
+        )
       return _labelled(path, classes)
     if not inside:
       raise StudyError(f'{path} holds no files')
@@ -82,10 +84,10 @@ def find(paths: Sequence[str], classes: Sequence[str]) -> tuple[Sequence[File], 
 
 
 def look(trained: Trained, files: Sequence[File]) -> Seen:
-  """Reads the files as the trial's study would, as many at a time as make a batch.
+  """Reads and classifies the files in batches, with the preprocessing of the trial's study.
 
   Raises:
-    StudyError: if none can be read.
+    StudyError: none of the files can be read.
   """
   run = evaluate.make_predict(trained, len(files))
   chunk = trained.config.eval_batch_size
@@ -107,9 +109,9 @@ def look(trained: Trained, files: Sequence[File]) -> Seen:
 
 
 def read(file: File, trained: Trained) -> np.ndarray | str:
-  """What a file holds, (n, *shape) as the study stores its samples, or why it cannot be read.
+  """The content of a file, (n, *shape) as the study stores its samples, or why it cannot be read.
 
-  One image; or, where the study was trained on arrays, the samples of an .npy file.
+  A file is one image, or an .npy file of samples if the study was trained on arrays.
   """
   config, stored = trained.config, trained.stored
   try:
@@ -127,16 +129,16 @@ def _names(path: Path, count: int) -> list[Path]:
 
 
 def resize_mode(config: ConfigDict) -> str:
-  """How the study made squares of its images; rendered ones are squares."""
+  """How the study made its images square; rendered images already are."""
   return config.data.get('resize', 'squash')
 
 
 def answer(trained: Trained, paths: Sequence[str]) -> Answer:
-  """What the trial predicts of images; how often rightly where their folders tell what they are.
+  """The trial's predictions for images, or its accuracy if the images are in folders by class.
 
   Raises:
-    StudyError: as `find` and `look` do; if an image of a class cannot be read, since the share of
-      right ones would be that of other images then.
+    StudyError: see `find` and `look`; also if an image in a class cannot be read, because the
+      accuracy would then be for other images.
   """
   files, labels = find(paths, trained.classes)
   seen = look(trained, files)
@@ -144,17 +146,17 @@ def answer(trained: Trained, paths: Sequence[str]) -> Answer:
     return Answer(_top_text(trained, seen), _trial(trained) | _top_content(trained, seen))
   if seen.skipped:
     raise StudyError(
-      f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; mend or remove them'
+      f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; repair or remove them'
     )
   score = evaluate.count(trained.classes, labels[seen.of_file], seen.logits.argmax(1))
   return scored(trained, score, {'dir': printable(paths[0])})
 
 
 def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:
-  """The confusion matrix, and the shares of right ones; null for a class without images.
+  """The confusion matrix, and the share of correct images; null for a class without images.
 
-  A row of the matrix is a true class, a column what its images were predicted as. Of more classes
-  than `_MATRIX` the text has the most confused pairs, and see `Score.as_json`.
+  A row of the matrix is a true class, a column a predicted class. If there are more than `_MATRIX`
+  classes, the text has the most confused pairs instead; see `Score.as_json` for the JSON.
   """
   rows = _matrix(found) if len(found.classes) <= _MATRIX else _confused(found)
   total, parts = int(found.confusion.sum()), []
@@ -184,7 +186,7 @@ def _matrix(found: Score) -> str:
 
 
 def _confused(found: Score) -> str:
-  """The pairs of classes that are confused most often, a line each."""
+  """The pairs of classes that are confused most often, one line per pair."""
   rows = [['true', 'predicted as', 'images', 'of']]
   for true, predicted, images_of_pair in found.confused()[:_PAIRS]:
     names = (found.classes[true], found.classes[predicted])
@@ -193,25 +195,25 @@ def _confused(found: Score) -> str:
 
 
 def of_another_epoch(trained: Trained) -> list[str]:
-  """A line on weights that are not those which the study's figures are of; none if they are."""
+  """A line if the study's figures are not for these weights; otherwise []."""
   result = trained.result
   if result.best_epoch in (None, result.epochs):
     return []
   return [
-    f'the weights are those of epoch {result.epochs}, the last one; the figures of the study are '
-    f'of epoch {result.best_epoch}, the best one of this trial'
+    f'the weights are those of the last epoch, {result.epochs}; the figures of the study are '
+    f'those of the best epoch of this trial, {result.best_epoch}'
   ]
 
 
 def top(classes: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
-  """The likeliest classes of one image by its logits (classes,), with their probabilities."""
+  """The most likely classes of one image, given its logits (classes,), and their probabilities."""
   probabilities = softmax(logits.astype(np.float64))
   best = np.argsort(-probabilities, kind='stable')[:_TOP]
   return [(classes[i], float(probabilities[i])) for i in best]
 
 
 def describe(trained: Trained) -> str:
-  """Which trial it is, in words: with what the settings of its study differ in."""
+  """The trial in words: its rate, its seed, and its values on the axes of its study."""
   result, config = trained.result, trained.config
   parts = [f'learning rate {formats.rate(result.learning_rate)}']
   axes = flatten(config.axes)
@@ -281,13 +283,13 @@ def _top_content(trained: Trained, seen: Seen) -> dict[str, Any]:
 
 
 def _named(skipped: Sequence[tuple[Path, str]]) -> str:
-  """The first three."""
+  """The first three files and reasons, for a message."""
   names = '; '.join(f'{printable(file)} ({why})' for file, why in skipped[:3])
   return names + (f' and {len(skipped) - 3} more' if len(skipped) > 3 else '')
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:
-  """Lines with columns of the same width in a terminal; those of `left` begin at the left."""
+  """Lines with aligned columns for a terminal; those in `left` are left-aligned."""
   widths = [max(map(progress.width, column)) for column in zip(*rows, strict=True)]
 
   def cell(text, column):

@@ -1,4 +1,4 @@
-"""A finished study's trial, what it makes of images, and how often rightly."""
+"""Loads a trial of a finished study, predicts the classes of images, and scores predictions."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -42,24 +42,24 @@ from lr_study.trial import Batch, Task
 from lr_study.use import again
 
 PARTS = ('validation', 'test')
-_DENSE = 100  # classes up to which a confusion matrix is written whole
+_DENSE = 100  # the most classes for which the whole confusion matrix is stored
 
 
 class Study(NamedTuple):
-  """A finished study, as its results.json has it."""
+  """A finished study, from its results.json."""
 
   config: ConfigDict
-  record: dict[str, Any]  # what is under "study": data, versions, commit, ...
+  record: dict[str, Any]  # the entry "study": data, versions, commit, ...
   results: Sequence[Result]
   verdict: Verdict
 
 
 class Trained(NamedTuple):
-  """A trial as it was at the end of its study.
+  """A trial at the end of its study.
 
-  variables: all collections of the network as evaluations use them, float32: 'params', and
-  'batch_stats' and others where there are any. mean: broadcasts against one image. stored: the form
-  of one image as it is stored. scale: of image files whose values need one, as the study had it.
+  variables: all collections of the network as evaluations use them, float32: 'params', and others
+  such as 'batch_stats' if the network has them. mean: broadcasts against one image. stored: shape
+  and dtype of one stored image. scale: the study's, for image files whose values need one.
   """
 
   config: ConfigDict
@@ -72,31 +72,31 @@ class Trained(NamedTuple):
 
 
 class Score(NamedTuple):
-  """How a trial did. confusion: int (classes, classes), images of class [i] predicted as [j]."""
+  """A trial's score. confusion: int (classes, classes), images of class [i] predicted as [j]."""
 
   classes: tuple[str, ...]
   confusion: np.ndarray
 
   @property
   def accuracy(self) -> float:
-    """The share of the images that were predicted right."""
+    """The share of images that were predicted correctly."""
     return float(np.trace(self.confusion) / self.confusion.sum())
 
   @property
   def recall(self) -> np.ndarray:
-    """That share of each class, (classes,); NaN where there are no images of it."""
+    """The share of correct images of each class, (classes,); NaN if it has no images."""
     counts = self.confusion.sum(1)
     return np.where(counts > 0, np.diag(self.confusion) / np.maximum(counts, 1), np.nan)
 
   @property
   def balanced_accuracy(self) -> float:
-    """The mean of that share over the classes that have images: each counts the same."""
+    """The mean of `recall` over the classes that have images."""
     return float(np.nanmean(self.recall))
 
   def confused(self, most: int = 3) -> list[tuple[int, int, int]]:
-    """Pairs of classes that are confused, most often first: true, predicted, how many images.
+    """Confused pairs of classes, the most frequent first: true, predicted, number of images.
 
-    Of each true class the `most` frequent ones.
+    Has at most the `most` frequent pairs of each true class.
     """
     wrong = self.confusion - np.diag(np.diag(self.confusion))
     predicted = np.argsort(-wrong, axis=1, kind='stable')[:, :most]
@@ -109,11 +109,11 @@ class Score(NamedTuple):
     return sorted(found, key=lambda pair: -pair[2])
 
   def as_json(self) -> dict[str, Any]:
-    """What of it is kept, a few numbers a class however many there are.
+    """What is stored: a few numbers per class.
 
-    confusion: the whole matrix; null for more classes than `_DENSE`, of which it would be MBs.
-    recall: the share of each class that is predicted right; null if there are no images of it.
-    images_of: of each class. confused: see the method.
+    confusion: the whole matrix; null for more than `_DENSE` classes, when it would take megabytes.
+    recall: the share of correct images of each class; null if it has no images. images_of: how many
+    images each class has. confused: see the method.
     """
     return {
       'confusion': self.confusion.tolist() if len(self.classes) <= _DENSE else None,
@@ -135,12 +135,12 @@ def load(
   Args:
     workdir: the study's.
     learning_rate: of the trial; by default the one that the study recommends for the setting.
-    seed: of the trial; by default the best one, by the figure that the study goes by.
-    moved: as of `read_study`.
-    setting: of the trial, as far as it is named, see `rounds.matching`; by default the best one.
+    seed: of the trial; by default the best one by the leading measure.
+    moved: see `read_study`.
+    setting: values on some axes, see `rounds.matching`; by default the best setting.
 
   Raises:
-    StudyError: if the study is not finished, has no such trial, or kept no weights of it.
+    StudyError: the study is not finished, has no such trial, or kept no weights of it.
   """
   config, record, results, verdict = read_study(workdir, moved)
   verdicts = report.of_settings(report.read_content(workdir))
@@ -160,16 +160,16 @@ def read_study(workdir: Path, moved: Moved = ()) -> Study:
 
   Args:
     workdir: the study's.
-    moved: where files of the user's own and images lie now, by where they lay.
+    moved: old and new locations of the user's files and images.
 
   Raises:
-    StudyError: if there are none, or they are damaged.
+    StudyError: there are no results, or they are damaged.
   """
   results, verdict, content = read_results(workdir)
   try:
     record = content['study']
     config = from_json(paths.moved(record['config'], moved))
-  except StudyError as error:  # a file of the user's own has gone, say
+  except StudyError as error:  # for example, a file of the user is gone
     raise StudyError(f'the study in {workdir} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
     raise StudyError(f'{workdir / "results.json"} is damaged ({error!r})') from error
@@ -177,37 +177,37 @@ def read_study(workdir: Path, moved: Moved = ()) -> Study:
 
 
 def read_results(workdir: Path) -> tuple[Sequence[Result], Verdict, dict[str, Any]]:
-  """The results of a finished study, its verdict, and all that results.json holds.
+  """The results of a finished study, its verdict, and all of results.json.
 
   Raises:
-    StudyError: if there are none, or they are damaged.
+    StudyError: there are no results, or they are damaged.
   """
   if not os.path.isdir(workdir):
-    raise StudyError(f'--workdir {workdir} is not a folder; name that of a finished study')
+    raise StudyError(f'--workdir {workdir} is not a folder; give that of a finished study')
   finished = report.read(workdir)
   if finished is None:
     raise StudyError(
-      f'--workdir {workdir} holds no finished study: it has no results.json; run it to its end '
-      'with scripts/sweep.py'
+      f'--workdir {workdir} holds no finished study: it has no results.json; finish it with '
+      'scripts/sweep.py'
     )
   return *finished, report.read_content(workdir)
 
 
 def read_part(workdir: Path, part: str, moved: Moved = ()) -> datasets.Part:
-  """The images of the study that its trials were judged by, or that none of them ever saw.
+  """Loads the validation images of a study, or its test images, which no trial ever saw.
 
   Args:
     workdir: the study's.
     part: one of `PARTS`.
-    moved: as of `read_study`.
+    moved: see `read_study`.
 
   Raises:
-    StudyError: if the study kept no images for a test, or if they are not the same any more.
+    StudyError: the study kept no images for a test, or the images have changed.
   """
   config, record, *_ = read_study(workdir, moved)
   if part == 'test' and not record['data'].get('test'):
     raise StudyError(
-      f'{workdir} kept no images for a test; run a study with --config.data.test_fraction=0.2'
+      f'{workdir} has no test images; run a study with --config.data.test_fraction=0.2'
     )
   if part == 'test':
     return again.load_test(config, record['data'], workdir)
@@ -220,7 +220,7 @@ Logits = Callable[[Any, Any, Any], jax.Array]
 def logits_function(trained: Trained) -> Logits:
   """The trial's function (variables, mean, images (batch, ...)) -> logits (batch, classes)."""
   of_inputs = inputs.build(trained.config.input, len(trained.classes))
-  # What the network is applied with; an evaluation does without the rest of a task.
+  # An evaluation does not need the other parts of a task.
   parts = (network(trained), None, None, None, of_inputs, {})
   task = Task(*parts, (), trained.config.dtype)
 
@@ -244,7 +244,7 @@ def takes_files(config: ConfigDict) -> bool:
 
 
 def make_predict(trained: Trained, images: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Builds `predict` for a trial, which will be called for so many images in all or more."""
+  """Builds `predict` for a trial, to be called for `images` images in all, or more."""
   batch_size = min(trained.config.eval_batch_size, images)
   function = jax.jit(logits_function(trained))
   variables, mean = jax.device_put((trained.variables, trained.mean))
@@ -252,7 +252,7 @@ def make_predict(trained: Trained, images: int) -> Callable[[np.ndarray], np.nda
   def predict(pixels):
     found = []
     for start in range(0, len(pixels), batch_size):
-      # Filled up with copies of the last one, so that all batches run one program.
+      # Padded with copies of the last image, so that all batches run the same program.
       index = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
       found.append(np.asarray(function(variables, mean, pixels[index])))
     return np.concatenate(found)[: len(pixels)]
@@ -266,12 +266,12 @@ def predict(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 
 def score(trained: Trained, part: datasets.Part) -> Score:
-  """Takes each image for the class of its largest logit, and counts."""
+  """Predicts each image as the class of its largest logit, and counts."""
   return count(trained.classes, part.labels, predict(trained, part.images).argmax(1))
 
 
 def count(classes: tuple[str, ...], labels: np.ndarray, predicted: np.ndarray) -> Score:
-  """The score of what images were taken for; both int (images,)."""
+  """The score of predictions; labels and predictions are int (images,)."""
   confusion = np.zeros((len(classes),) * 2, int)
   np.add.at(confusion, (labels, predicted), 1)
   return Score(classes, confusion)
@@ -286,20 +286,19 @@ def choose(
   workdir: Path,
   verdicts: Mapping[Setting, Verdict] = rounds.ANY,
 ) -> tuple[Result, int]:
-  """The trial of this rate, seed and setting, and its place in results.json.
+  """The trial with this rate, seed and setting, and its index in results.json.
 
   Args:
     results: of all trials.
     verdict: of the study.
     rate: by default the one that the study recommends for the setting.
-    seed: by default the best one, by the verdict's measure.
-    setting: as far as it is named, see `rounds.matching`. Of those that fit, it is the one that
-      the verdict names.
+    seed: by default the best one by the leading measure.
+    setting: values on some axes, see `rounds.matching`. If the verdict's setting fits, it is taken.
     workdir: the study's, for messages.
-    verdicts: of each setting, where there are several.
+    verdicts: of each setting, if there are several.
 
   Raises:
-    StudyError: if there is no such trial, or several settings fit, or the trial diverged.
+    StudyError: there is no such trial, several settings fit, or the trial diverged.
   """
   own = _setting(results, verdict, setting)
   among, where = {result.setting for result in results}, ''
@@ -338,21 +337,21 @@ def choose(
 
 
 def _setting(results: Sequence[Result], verdict: Verdict, wanted: Mapping[str, Any]) -> Setting:
-  """The one that is wanted: of those that fit, the verdict's."""
+  """The wanted setting: the verdict's if it fits, or the only one that does."""
   fits = rounds.matching(dict.fromkeys(result.setting for result in results), wanted)
   if verdict.setting in fits:
     return verdict.setting
   if len(fits) > 1:
     some = '; '.join(rounds.title(setting, fits) for setting in fits[:4])
     raise StudyError(
-      f'{len(fits)} settings fit ({some}{"; ..." if len(fits) > 4 else ""}); name one, by '
+      f'{len(fits)} settings fit ({some}{"; ..." if len(fits) > 4 else ""}); choose one with '
       '--axis NAME=VALUE'
     )
   return fits[0]
 
 
 class _Reader(NamedTuple):
-  """What of a sweep `loop.restore` asks for: here are no images, and nothing trains."""
+  """The parts of a Sweep that `loop.restore` needs, without images or training."""
 
   config: ConfigDict
   trials: tuple[Planned, ...]
@@ -367,11 +366,11 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   Args:
     workdir: the study's.
     config: the study's.
-    data: what is under "data" in results.json.
-    place: the trial's in results.json.
+    data: the entry "data" in results.json.
+    place: the trial's index in results.json.
 
   Raises:
-    StudyError: if they are lost.
+    StudyError: the checkpoint is lost.
   """
   config = weights.kept(config, workdir)
   settings, planned = rounds.settings(config), rounds.read(workdir / 'history')
@@ -381,14 +380,14 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   own, per_epoch = settings[wanted.setting], data['train'] // wanted.batch_size
   counts = np.asarray(data['counts'])
   task = make_task(own, len(counts), counts, _stored(data), per_epoch)
-  # As when it trained: the form of a state depends on the config and not on the device.
+  # As in training: the form of a state depends on the config, not on the device.
   engine = trials.make_engine(task, own)
   reader = _Reader(own, planned.of_wave(wanted.wave), per_epoch, engine)
   columns, state_T = loop.restore(workdir, planned, wanted.wave, reader)
   if state_T is None:
     raise StudyError(
-      f'{workdir} has lost the weights of the end; delete its results.json, and the same command '
-      'of scripts/sweep.py trains them again'
+      f'{workdir} has lost its final weights; delete its results.json and run the same command of '
+      'scripts/sweep.py to train them again'
     )
   column = columns.tolist().index(planned.column(wanted))
   state = engine.plain(jax.tree.map(lambda x: x[column], state_T))
@@ -401,7 +400,7 @@ def _stored(data: dict[str, Any]) -> jax.ShapeDtypeStruct:
 
 
 def _mean(config: ConfigDict, workdir: Path, shape: tuple[int, ...]) -> np.ndarray:
-  """What the study subtracted from its images."""
+  """The array that the study subtracted from its images."""
   try:
     mean = np.load(workdir / MEAN)
     if mean.shape != shape:

@@ -1,4 +1,4 @@
-"""One image on its way through a trial's network: filters and activations, as a picture."""
+"""Draws what a trial's network computes for one image: filters and activations."""
 
 import json
 import warnings
@@ -24,7 +24,7 @@ from lr_study.report import drawing
 from lr_study.use import classify, evaluate
 from lr_study.use.evaluate import Trained
 
-_WIDTH, _HEIGHT = 5.6, 1.5  # of a row's tiles, inches
+_WIDTH, _HEIGHT = 5.6, 1.5  # of a row's tiles, in inches
 _STYLE = {
   'font.size': 8,
   'axes.titlesize': 8,
@@ -33,24 +33,25 @@ _STYLE = {
   'axes.spines.top': False,
 }
 _GAP = 1  # pixels between two tiles
-_NAMED = 40  # classes at most that are named below their logits
-_UPRIGHT = 2  # characters above which their names are turned
-_ROWS = 16  # layers at most that are drawn: a row takes 5 cm
-_LINE = 13  # characters of a layer's name
+_NAMED = 40  # the most classes that are named below their logits
+_UPRIGHT = 2  # names with more characters are rotated
+_ROWS = 16  # the most layers that are drawn: a row takes 5 cm
+_LINE = 13  # characters of a layer's name in a line
 _CAPTION = (
-  'What each layer with weights gives, before the activation function and the pooling after it. A '
-  'tile is the map of one feature; of a dense\nlayer, one feature; where there are several tokens, '
-  'a row is a token. On the right how often a layer has which values (the height\nis logarithmic), '
-  "in the tiles' colours. In filters on colours, grey is 0."
+  'The output of each layer with weights, before the activation function and pooling that follow. '
+  'A tile is the map of one feature; in a dense\nlayer, one feature; if there are several tokens, '
+  'a row is a token. On the right, a histogram of the values with a logarithmic height, in\nthe '
+  "tiles' colours. In filters on colours, grey is 0."
 )
 LOGITS = 'logits'
 
 
 class Layer(NamedTuple):
-  """values: float32 (height, width, features), (tokens, features) or (features,) of activations.
+  """A layer's activations, or its filters.
 
-  The filters of the first layer are (height, width, channels, features). kernel: it has one, unlike
-  normalisation.
+  values: float32 (height, width, features), (tokens, features) or (features,) for activations;
+  (height, width, channels, features) for the filters of the first layer. kernel: True if the layer
+  has a kernel, unlike normalisation.
   """
 
   name: str
@@ -59,7 +60,7 @@ class Layer(NamedTuple):
 
   @property
   def figures(self) -> dict[str, Any]:
-    """Its shape, mean, standard deviation, range, and the share that is zero."""
+    """Its shape, mean, standard deviation, range, and the share of zeros."""
     return {
       'layer': self.name,
       'shape': list(self.values.shape),
@@ -72,13 +73,13 @@ class Layer(NamedTuple):
 
 
 def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
-  """Writes layers.png and layers.json of one image file into a folder, made if missing.
+  """Writes layers.png and layers.json for one image file into a folder, created if missing.
 
-  Where the study was trained on arrays, of the one sample in an .npy file.
+  If the study was trained on arrays, the file is an .npy file with one sample.
 
   Raises:
-    StudyError: if it is not one image or sample.
-    OSError: if they cannot be written.
+    StudyError: there is not exactly one image or sample.
+    OSError: the files cannot be written.
   """
   files, _ = classify.find(paths, trained.classes)
   if len(files) != 1:
@@ -94,7 +95,7 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
   shown, layers, logits = look_inside(trained, pixels)
   folder.mkdir(parents=True, exist_ok=True)
   with drawing.style(_STYLE), warnings.catch_warnings():
-    warnings.filterwarnings('ignore', 'Glyph')  # a sign that no font has becomes a box
+    warnings.filterwarnings('ignore', 'Glyph')  # a character that no font has becomes a box
     name = scanning.printable(files[0].path.name)
     picture(trained, name, pixels, shown, layers, logits).savefig(folder / 'layers.png')
   figures = [layer.figures for layer in (Layer('input', shown), *layers)]
@@ -104,12 +105,12 @@ def draw(trained: Trained, paths: Sequence[str], folder: Path) -> None:
 def look_inside(
   trained: Trained, pixels: np.ndarray
 ) -> tuple[np.ndarray, Sequence[Layer], np.ndarray]:
-  """One image as the study stores it: the network's input, filters and activations, and logits."""
+  """The network's input, its filters and activations, and the logits, for one stored image."""
   config, model = trained.config, evaluate.network(trained)
   inputs = of_networks.evaluation(config.input, len(trained.classes))(trained.mean, pixels[None])
   variables, given = _in_its_type(model, config.dtype, (trained.variables, inputs))
   by_layer, logits = models.outputs(model, variables, given)
-  # Not by jax.tree.map, which would sort the layers by their names.
+  # Not with jax.tree.map, which would sort the layers by name.
   by_layer = {name: np.asarray(values[0], np.float32) for name, values in by_layer.items()}
   inputs, logits = (np.asarray(values[0], np.float32) for values in (inputs, logits))
   layers = []
@@ -121,12 +122,12 @@ def look_inside(
     kernel = kernels[name]
     layers.append(Layer(name, _shaped(values, kernel), kernel is not None))
   if layers and np.array_equal(layers[-1].values, logits):
-    layers.pop()  # the same under two names
+    layers.pop()  # the last layer's output is the logits
   return inputs, [*layers, Layer(LOGITS, logits)], logits
 
 
 def _in_its_type(model: Any, dtype: str, tree: tuple[Any, Any]) -> tuple[Any, Any]:
-  """The variables and the input as `trial.apply` passes them."""
+  """The variables and the input in the dtypes in which `trial.apply` passes them."""
   variables, inputs = tree
 
   def low(x):
@@ -138,7 +139,7 @@ def _in_its_type(model: Any, dtype: str, tree: tuple[Any, Any]) -> tuple[Any, An
 
 
 def _kernel(params: Any, path: str) -> np.ndarray | None:
-  """The kernel of a layer, by the layer's path; None if it has none."""
+  """The kernel of the layer at a path; None if it has none."""
   for name in path.split('/'):
     params = params[name]
   return params.get('kernel')
@@ -154,7 +155,7 @@ def _shaped(values: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
 
 
 def _drawn(layers: Sequence[Layer]) -> Sequence[Layer]:
-  """All layers, or as many as a picture has room for: evenly spaced ones of those with kernels."""
+  """All layers or, if a picture has no room for them, evenly spaced ones of those with kernels."""
   if len(layers) > _ROWS:
     layers = [layer for layer in layers if layer.kernel]
   places = np.linspace(0, len(layers) - 1, min(_ROWS, len(layers))).round().astype(int)
@@ -169,10 +170,10 @@ def picture(
   layers: Sequence[Layer],
   logits: np.ndarray,
 ) -> Figure:
-  """The image, what the network is given, its answer; then a row a layer, `_ROWS` at most.
+  """The image, the network's input and answer; then one row per layer, at most `_ROWS`.
 
-  A row has every filter or feature map of the layer as a tile, in the same place for every
-  image, and how its values are distributed, in the tiles' colours.
+  A row has every filter or feature map of the layer as a tile, in the same place for every image,
+  and a histogram of its values in the tiles' colours.
   """
   drawn = _drawn(layers)
   heights = [2.0] + [_HEIGHT + 0.4] * len(drawn)
@@ -190,8 +191,8 @@ def picture(
     _draw_spread(spread, layer.values)
   caption = _CAPTION
   if len(drawn) < len(layers):
-    caption += f'\n{len(drawn)} of {len(layers)} layers are drawn; layers.json has figures of all.'
-  # Below the names of the classes, which may stand upright; in shares of the figure's height.
+    caption += f'\n{len(drawn)} of {len(layers)} layers are drawn; layers.json has figures for all.'
+  # Below the names of the classes, which may be rotated; as a share of the figure's height.
   longest = max(map(len, map(_short, trained.classes))) if len(trained.classes) <= _NAMED else 0
   below = 0.4 + (0.07 * longest if longest > _UPRIGHT else 0)
   bottom = figure.subplotpars.bottom - below / figure.get_figheight()
@@ -243,14 +244,14 @@ def _draw_tiles(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
   if mosaic.ndim == 3:  # filters on colours: grey is 0
     axes.imshow(np.where(np.isnan(mosaic), 1, norm(mosaic)))
   else:
-    # Tokens may be many more than features, or far fewer: then the cells are no squares.
+    # There may be many more tokens than features, or far fewer: then cells are not square.
     axes.imshow(mosaic, norm=norm, cmap=colours, aspect='auto' if values.ndim == 2 else 'equal')
   axes.set_anchor('NW')
   axes.set_axis_off()
 
 
 def _draw_bars(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:
-  """A bar a class, named while there is room for it."""
+  """One bar per class, with its name if there is room."""
   norm, colours = _scale(values)
   axes.bar(range(len(values)), values, color=colours(norm(values)), edgecolor='0.3', linewidth=0.5)
   axes.axhline(0, color='black', linewidth=0.6)
@@ -274,7 +275,7 @@ def _draw_spread(axes: Axes, values: np.ndarray) -> None:
 
 
 def _scale(values: np.ndarray) -> tuple[Normalize, Colormap]:
-  """Dark to bright from 0 on after a ReLU, blue to red about 0 for values of both signs."""
+  """A colour scale: dark to bright from 0 if no value is negative, else blue to red around 0."""
   largest = float(np.abs(values).max()) or 1.0
   if values.min() >= 0:
     return Normalize(0, largest), matplotlib.colormaps['magma']
@@ -282,9 +283,9 @@ def _scale(values: np.ndarray) -> tuple[Normalize, Colormap]:
 
 
 def _mosaic(values: np.ndarray) -> np.ndarray:
-  """Every feature as a tile, NaN between them: (rows, columns) or, in colours, (..., 3).
+  """All features as tiles with NaN between them: (rows, columns), or (rows, columns, 3) in colour.
 
-  Tokens (tokens, features) are one tile as they are.
+  Tokens (tokens, features) are returned unchanged, as one tile.
   """
   if values.ndim == 2:
     return values
@@ -304,21 +305,21 @@ def _mosaic(values: np.ndarray) -> np.ndarray:
 
 
 def _visible(sample: np.ndarray) -> np.ndarray:
-  """A sample as it is stored, for `imshow`."""
+  """A stored sample, converted for `imshow`."""
   if samples.is_image(sample.shape):
     return samples.visible(sample[None])[0]
   return _as_picture(sample)
 
 
 def _as_picture(values: np.ndarray) -> np.ndarray:
-  """What `imshow` takes, of any array: an image as it is."""
+  """Any array, converted for `imshow`; an image stays as it is."""
   if values.ndim == 3 and values.shape[2] in (1, 3):
     return values[..., 0] if values.shape[2] == 1 else values
   return _mosaic(_shaped(values, None))
 
 
 def _rows(count: int, across: float, down: float) -> int:
-  """The number of rows that makes `count` tiles largest, where so many of size 1 fit."""
+  """The number of rows that makes `count` tiles largest. across, down: how many of size 1 fit."""
   return max(range(1, count + 1), key=lambda rows: min(across / -(-count // rows), down / rows))
 
 

@@ -1,4 +1,4 @@
-"""A finished study's trial as a folder that runs without lr_study: program, weights, card."""
+"""Exports a trial as a folder that runs without lr_study: program, weights and model card."""
 
 import contextlib
 import json
@@ -26,32 +26,32 @@ from lr_study.use.evaluate import Study, Trained
 
 PLATFORMS = ('cpu', 'cuda')
 _STANDALONE = Path(__file__).parent / 'standalone'
-_SECONDS = 600  # for the check: a full AlexNet takes 20 on two cores
+_SECONDS = 600  # the limit for the check; a full AlexNet takes 20 on two cores
 
-# Of the largest logit. The process that checks compiles the same operations for as many images,
-# so the same bits are expected, and were found. Float32 resolves 6e-8: sums in another order, as
-# another compiler would have them, come to about 6e-7, and a wrong weight, mean or channel to far
-# more.
+# A share of the largest logit. The process that checks compiles the same operations for the same
+# number of images, so the same bits are expected, and were found. Float32 resolves 6e-8. Sums in
+# another order, as from another compiler, would differ by about 6e-7, and a wrong weight, mean or
+# channel by far more.
 TOLERANCE = 1e-6
 
 
 def save(study: Study, trained: Trained, out: Path) -> float:
-  """Writes the folder, and tries it in a process that has not loaded lr_study.
+  """Writes the folder, and tests it in a process that has not loaded lr_study.
 
   Args:
     study: the finished one.
     trained: its trial.
-    out: the folder, which must not exist; it is there whole or not at all.
+    out: the folder, which must not exist. It is written completely or not at all.
 
   Returns:
-    The largest difference that the process found, of the largest logit.
+    The largest difference of logits in the test, as a share of the largest logit.
 
   Raises:
-    StudyError: if `out` exists or cannot be written.
-    RuntimeError: if the process failed, or found other logits.
+    StudyError: `out` exists or cannot be written.
+    RuntimeError: the process failed, or computed other logits.
   """
   if os.path.lexists(out):
-    raise StudyError(f'--out {out} exists already; name another folder, or delete it')
+    raise StudyError(f'--out {out} already exists; choose another folder, or delete it')
   with _whole(out) as folder:
     (folder / 'model.jax').write_bytes(serialise(trained))
     np.savez(folder / 'weights.npz', **flatten(trained))
@@ -66,7 +66,7 @@ def save(study: Study, trained: Trained, out: Path) -> float:
 
 
 def flatten(trained: Trained) -> dict[str, np.ndarray]:
-  """All variables by name, such as params/conv1/kernel; what NumPy has no type for as float32."""
+  """All variables by name, such as params/conv1/kernel; bfloat16 becomes float32."""
 
   def portable(array):
     return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
@@ -78,8 +78,8 @@ def flatten(trained: Trained) -> dict[str, np.ndarray]:
 def serialise(trained: Trained) -> bytes:
   """The program (variables by name, mean, images (batch, ...)) -> logits (batch, classes).
 
-  Preprocessing is inside, weights are not: XLA would copy and fold constants of that size. The
-  batch is a symbol, so any size goes.
+  It includes preprocessing but not the weights, because XLA would copy and fold constants of that
+  size. The batch size is symbolic, so any size works.
   """
   function = evaluate.logits_function(trained)
   types = {name: array.dtype for name, array in flatten_dict(trained.variables, sep='/').items()}
@@ -102,13 +102,13 @@ def serialise(trained: Trained) -> bytes:
   )
   try:
     exported = export.export(jax.jit(of_batch), platforms=PLATFORMS)(*arguments)
-  except Exception:  # a network may ask for the number of images, as in len(x): here it is 1
+  except Exception:  # a network may need the number of images, as in len(x): then use one by one
     exported = export.export(jax.jit(one_by_one), platforms=PLATFORMS)(*arguments)
   return bytes(exported.serialize())
 
 
 def _input(trained: Trained) -> dict[str, Any]:
-  """What predict.py has to know about what it is given."""
+  """What predict.py must know about its inputs."""
   if evaluate.takes_files(trained.config):
     return {
       'size': trained.config.image_size,
@@ -119,24 +119,25 @@ def _input(trained: Trained) -> dict[str, Any]:
 
 
 def check(trained: Trained, folder: Path) -> float:
-  """Compares the logits of the folder in a new process with the trial's own, on the CPU.
+  """Compares the folder's logits, computed in a new process, with the trial's.
 
-  There, since a GPU picks its convolutions again in each process, and may round to TF32.
+  This runs on the CPU, because a GPU chooses its convolutions anew in each process, and may round
+  to TF32.
 
   Returns:
     The largest difference, as a share of the largest logit.
 
   Raises:
-    RuntimeError: if it is above `TOLERANCE`, or the process failed.
+    RuntimeError: the difference is above `TOLERANCE`, or the process failed.
   """
   pixels = _noise(trained)
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
-    # As the process will do it: one image, and all.
+    # As in the process: one image, then all.
     own = np.concatenate([evaluate.predict(trained, pixels[:1]), evaluate.predict(trained, pixels)])
   with tempfile.TemporaryDirectory() as scratch:
     given, found = Path(scratch, 'images.npy'), Path(scratch, 'logits.npy')
     np.save(given, pixels)
-    # -P: what lies beside check.py, or in the current folder, is not found by its imports.
+    # -P: imports do not look next to check.py or in the current folder.
     command = [sys.executable, '-P', str(_STANDALONE / 'check.py')]
     ran = subprocess.run(
       [*command, str(folder.resolve()), str(given), str(found)],
@@ -147,7 +148,7 @@ def check(trained: Trained, folder: Path) -> float:
       check=False,
     )
     if ran.returncode:
-      raise RuntimeError(f'the exported model does not run by itself: {ran.stderr}')
+      raise RuntimeError(f'the exported model does not run on its own: {ran.stderr}')
     logits = np.load(found)
   difference = float(np.abs(logits - own).max() / np.abs(own).max())
   if not difference <= TOLERANCE:
@@ -156,7 +157,7 @@ def check(trained: Trained, folder: Path) -> float:
 
 
 def _noise(trained: Trained) -> np.ndarray:
-  """Four images, coarse and fine: all pixels, all channels and every weight change the logits."""
+  """Four images, coarse and fine, so that all pixels, channels and weights affect the logits."""
   rng, (shape, dtype) = np.random.default_rng(0), (trained.stored.shape, trained.stored.dtype)
   if dtype != np.uint8:
     return (trained.mean + rng.standard_normal((4, *shape))).astype(dtype)
@@ -170,8 +171,8 @@ def _noise(trained: Trained) -> np.ndarray:
 
 @contextlib.contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-  """A folder beside `out` that becomes `out` at the end, or goes if there is an error."""
-  # Of a name that nothing has: a folder `model.part` may be somebody's.
+  """A folder next to `out` that is renamed to `out` at the end, or deleted after an error."""
+  # With a unique name: a folder `model.part` may be the user's.
   part = out.with_name(f'{out.name}.part_{os.getpid()}_{time.time_ns()}')
   try:
     part.mkdir(parents=True)
@@ -181,7 +182,7 @@ def _whole(out: Path) -> Iterator[Path]:
     if is_full(error):
       raise
     raise StudyError(
-      f'cannot write --out {out}: {error.strerror or error}; name another folder'
+      f'cannot write --out {out}: {error.strerror or error}; choose another folder'
     ) from error
   finally:
     shutil.rmtree(part, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What an exported model's folder holds and what checks it: nothing here imports lr_study."""
+"""Files of an exported model's folder, and its check. Nothing here imports lr_study."""

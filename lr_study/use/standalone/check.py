@@ -1,4 +1,4 @@
-"""An exported model in a process of its own: python check.py FOLDER images.npy logits.npy"""
+"""Runs an exported model in a separate process: python check.py FOLDER images.npy logits.npy"""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ import predict  # noqa: E402, of that folder
 
 model = predict.load(folder)
 pixels = np.load(images)
-# One image, and all: the program has to take any number.
+# One image, then all: the program must work for any number.
 one, every = model(pixels[:1]), model(pixels)
 np.save(logits, np.concatenate([one, every]))
 foreign = {'lr_study', 'flax', 'optax', 'orbax', 'tensorflow_datasets'} & sys.modules.keys()

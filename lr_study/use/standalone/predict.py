@@ -1,6 +1,6 @@
-"""The model of this folder: python predict.py photo.jpg ...
+"""Runs the model in this folder: python predict.py photo.jpg ...
 
-Where it was trained on arrays it takes .npy files: samples.npy ...
+If it was trained on arrays, it takes .npy files: python predict.py samples.npy ...
 
 It needs jax, flatbuffers (with which jax reads programs), numpy and, for image files, Pillow.
 """
@@ -19,9 +19,10 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def load(folder: Path = FOLDER) -> Callable[[np.ndarray], np.ndarray]:
-  """Reads the model: a function of samples (batch, ...) as `read` gives them.
+  """Reads the model: a function of samples (batch, ...), as returned by `read`.
 
-  It gives logits, float32 (batch, classes); the first call of each batch size compiles.
+  The function returns logits, float32 (batch, classes). The first call with each batch size
+  compiles.
   """
   program = export.deserialize(bytearray((folder / 'model.jax').read_bytes()))
   with np.load(folder / 'weights.npz') as arrays:
@@ -30,15 +31,15 @@ def load(folder: Path = FOLDER) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def read(file: Path, folder: Path = FOLDER) -> np.ndarray:
-  """A file as the model takes it: an image, uint8 (1, size, size, 3), RGB; or samples (n, ...).
+  """Reads a file for the model: an RGB image, uint8 (1, size, size, 3); or samples (n, ...).
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it is no image, or holds samples of another shape.
+    ValueError: it is not an image, or holds samples of another shape.
   """
   given = json.loads((folder / 'input.json').read_text())
   if 'size' in given:
-    import images  # noqa: PLC0415 - beside this file: decodes and resizes as in training
+    import images  # noqa: PLC0415 - next to this file: decodes and resizes as in training
 
     scale = images.Scale(*given['scale']) if given.get('scale') else None
     image = images.decode(file.read_bytes(), scale)
@@ -56,12 +57,12 @@ def read_samples(file: Path | IO[bytes], shape: tuple[int, ...], dtype: str) -> 
   try:
     samples = np.load(file, allow_pickle=False)
   except (EOFError, ValueError) as error:
-    raise ValueError('no .npy file of numbers') from error
+    raise ValueError('not an .npy file of numbers') from error
   if not isinstance(samples, np.ndarray):
-    raise ValueError('several arrays; the model takes an .npy file, which has one')
+    raise ValueError('several arrays; the model takes an .npy file, which has one array')
   if samples.shape == shape:
     samples = samples[None]
-  # Numbers from 0 to 1, say, are none for a model that was trained on 0 to 255.
+  # For example, floats from 0 to 1 do not fit a model that was trained on uint8 from 0 to 255.
   if samples.shape[1:] != shape or not np.can_cast(samples.dtype, dtype, 'same_kind'):
     raise ValueError(
       f'it holds {samples.dtype} {samples.shape}; the model takes {dtype} {shape}, or several of '
@@ -71,7 +72,7 @@ def read_samples(file: Path | IO[bytes], shape: tuple[int, ...], dtype: str) -> 
 
 
 def main(files: Sequence[str]) -> int:
-  """Prints the likeliest classes of each file; 1 if one of them could not be read, else 0."""
+  """Prints the most likely classes of each file; returns 1 if a file could not be read, else 0."""
   if not files:
     print('usage: python predict.py FILE ...', file=sys.stderr)
     return 2
@@ -81,7 +82,7 @@ def main(files: Sequence[str]) -> int:
       samples = read(Path(file))
     except (OSError, ValueError) as error:
       why = getattr(error, 'strerror', None) or error
-      hint = f'; name the files in it: {file}/*' if os.path.isdir(file) else ''
+      hint = f'; give the files in it: {file}/*' if os.path.isdir(file) else ''
       print(f'{file!r}: {why}{hint}', file=sys.stderr)
       status = 1
       continue
@@ -97,7 +98,7 @@ if __name__ == '__main__':
   try:
     ended = main(sys.argv[1:])
     sys.stdout.flush()
-  except BrokenPipeError:  # nobody reads on, as after `| head -1`
+  except BrokenPipeError:  # the reader has stopped, as with `| head -1`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     ended = 141
   sys.exit(ended)
