@@ -67,24 +67,23 @@ class Images:
     scale: a factor on the values. The default leaves pixels at 0 to 255, as in DIGITS, which is
       why stable rates are so small there.
     crop: pixels of a random crop in training, of the centre in evaluation; 0: no crop.
-    mirror: flip every other image left to right in training, at random.
-    bgr: the channels in Caffe's order.
-    grey: one channel of brightness instead of three of colour.
-    size: pixels that images are scaled to, before the crop; 0: as they are stored.
+    mirror: flip half of the images left to right in training, at random.
+    bgr: use Caffe's order of the channels.
+    grey: use one channel of brightness instead of three of colour.
+    size: height and width in pixels to which images are scaled before the crop; 0: as stored.
     standardise: scale each image to mean 0 and variance 1.
-    rotation: degrees that images are turned in training, at most, either way.
-    shift: share of the side that images are moved in training, at most, each way.
-    zoom: share that images are zoomed in or out in training, at most: 0.1 is 1 / 1.1 to 1.1.
-    stretch: share that width changes against height in training, at most, as in `zoom`.
-    shear: pixels that images lean aside in training per pixel down, at most.
-    brightness: grey levels that are added or taken away in training, at most.
-    contrast: share that contrast rises or falls in training, at most.
-    invert: exchange bright and dark in every other image in training, at random.
-    noise: the largest standard deviation of noise in training, in grey levels; each image draws
-      its own.
+    rotation: the largest rotation in training, in degrees either way.
+    shift: the largest shift in training, as a share of the side, each way.
+    zoom: the largest zoom in training, in or out: 0.1 means a factor of 1 / 1.1 to 1.1.
+    stretch: the largest stretch in training: as `zoom`, but width and height change inversely.
+    shear: the largest shear in training, in pixels sideways per pixel down.
+    brightness: the largest change of brightness in training, in grey levels up or down.
+    contrast: the largest change of contrast in training: 0.1 means a factor of 1 / 1.1 to 1.1.
+    invert: swap bright and dark in half of the images in training, at random.
+    noise: the largest standard deviation of noise in training, in grey levels; drawn per image.
     mixup: alpha of the Beta distribution that mixes pairs of images in training; 0: none.
-    cutmix: alpha of the Beta distribution for boxes that are cut from one image into another in
-      training; 0: none. With `mixup` too, each image has one of the two.
+    cutmix: alpha of the Beta distribution for the size of boxes that are cut from one image into
+      another in training; 0: none. With `mixup` too, each image gets one of the two.
 
   Raises:
     ValueError: two arguments exclude each other.

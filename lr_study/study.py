@@ -223,7 +223,7 @@ def _train(
   measures = [further._asdict() for further in further_measures(shared.task.metrics)]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('curves'):
-    trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may leave some out
+    trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may skip settings
     for setting in trained:
       sweep, of_setting = sweeps[setting], [trial for trial in last if trial.setting == setting]
       _join(sweep, planned, of_setting, folder, rounds.label(setting, trained))

@@ -123,9 +123,9 @@ def answer(
 
 
 def _ended_early(of_setting: dict[Setting, list[Result]]) -> dict[Setting, int]:
-  """Settings none of whose trials trained as long as others did, with the epochs of those.
+  """Settings whose trials all ended before those of other settings, with the epochs of the latter.
 
-  Others of the same batch size: with another one as many steps may be other epochs.
+  Only settings of the same batch size are compared, because epochs may depend on the batch size.
   """
   longest: dict[Setting, int] = {}
   for setting, found in of_setting.items():
@@ -138,7 +138,7 @@ def _ended_early(of_setting: dict[Setting, list[Result]]) -> dict[Setting, int]:
 
 
 def _none_to_use(settings: int, ended: int) -> str:
-  """That none of the settings that trained to the end has a rate to use."""
+  """The sentence if no setting that trained to the end has a rate to use."""
   if not ended:
     return f'None of {settings} settings has a rate to use.'
   if settings == 1:

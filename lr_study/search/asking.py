@@ -55,7 +55,7 @@ def next_round(
       asked += [
         Planned(rate, seed, size, schedule, epochs, number, waves, axes) for seed in config.seeds
       ]
-  asked.sort(key=lambda t: place[t.setting])  # the same order whichever settings share a program
+  asked.sort(key=lambda t: place[t.setting])  # so that the order does not depend on programs
   wave_of_trial, together = {}, {}
   for t in asked:
     if (t.trial, t.epochs) in known:
