@@ -121,7 +121,7 @@ def _input(trained: Trained) -> dict[str, Any]:
 def check(trained: Trained, folder: Path) -> float:
   """Compares the folder's logits, computed in a new process, with the trial's.
 
-  This runs on the CPU, because a GPU chooses its convolutions anew in each process, and may round
+  This runs on the CPU, because a GPU chooses its convolutions again in each process, and may round
   to TF32.
 
   Returns:

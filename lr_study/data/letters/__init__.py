@@ -1,1 +1,1 @@
-"""The rendered letters: typefaces, stones, light and camera. NumPy, SciPy and Pillow alone."""
+"""Rendered letters: typefaces, stones, light and camera. Needs only NumPy, SciPy and Pillow."""

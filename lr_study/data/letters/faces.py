@@ -6,12 +6,12 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # scipy.ndimage, which takes long to import, only where it is asked for
+import scipy  # imports scipy.ndimage, which takes long, only when it is used
 from PIL import Image, ImageDraw, ImageFont
 
 from lr_study.errors import StudyError
 
-_MARGIN = 0.16  # around a glyph, in heights of a capital; beyond it all is far away
+_MARGIN = 0.16  # around a glyph, as a share of the height of a capital; distances end there
 
 
 class Face(NamedTuple):
@@ -25,11 +25,11 @@ class Face(NamedTuple):
 
   @property
   def family(self) -> str:
-    """Its name, as in EB Garamond: `eb garamond`."""
+    """Its name in lower case: `eb garamond`."""
     return self.package.replace('_', ' ')
 
 
-# Serif capitals above all, as masons cut them; slab and sans faces as on later stones.
+# Mostly serif capitals, as masons cut them; slab and sans faces as on later stones.
 SEEN = (
   Face('abril_fatface', 'AbrilFatface-Regular.ttf', None),
   Face('alfa_slab_one', 'AlfaSlabOne-Regular.ttf', None),
@@ -54,7 +54,7 @@ SEEN = (
   Face('varela_round', 'VarelaRound-Regular.ttf', None, sans=True),
   Face('vollkorn', 'Vollkorn[wght].ttf', (400, 900)),
 )
-# What a split by typeface keeps for validation: one family in five, of every kind.
+# The families that a split by typeface keeps for validation: one in five, of every kind.
 UNSEEN = (
   Face('arvo', 'Arvo-Regular.ttf', None),
   Face('arvo', 'Arvo-Bold.ttf', None),
@@ -68,10 +68,10 @@ _SANS = 0.4  # share of letters without serifs
 
 
 class Glyph(NamedTuple):
-  """distance: float32 (rows, columns), in pixels, positive inside. The rest in its pixels.
+  """A letter as distances from its outline: float32 (rows, columns), in pixels, positive inside.
 
-  The pen is at column `origin`, for the next letter `advance` further on; row 0 is `top` rows
-  below the capitals' middle.
+  The other fields are in pixels too. The pen is at column `origin`, and `advance` further on for
+  the next letter. Row 0 is `top` rows below the middle of capitals.
   """
 
   distance: np.ndarray
@@ -81,9 +81,9 @@ class Glyph(NamedTuple):
 
 
 class Line(NamedTuple):
-  """A letter amid others: distance (rows, columns) with its centre in the middle.
+  """A letter among others: distance (rows, columns), with the letter in the centre.
 
-  ink: width and height of the letter's own strokes. All in pixels.
+  ink: width and height of the letter's strokes. Everything is in pixels.
   """
 
   distance: np.ndarray
@@ -109,14 +109,14 @@ def check_installed() -> None:
 
 
 def licences() -> str:
-  """A line for each typeface: its package and its licence, as an SPDX name."""
+  """A line for each typeface with its package and its licence as an SPDX name."""
   found = {face.package: face.licence for face in SEEN + UNSEEN}
   lines = [f'fontpkg-{name.replace("_", "-")}: {found[name]}' for name in sorted(found)]
   return 'The images: Apache-2.0. The typefaces they were rendered from:\n' + '\n'.join(lines)
 
 
 def draw_face(rng: np.random.Generator, unseen: bool) -> tuple[Face, int | None]:
-  """A family of one side of the split, one of its faces, and one of four weights if it can."""
+  """Draws a family of one side of the split, one of its faces, and one of its weights, if any."""
   sans = rng.random() < _SANS
   by_family = {}
   for face in UNSEEN if unseen else SEEN:
@@ -134,7 +134,7 @@ def draw_face(rng: np.random.Generator, unseen: bool) -> tuple[Face, int | None]
 def set_line(
   rng: np.random.Generator, letter: str, face: Face, weight: int | None, cap: int
 ) -> Line:
-  """Sets `letter` amid other capitals of its face, to be seen at the edges of an image.
+  """Sets `letter` among other capitals of its face, parts of which are visible at the edges.
 
   Args:
     rng: draws the neighbours and the spacing.
@@ -177,8 +177,8 @@ _NEIGHBOURS = 'AABCDEEEHHILMNNORRSSTTUY'
 
 @functools.lru_cache(maxsize=1024)
 def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
-  """Measures the distance from a letter's outline, capitals `cap` pixels high."""
-  scale = 1 if cap > 100 else 2  # drawn at twice the size where pixels are coarse
+  """Computes distances from a letter's outline; capitals are `cap` pixels high."""
+  scale = 1 if cap > 100 else 2  # drawn at twice the size if pixels are coarse
   font, middle = _font(face, weight, cap * scale)
   left, top, right, bottom = font.getbbox(letter, anchor='ls')
   margin = round(_MARGIN * cap) * scale
@@ -190,7 +190,7 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
   distance = depth(inside) - depth(~inside)
   distance = np.maximum(distance.astype(np.float32), -margin)
   if scale == 1:
-    # Smooths the steps of the pixels.
+    # Smooths the steps between pixels.
     distance = scipy.ndimage.uniform_filter(distance, 3, mode='nearest')
   else:
     distance = distance.reshape(height // scale, scale, width // scale, scale).mean((1, 3)) / scale
@@ -204,7 +204,7 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
 
 @functools.lru_cache(maxsize=256)
 def _font(face: Face, weight: int | None, cap: int) -> tuple[ImageFont.FreeTypeFont, float]:
-  """The font at a size that makes a capital `cap` high, and the row of the capitals' middle."""
+  """The font at a size at which capitals are `cap` high, and the row of the capitals' middle."""
 
   def at(pixels):
     font = ImageFont.truetype(path, pixels)
@@ -223,7 +223,7 @@ def _font(face: Face, weight: int | None, cap: int) -> tuple[ImageFont.FreeTypeF
 
 
 def _paste(canvas: np.ndarray, glyph: Glyph, row: float, column: float) -> None:
-  """Joins a glyph to the canvas, to the nearest pixel, as far as it lies on it."""
+  """Adds a glyph to the canvas, rounded to the nearest pixel and clipped at its edges."""
   rows, columns = glyph.distance.shape
   r, c = round(row), round(column)
   r0, c0 = max(r, 0), max(c, 0)

@@ -1,17 +1,17 @@
-"""Smooth random fields, cut out of sheets that are drawn once a process."""
+"""Smooth random fields, cut out of sheets that are drawn once per process."""
 
 import functools
 
 import numpy as np
 from PIL import Image
 
-_SHEET = 4  # sides of a sheet in images: windows of it are as good as new
+_SHEET = 4  # the side of a sheet in images, so that its windows differ enough
 
 
 def noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
   """Noise of mean 0 and variance 1, float32 (size, size), about `cells` bumps across.
 
-  The result is a view of a shared sheet: not to be written to.
+  The result is a view of a shared sheet; do not write to it.
   """
   level = max(1, round(np.log2(cells)))
   sheet = _sheet(size, level)
@@ -25,7 +25,7 @@ def noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def fractal(rng: np.random.Generator, size: int, cells: int, octaves: int) -> np.ndarray:
-  """Noise of `cells`, 2 `cells`, 4 `cells`, ... with halving heights: variance about 1."""
+  """Noise of `cells`, 2 `cells`, 4 `cells`, ... with halving heights; variance about 1."""
   total = np.zeros((size, size), np.float32)
   for octave in range(octaves):
     total += noise(rng, size, cells << octave) * np.float32(0.5**octave)
@@ -34,7 +34,7 @@ def fractal(rng: np.random.Generator, size: int, cells: int, octaves: int) -> np
 
 
 def stretched(rng: np.random.Generator, size: int, along: int, across: int) -> np.ndarray:
-  """Noise with `along` bumps down and `across` from left to right, float32 (size, size)."""
+  """Noise with `along` bumps vertically and `across` horizontally, float32 (size, size)."""
   rows, columns = min(along, size), min(across, size)
   grid = Image.fromarray(rng.standard_normal((rows, columns), np.float32))
   return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))

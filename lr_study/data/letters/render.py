@@ -11,18 +11,18 @@ from lr_study.data.letters.noise import fractal, noise, stretched
 
 VERSION = '2.0.0'  # of the images; raise it whenever a pixel changes
 LETTERS = 'ABCEHNORST'  # the ten classes of the published experiment ...
-PER_CLASS = 700  # ... and its images of each
+PER_CLASS = 700  # ... and its number of images of each
 SIZES = (64, 256)  # smallest and largest image in pixels
-UNSEEN_EVERY = 4  # every 4th image has a typeface and a stone that no other one has
+UNSEEN_EVERY = 4  # every 4th image has a typeface and a stone that the others do not have
 
 
 def is_unseen(index: int | np.ndarray) -> bool | np.ndarray:
-  """True for the images that a split by typeface and stone validates on."""
+  """True for the images that a split by typeface and stone uses for validation."""
   return index % UNSEEN_EVERY == UNSEEN_EVERY - 1
 
 
 class Plan(NamedTuple):
-  """What an image shows, and the generator that draws the rest."""
+  """What an image shows, and the generator for everything else."""
 
   face: faces.Face
   weight: int | None
@@ -41,9 +41,9 @@ def plan(seed: int, letter: str, index: int) -> Plan:
 def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
   """Renders one photograph-like image of a letter on a gravestone.
 
-  The stone is a height field: a slab's relief, with the letter cut into it or raised above it
-  by a profile of the distance from its outline. Sun and sky light it (Lambert's cosine law on
-  the field's normals), and a camera takes it.
+  The stone is a height field: the relief of a slab, with the letter cut into it or raised above it
+  by a profile of the distance from its outline. Sun and sky light it (Lambert's cosine law with
+  the field's normals), and a camera takes a picture.
 
   Args:
     seed: seed of the data set.
@@ -67,7 +67,7 @@ def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
   stroke = _stroke(distance)
   taken = camera.take(rng, image, 0.4 * stroke, size)
   if not camera.legible(taken, inside):
-    # Dirt settles in a cut, or rain washes it pale: more of either, and a sharper picture.
+    # Dirt darkens a cut, or rain makes it pale: increase either, and take a sharper picture.
     pale = rng.random() < (0.8 if image.mean() < 0.3 else 0.2)
     for _ in range(3):
       image *= (1 + inside * np.float32(0.8 if pale else -0.5))[..., None]
@@ -80,16 +80,16 @@ def render(seed: int, letter: str, index: int, size: int) -> np.ndarray:
 def _look(
   rng: np.random.Generator, letter: str, face: faces.Face, weight: int | None, size: int
 ) -> np.ndarray:
-  """The distance from the outlines, (size + 1, size + 1), in pixels, seen from some point."""
+  """The distance from the outlines in pixels, (size + 1, size + 1), from a random viewpoint."""
   line = faces.set_line(rng, letter, face, weight, round(0.75 * size))
-  # Cropped to the letter and squashed square, wholly or in part, as crops of letters are.
+  # Cropped to the letter and squashed to a square, fully or partly, like crops of photographs.
   fit = rng.uniform(0.62, 0.95) * size
   width, height = line.ink
   largest = max(width, height)
   squash = rng.uniform(0, 1)
   scale_x = fit / largest * (largest / max(width, 0.4 * height)) ** squash
   scale_y = fit / largest * (largest / height) ** squash
-  if rng.random() < 0.3:  # farther away, amid its line
+  if rng.random() < 0.3:  # farther away, with more of the line
     farther = rng.uniform(0.65, 1.0)
     scale_x, scale_y = scale_x * farther, scale_y * farther
   angle, slant = np.radians(rng.normal(0, 5.5)), rng.normal(0, 0.06)
@@ -126,16 +126,16 @@ def _about(shift: float) -> np.ndarray:
 
 
 def _stroke(distance: np.ndarray) -> float:
-  """The width of strokes in pixels: in a stroke of width w the mean distance is w / 4."""
+  """The width of strokes in pixels; in a stroke of width w, the mean distance is w / 4."""
   strokes = distance[distance > 0]
   return 4 * float(strokes.mean()) if len(strokes) else 1.0
 
 
 def _wear(rng: np.random.Generator, distance: np.ndarray, size: int) -> np.ndarray:
-  """Edges that crumbled, chips that broke off: the distance from what is left."""
+  """The distance from worn outlines, with crumbled edges and chips broken off."""
   side, pixel = len(distance), size / 64
   distance = distance + noise(rng, side, 32) * np.float32(pixel * rng.uniform(0, 0.35))
-  if rng.random() < 0.4:  # a heavier hand than the typeface's, up to a sixth of the image
+  if rng.random() < 0.4:  # thicker strokes than the typeface's, up to a sixth of the image
     room = max(0.0, size / 6 - _stroke(distance))
     distance += np.float32(room / 2 * rng.uniform(0, 1))
   if rng.random() < 0.35:
@@ -147,7 +147,7 @@ def _wear(rng: np.random.Generator, distance: np.ndarray, size: int) -> np.ndarr
 def _profile(
   rng: np.random.Generator, distance: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The letter's height in pixels, and how deep it lies, 0 to 1 (of the stone around it, 0)."""
+  """The letter's height in pixels, and how deep each place lies, 0 to 1."""
   pixel = size / 64
   soft = np.float32((pixel * rng.uniform(0.15, 0.9)) ** 2)  # worn edges are round
   inner = (distance + np.sqrt(distance * distance + soft)) * np.float32(0.5)
@@ -156,7 +156,7 @@ def _profile(
     slope, floor = rng.uniform(0.7, 1.5), pixel * rng.uniform(2.5, 7)
   elif kind < 0.75:  # blasted: steep walls, a flat floor
     slope, floor = rng.uniform(1.2, 2.5), pixel * rng.uniform(0.7, 1.5)
-  else:  # raised, the stone around it taken away
+  else:  # raised, with the stone around it removed
     slope, floor = -rng.uniform(0.7, 2.0), pixel * rng.uniform(0.8, 2.0)
   depth = np.minimum(inner, np.float32(floor))
   share = depth * np.float32(1 / floor)
@@ -165,7 +165,7 @@ def _profile(
 
 
 class _Fill(NamedTuple):
-  """Colour on the letter and how much of it is covered, from and to."""
+  """A colour on the letter, and the range of how much it covers."""
 
   colour: tuple[float, float, float]
   cover: tuple[float, float]
@@ -179,7 +179,7 @@ _DARK = (
   _Fill((0.10, 0.12, 0.28), (0.7, 0.95)),  # blue paint
 )
 _PALE = (
-  _Fill((0.86, 0.85, 0.82), (0.5, 0.8)),  # freshly cut, or frosted beside a polish
+  _Fill((0.86, 0.85, 0.82), (0.5, 0.8)),  # freshly cut, or frosted on polished stone
   _Fill((0.93, 0.93, 0.91), (0.8, 1.0)),  # white paint
   _Fill((0.85, 0.64, 0.24), (0.75, 1.0)),  # gilding
 )
@@ -192,7 +192,7 @@ def _paint(
   stone: stones.Stone,
   size: int,
 ) -> np.ndarray:
-  """What the mason and the years put on the letter: paint, gilding, dirt, or bare stone."""
+  """Puts paint, gilding or dirt on the letter, or leaves the stone bare."""
   if rng.random() < 0.3:
     return albedo
   brightness = np.mean(stone.ground)
@@ -210,7 +210,7 @@ _LICHENS = ((0.62, 0.66, 0.58), (0.80, 0.80, 0.74), (0.72, 0.50, 0.12), (0.45, 0
 
 
 def _age(rng: np.random.Generator, albedo: np.ndarray, inside: np.ndarray, size: int) -> None:
-  """Stains, lichen and moss, in place."""
+  """Adds stains, lichen and moss, in place."""
   if rng.random() < 0.5:  # rain runs down
     drips = stretched(rng, size, 3, int(rng.integers(5, 30)))
     stain = np.clip(drips * np.float32(0.5), 0, 1) * np.float32(rng.uniform(0.1, 0.4))
@@ -221,7 +221,7 @@ def _age(rng: np.random.Generator, albedo: np.ndarray, inside: np.ndarray, size:
     cover *= np.float32(rng.uniform(0.4, 0.85))
     colour = np.float32(_LICHENS[rng.integers(len(_LICHENS))])
     albedo += cover[..., None] * (colour - albedo)
-  if rng.random() < 0.15:  # moss likes the damp of the cut
+  if rng.random() < 0.15:  # moss grows in the damp of the cut
     damp = noise(rng, size, 8) + inside * np.float32(1.2) - np.float32(rng.uniform(1.0, 1.8))
     cover = np.clip(damp * 2, 0, 1) * np.float32(rng.uniform(0.4, 0.8))
     albedo += cover[..., None] * (np.float32([0.20, 0.26, 0.10]) - albedo)

@@ -1,4 +1,4 @@
-"""Slabs of stone: granite, marble, sandstone and slate, each of several quarries."""
+"""Slabs of stone: granite, marble, sandstone and slate, each from several quarries."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Colour = tuple[float, float, float]
 
 
 class Stone(NamedTuple):
-  """A quarry's stone: how it is made, the colour of its ground, and of what is in it."""
+  """The stone of a quarry: its kind, the colour of its ground, and that of its inclusions."""
 
   name: str
   kind: str
@@ -41,7 +41,7 @@ SEEN = (
   Stone('grey slate', 'slate', (0.38, 0.38, 0.38), (0.30, 0.30, 0.31), 0.5),
   Stone('purple slate', 'slate', (0.33, 0.27, 0.30), (0.40, 0.34, 0.35), 0.5),
 )
-# What a split by stone keeps for validation: one of four of each kind.
+# The stones that a split by stone keeps for validation: one in four of each kind.
 UNSEEN = (
   Stone('red granite', 'granite', (0.46, 0.30, 0.27), (0.14, 0.12, 0.12), 0.4),
   Stone('green marble', 'marble', (0.24, 0.30, 0.27), (0.66, 0.70, 0.67), 0.5),
@@ -57,13 +57,13 @@ def describe() -> str:
 
 
 def draw_stone(rng: np.random.Generator, unseen: bool) -> Stone:
-  """A stone of one side of the split."""
+  """Draws a stone of one side of the split."""
   stones = UNSEEN if unseen else SEEN
   return stones[rng.integers(len(stones))]
 
 
 def slab(rng: np.random.Generator, stone: Stone, size: int) -> Slab:
-  """Breaks a slab of `size` pixels out of a quarry."""
+  """Draws a slab of `size` pixels of a stone."""
   ground = _vary(rng, stone.ground)
   share, shade, relief = _KINDS[stone.kind](rng, stone.amount, size)
   step = _vary(rng, stone.inner) - ground
@@ -73,7 +73,7 @@ def slab(rng: np.random.Generator, stone: Stone, size: int) -> Slab:
   return Slab(albedo, relief)
 
 
-# Each kind gives the share of the inner colour, a factor on all colours, and the relief.
+# Each kind returns the share of the inner colour, a factor on all colours, and the relief.
 Kind = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -91,7 +91,7 @@ def _granite(rng: np.random.Generator, amount: float, size: int) -> Kind:
 
 
 def _marble(rng: np.random.Generator, amount: float, size: int) -> Kind:
-  """Veins: where a smooth field is near zero, thin and wide ones; clouds between them."""
+  """Veins, thin and wide, where a smooth field is near zero, and clouds between them."""
   warp = fractal(rng, size, 2, 5)
   thin = np.float32(rng.uniform(6, 25)) * warp
   share = np.float32(amount * rng.uniform(0.3, 1.0)) / (1 + thin * thin)
@@ -108,7 +108,7 @@ def _sandstone(rng: np.random.Generator, amount: float, size: int) -> Kind:
   across = steps[:, None] * np.float32(np.cos(angle)) + steps * np.float32(np.sin(angle))
   across += noise(rng, size, 2) * np.float32(0.04)
   across -= across.min()
-  # Beds of all widths: a random profile, looked up by the place across them.
+  # Beds of all widths: a random profile, looked up by the position across them.
   profile = stretched(rng, 512, int(rng.integers(6, 40)), 1)[:, 0]
   share = profile[(across * np.float32(511 / max(1.0, across.max()))).astype(np.int32)]
   share = np.clip(share * np.float32(0.35 * amount / 0.6) + np.float32(0.5 * amount), 0, 1)
@@ -119,7 +119,7 @@ def _sandstone(rng: np.random.Generator, amount: float, size: int) -> Kind:
 
 
 def _slate(rng: np.random.Generator, amount: float, size: int) -> Kind:
-  """Sheets: terraces where it was split, and fine lines along one way."""
+  """Sheets: terraces where it was split, and fine lines in one direction."""
   sheet = fractal(rng, size, 2, 4)
   terraces = np.floor(sheet * 2) * np.float32(0.5)
   lines = stretched(rng, size, size // 2, size // 12)
@@ -139,6 +139,6 @@ _KINDS: dict[str, Callable[[np.random.Generator, float, int], Kind]] = {
 
 
 def _vary(rng: np.random.Generator, colour: Colour) -> np.ndarray:
-  """One slab is not quite the next: a little lighter or darker, warmer or colder."""
+  """Varies a colour between slabs: a little lighter or darker, warmer or colder."""
   warm = np.float32([1.0, 0.1, -0.9]) * np.float32(rng.normal(0, 0.015))
   return np.float32(colour) * np.float32(rng.uniform(0.8, 1.2)) + warm

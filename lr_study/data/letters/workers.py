@@ -1,4 +1,4 @@
-"""Rendering in several processes: the same images in the same order, whatever their number."""
+"""Renders in several processes: the same images in the same order, whatever their number."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 from lr_study.data.letters.render import render
 
 _ROOT = Path(__file__).parents[3]
-_WORTH_A_PROCESS = 100  # images; one takes half a second to start
+_WORTH_A_PROCESS = 100  # images; a process takes half a second to start
 
 
 def render_files(
@@ -23,13 +23,13 @@ def render_files(
 
   Args:
     seed: seed of the data set.
-    letters: one capital letter a class.
+    letters: one capital letter per class.
     per_class: images of each.
     size: height and width in pixels.
-    processes: how many render; by default one a core, fewer for few images.
+    processes: how many render; by default one per core, fewer for few images.
 
   Raises:
-    RuntimeError: if a process ended before its images were done.
+    RuntimeError: a process ended before its images were done.
   """
   total = len(letters) * per_class
   if processes is None:
@@ -37,8 +37,8 @@ def render_files(
   if processes == 1:
     yield from _share(seed, letters, per_class, size, 0, 1)
     return
-  # Processes of their own, not multiprocessing: a fork of a program that runs JAX may hang, and
-  # a spawn imports the whole program again.
+  # Not multiprocessing: a fork of a program that runs JAX may hang, and a spawn imports the whole
+  # program again.
   program = f'from {__name__} import main; main()'
   command = [sys.executable, '-c', program, str(seed), letters, str(per_class), str(size)]
   environment = os.environ | {
@@ -65,7 +65,7 @@ def render_files(
 
 
 def encode(pixels: np.ndarray) -> bytes:
-  """Lossless WebP at its fastest: smaller than PNG, and a third of its time."""
+  """Lossless WebP in its fastest mode: smaller than PNG, in a third of the time."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, 'WEBP', lossless=True, quality=0, method=0)
   return buffer.getvalue()
@@ -80,11 +80,11 @@ def _share(
 
 
 def main() -> None:
-  """A process's part: image files on the standard output, the length of each before it."""
+  """The program of a process: writes image files to standard output, each after its length."""
   seed, letters, *numbers = sys.argv[1:]
   try:
     for file in _share(int(seed), letters, *map(int, numbers)):
       sys.stdout.buffer.write(len(file).to_bytes(4, 'big') + file)
     sys.stdout.buffer.flush()
-  except (BrokenPipeError, KeyboardInterrupt):  # whoever reads has left, or was stopped
+  except (BrokenPipeError, KeyboardInterrupt):  # the reader has ended, or was stopped
     os._exit(1)
