@@ -1,8 +1,8 @@
-"""From the command line to a function: flags, one-line errors and exit statuses."""
+"""The command line: flags, one-line errors and exit statuses."""
 
 import gc
 
-# Hardly anything of a module is garbage: to search while they are imported is a sixth of that time.
+# Imports create hardly any garbage, but searching for it takes a sixth of their time.
 gc.disable()
 
 import difflib
@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-os.environ['MPLBACKEND'] = 'agg'  # no window is opened; a wrong name would end the import
+os.environ['MPLBACKEND'] = 'agg'  # opens no windows; an invalid name would end the import
 
 try:
   import jax  # noqa: F401 - reads the environment
-  import matplotlib  # noqa: F401 - likewise, and a file of the user's
+  import matplotlib  # noqa: F401 - likewise, and the user's matplotlibrc
 except Exception as error:
-  print(f'error: JAX or Matplotlib cannot start: {error}; mend or unset that', file=sys.stderr)
+  print(f'error: JAX or Matplotlib cannot start: {error}; fix or unset that', file=sys.stderr)
   sys.exit(2)
 
 from absl import app, flags, logging
@@ -43,7 +43,7 @@ class _ConfigParser(flags.ArgumentParser):
   """Loads a config and gives it all its fields, so that flags can override any of them."""
 
   config: ConfigDict | None = None
-  notes: Sequence[str] = ()  # what the user is told of it
+  notes: Sequence[str] = ()  # lines for the user
 
   def __init__(self, inner: flags.ArgumentParser):
     self._inner = inner
@@ -62,7 +62,7 @@ class _ConfigParser(flags.ArgumentParser):
 _SECTIONS = [f'config.{section}' for section in configs.SECTIONS]
 _CONFIG = '--config', '-config'
 _MOST_VALUES = 10_000
-_ARGV: list[str] = []  # what was typed, with `--config.search.name=bisect` for `--config.search=`
+_ARGV: list[str] = []  # the arguments, with `--config.search.name=` for `--config.search=`
 config_flags.register_flag_parser_for_type(type(None), flag_types.LiteralParser())
 config_flags.register_flag_parser_for_type(tuple, flag_types.TupleParser())
 flags.disclaim_key_flags()  # flags that a function here defines are the caller's
@@ -71,9 +71,9 @@ flags.disclaim_key_flags()  # flags that a function here defines are the caller'
 def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   """Parses the flags and calls `main`, with the other arguments if it takes them.
 
-  Ends with status 2 and one line for what the user can mend, with 1 and one line for a full disk
-  or memory, 130 after Ctrl-C, 141 where nobody reads what it prints any more, 143 after SIGTERM,
-  and 1 with a traceback for the rest.
+  The exit status is 2, with a one-line message, for errors that the user can fix; 1, with a line,
+  for a full disk or memory; 130 after Ctrl-C; 141 if nobody reads the output any more; 143 after
+  SIGTERM; and 1, with a traceback, for other errors.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -89,25 +89,25 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     except StudyError as error:
       _fail(str(error))
     except Stopped as stopped:
-      print('\nsaved; the same command goes on from here', file=sys.stderr)
+      print('\nsaved; run the same command again to resume', file=sys.stderr)
       sys.exit(128 + stopped.signum)
     except Exception as error:
       if is_full(error):
         _fail(
-          f'no room: {_one_line(error)}; make room, and the same command goes on from the newest '
-          'checkpoint',
+          f'no room: {_one_line(error)}; free some space, and run the same command again to resume '
+          'from the newest checkpoint',
           status=1,
         )
       if is_out_of_memory(error):
         _fail(
-          f'out of memory: {_one_line(error)}; lower memory_gb (more waves), batch_size or '
+          f'out of memory: {_one_line(error)}; reduce memory_gb (more waves), batch_size or '
           'eval_batch_size, and start again with --overwrite',
           status=1,
         )
       if is_of_disk(error):
         _fail(
-          f'{error.filename or "a file"} cannot be read or written: {error.strerror}; the same '
-          'command goes on once it can be',
+          f'{error.filename or "a file"} cannot be read or written: {error.strerror}; when it can, '
+          'run the same command again to resume',
           status=1,
         )
       try:
@@ -116,26 +116,27 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
         _fail(str(of_devices))
       raise
     finally:
-      gc.freeze()  # at the end too: Python would search all that is left, for a second
+      gc.freeze()  # also at the end, where Python would search for garbage for a second
 
-  # What is imported stays: each search for garbage would go through it, for a quarter of a second.
+  # Excludes imported modules from each search for garbage, which saves a quarter of a second.
   gc.freeze()
-  # Flags may stand after other arguments; what follows a -- is none.
+  # Flags may follow other arguments; anything after -- is not a flag.
   flags.FLAGS.set_gnu_getopt(takes_arguments)
   try:
     try:
       app.run(guarded, flags_parser=functools.partial(_parse, main))
     finally:
       for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.flush()  # here, and not while Python ends, where an error could only be ignored
+        stream.flush()  # here, because errors are ignored while Python exits
   except KeyboardInterrupt:
-    print('\nstopped; a study goes on from its newest checkpoint', file=sys.stderr)
+    line = 'stopped; to resume a study from its newest checkpoint, run the same command again'
+    print(f'\n{line}', file=sys.stderr)
     sys.exit(130)
   except BrokenPipeError:
     unread = [stream for stream in (sys.stdout, sys.stderr) if stream and _is_unread(stream)]
     if not unread:
       raise  # it was another pipe
-    for stream in unread:  # what is left to be written goes nowhere
+    for stream in unread:  # discards the rest of the output
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(128 + signal.SIGPIPE)
 
@@ -146,11 +147,11 @@ def path_flag(name: str, help_text: str) -> flags.FlagHolder[Path | None]:
 
 
 def study_flags() -> None:
-  """Defines --config, --axis and --help_config, for what runs a study."""
+  """Defines --config, --axis and --help_config, for commands that run a study."""
   config_flags.DEFINE_config_file(
     'config',
     help_string='The study: the name of a config that comes with lr_study, such as '
-    'alexnet_letters:quick, or a file of your own.',
+    'alexnet_letters:quick, or your own file.',
     sys_argv=_ARGV,
   )
   flags.FLAGS['config'].parser = _ConfigParser(flags.FLAGS['config'].parser)
@@ -173,29 +174,33 @@ def process_flags() -> None:
     None,
     'Run as one of several processes elsewhere: host:port of process 0, the same for all.',
   )
-  flags.DEFINE_integer('num_processes', None, 'With it: how many processes there are.')
-  flags.DEFINE_integer('process_id', None, 'With it: the number of this process, from 0.')
+  flags.DEFINE_integer(
+    'num_processes', None, 'With --coordinator_address: how many processes there are.'
+  )
+  flags.DEFINE_integer(
+    'process_id', None, 'With --coordinator_address: the number of this process, from 0.'
+  )
 
 
 def finished_flags() -> None:
-  """Defines the flags that find a trial of a study that was run: --axis and --moved."""
-  _define_axis('The trial with this value on an axis, as NAME=V, where the study has several.')
+  """Defines the flags that find a trial of a finished study: --axis and --moved."""
+  _define_axis('The value of the trial on an axis, as NAME=V, if the study has several.')
   moved_flag()
 
 
 def moved_flag() -> None:
-  """Defines --moved, for what reads a study."""
-  words = 'Images, or a file of your own, that the study names as OLD are now in NEW.'
+  """Defines --moved, for commands that read a study."""
+  words = 'Images, or your own files, that the study knows as OLD are now in NEW.'
   flags.DEFINE_multi(flag_types.MovedParser(), None, 'moved', [], words)
 
 
 def moved() -> list[tuple[str, str]]:
-  """The pairs of places of --moved, as `paths.Moved` says."""
+  """The pairs of locations of --moved; see `paths.Moved`."""
   return flags.FLAGS.moved
 
 
 def study_config() -> tuple[ConfigDict, str]:
-  """The config of --config with overrides and axes, and its name, as `alexnet_letters_quick`."""
+  """The config of --config with overrides and axes, and its name: `alexnet_letters_quick`."""
   flag = flags.FLAGS['config']
   if flag.value is None:
     raise StudyError('no --config; try --config alexnet_letters:quick')
@@ -213,31 +218,31 @@ def study_config() -> tuple[ConfigDict, str]:
 
 
 def setting() -> dict[str, Any]:
-  """What --axis NAME=V says of one setting of a finished study, as `rounds.matching` takes it."""
+  """The values of --axis NAME=V, which select a setting of a study; see `rounds.matching`."""
   found = {}
   for name, values in _axes(flags.FLAGS.axis).items():
     if len(values) > 1:
-      raise StudyError(f'--axis {name} has {len(values)} values; one of them chooses a trial')
+      raise StudyError(f'--axis {name} has {len(values)} values; give one, to select a trial')
     found[name] = values[0]
   return found
 
 
 def check_writable(flag: flags.FlagHolder) -> None:
-  """Raises StudyError if the file of a flag, if it is given, cannot be made where it is to be.
+  """Raises StudyError if the file of a flag cannot be written.
 
-  Before what takes long, so that its result is not lost.
+  Call it before a long computation, so that its result is not lost.
   """
   if not flag.value:
     return
   folder = Path(flag.value).absolute().parent
   if not os.path.isdir(folder):
-    raise StudyError(f'--{flag.name} {flag.value}: {folder} is not a folder; make it first')
+    raise StudyError(f'--{flag.name} {flag.value}: {folder} is not a folder; create it first')
   if os.path.isdir(flag.value) or not os.access(folder, os.W_OK):
-    raise StudyError(f'--{flag.name} {flag.value} cannot be written; name another file')
+    raise StudyError(f'--{flag.name} {flag.value} cannot be written; choose another file')
 
 
 def process() -> processes.Process:
-  """Which process of the study this is, by the flags; all have joined then."""
+  """Joins the processes of the study, if the flags say so, and returns which one this is."""
   values = flags.FLAGS
   if values.distributed or values.coordinator_address:
     return processes.join(values.coordinator_address, values.num_processes, values.process_id)
@@ -245,7 +250,7 @@ def process() -> processes.Process:
 
 
 def _is_unread(stream: IO[str]) -> bool:
-  """True if this is a pipe that nobody reads any more, as after `| head -1`."""
+  """True if this is a pipe whose reader has ended, as with `| head -1`."""
   look = select.poll()
   look.register(stream.fileno(), 0)
   return any(events & select.POLLERR for _, events in look.poll(0))
@@ -260,7 +265,7 @@ def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
     print(usage.describe(main))
     sys.exit(0)
   try:
-    # Flag files are read here: ml_collections looks for overrides of a config among these alone.
+    # Flag files are read here, because ml_collections looks for overrides only in these arguments.
     read = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
     _ARGV[:] = [*argv[:1], *_with_names(read)]
   except (flags.Error, StudyError) as error:
@@ -282,7 +287,7 @@ def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
   except BrokenPipeError:  # of --help
     raise
   except Exception as error:  # a config is a program: it can fail in any way
-    # For an override of a field that the config lacks, ml_collections raises a bare KeyError.
+    # If the config lacks an overridden field, ml_collections raises a bare KeyError.
     known = configs.flatten(_config()) if _config() else {}
     unknown = [name for name in overrides if name not in known]
     if unknown and 'Traceback' not in str(error):
@@ -291,12 +296,12 @@ def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
 
 
 def _flag_meant(name: str) -> str:
-  """A hint at the field of the config, or at the flag, that was probably meant; or nothing."""
+  """A hint at the field or flag that was probably meant; '' if none is close."""
   known = configs.flatten(_config()) if _config() else {}
   wanted = name.replace('-', '_')
   found = [field for field in known if wanted in (field, field.rpartition('.')[2])]
   if found:
-    return f'; a field of the config is set by --config.{" or --config.".join(found)}'
+    return f'; to set a field of the config, use --config.{" or --config.".join(found)}'
   own = {flag: flag for flag in flags.FLAGS if not flag.startswith('config.')}
   names = own | {field: f'config.{field}' for field in known}
   close = difflib.get_close_matches(wanted, names, n=1)
@@ -304,12 +309,12 @@ def _flag_meant(name: str) -> str:
 
 
 def _config() -> ConfigDict | None:
-  """The config of --config, as far as it was parsed."""
+  """The config of --config, if it has been parsed."""
   return flags.FLAGS['config'].parser.config if 'config' in flags.FLAGS else None
 
 
 def _field(name: str) -> Any:
-  """What the config has under a dotted name; None if there is nothing."""
+  """The value of the config at a dotted name, or None."""
   found = _config()
   for part in name.split('.'):
     found = found.get(part) if isinstance(found, ConfigDict) else None
@@ -317,14 +322,14 @@ def _field(name: str) -> Any:
 
 
 def _set_each(name: str, fields: ConfigDict) -> str:
-  """How the fields of a section are set."""
+  """How to set the fields of a section."""
   if name == 'axes':
     return 'give --axis NAME=V1,V2,...'
   return 'set one of them: ' + ', '.join(f'--config.{name}.{field}' for field in fields)
 
 
 def _axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-  """The values of each --axis NAME=V1,V2,... by its name."""
+  """The values of each --axis NAME=V1,V2,..., by name."""
   axes = {}
   for text in texts:
     name, sign, values = text.partition('=')
@@ -337,20 +342,20 @@ def _axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _values(text: str) -> Sequence[Any]:
-  """A number, True, False or None, else a text; of '0..4' the whole numbers from 0 to 4."""
+  """A number, True, False, None or a text; '0..4' is the whole numbers from 0 to 4."""
   first, dots, last = text.partition('..')
   if dots and first.isdecimal() and last.isdecimal():
     if not 0 <= int(last) - int(first) < _MOST_VALUES:
-      raise StudyError(f'--axis: {text} is no range of 1 to {_MOST_VALUES} whole numbers')
+      raise StudyError(f'--axis: {text} is not a range of 1 to {_MOST_VALUES} whole numbers')
     return range(int(first), int(last) + 1)
   value = flag_types.LiteralParser().parse(text)
   return (float(text) if text.lower() in ('nan', 'inf', '-inf') else value,)
 
 
 def _with_names(argv: Sequence[str]) -> list[str]:
-  """`--config.search=bisect` as `--config.search.name=bisect`, likewise for the other sections.
+  """The arguments, with `--config.search=bisect` as `--config.search.name=bisect`, and so on.
 
-  And the file of --config, which may be the name of one of ours.
+  The name of a built-in config in --config is replaced by its file.
   """
   if 'config' not in flags.FLAGS:
     return [*argv]
@@ -369,7 +374,7 @@ def _with_names(argv: Sequence[str]) -> list[str]:
 
 
 def _overrides() -> dict[str, str]:
-  """What the command line sets, as text, by dotted names."""
+  """The fields that the command line sets, as text, by dotted name."""
   found = {}
   for flag, after in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
     name, sign, value = flag.partition('=')
@@ -390,12 +395,12 @@ def _axis_texts() -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-  """Its message; of a config's traceback, which ml_collections puts into it, the last line."""
+  """The error's message; if ml_collections has put a config's traceback in it, the last line."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
   return lines[-1] if 'Traceback' in str(error) else lines[0]
 
 
 def _fail(message: str, status: int = 2) -> None:
-  # Names of files may hold line breaks, and what steers a terminal or cannot be shown by it.
+  # File names may contain line breaks and control characters.
   print(f'error: {formats.printable(" ".join(message.splitlines()))}', file=sys.stderr)
   sys.exit(status)

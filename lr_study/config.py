@@ -28,7 +28,7 @@ class _Field(NamedTuple):
   default: Any
   kind: Any  # an argument of plugs.convert
   limit: Limit | None = None
-  about: str = ''  # what it is for, and why its default is what it is
+  about: str = ''  # what it is for, and the reason for its default
   counts: bool = True  # False: no result depends on it, so it may change when a study resumes
 
 
@@ -41,7 +41,7 @@ FIELDS = {
       lambda rates: rates and all(1e-37 < rate < 1e38 for rate in rates),
       'one or more numbers above 0 that float32 can hold',
     ),
-    'The rates to try. Each trains once from each seed, with each value on the axes.',
+    'The rates to try. Each trains once with each seed and each value on the axes.',
   ),
   'seeds': _Field(
     (0,),
@@ -50,8 +50,8 @@ FIELDS = {
       lambda seeds: seeds and all(0 <= seed < 2**32 for seed in seeds),
       'one or more whole numbers from 0 to 2^32 - 1',
     ),
-    'Where randomness starts. All trials of a seed share initial weights, the order of images, '
-    'dropout and augmentation. One by default, as published; three say how sure the answer is.',
+    'Seeds of all randomness. All trials of a seed share initial weights, the order of images, '
+    'dropout and augmentation. One by default, as published; three show how sure the answer is.',
   ),
   'epochs': _Field(
     30,
@@ -66,14 +66,14 @@ FIELDS = {
     'epochs',
     str,
     one_of(('epochs', 'steps')),
-    'What all batch sizes have the same number of, where batch_size is an axis. With steps, '
-    '`epochs` are those of `batch_size`.',
+    'What is the same for all batch sizes if batch_size is an axis: epochs or steps. With steps, '
+    '`epochs` is the number for `batch_size`.',
   ),
   'image_size': _Field(
     256,
     int,
     (lambda n: 1 <= n <= 65536, 'a whole number from 1 to 65536'),
-    'Height and width that images are stored at, in pixels. The default is that of DIGITS for '
+    'Height and width of images in pixels, as they are stored. The default is that of DIGITS for '
     'AlexNet.',
   ),
   'dtype': _Field(
@@ -87,24 +87,24 @@ FIELDS = {
     str,
     one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads')),
     'How trials run side by side: vmap, all in one program (auto, except on CPUs); threads, one '
-    'each (auto on CPUs); pmap or shard_map, spread over all devices.',
+    'per trial (auto on CPUs); pmap or shard_map, spread over all devices.',
   ),
   'accelerate': _Field(
     'auto',
     str,
     one_of(('auto', 'off')),
-    'Use faster ways to the same numbers where they apply (lr_study/accelerate/), or none.',
+    'Compute the same numbers faster where possible (lr_study/accelerate/); or off.',
   ),
   'memory_gb': _Field(
     0.0,
     float,
     AT_LEAST_0,
-    'Gigabytes that the trials on a device may take together; 0: what is free. Trials that do '
-    'not fit train in waves, one after another.',
+    'Gigabytes that the trials on a device may use together; 0: all that is free. If they need '
+    'more, they train in waves, one after another.',
     counts=False,
   ),
   'eval_batch_size': _Field(
-    50, int, COUNT, 'Images per batch of an evaluation. It changes speed and memory only.'
+    50, int, COUNT, 'Images per batch of an evaluation. It affects only speed and memory.'
   ),
   'log_every_steps': _Field(
     100,
@@ -117,18 +117,18 @@ FIELDS = {
     10.0,
     float,
     POSITIVE,
-    'Minutes between two checkpoints, besides those at the ends of epochs.',
+    'Minutes between checkpoints, in addition to those at the ends of epochs.',
     counts=False,
   ),
   'checkpoint_steps': _Field(
-    0, int, COUNT_OR_0, 'Steps between two further checkpoints; 0: none.', counts=False
+    0, int, COUNT_OR_0, 'Steps between additional checkpoints; 0: none.', counts=False
   ),
   'sharpness_images': _Field(
     0,
     int,
     COUNT_OR_0,
-    'Images to measure sharpness on after each epoch, against the edge of stability, '
-    '2 (1 + momentum) / rate; 0: none. It takes 20 products with the Hessian.',
+    'Images on which sharpness is measured after each epoch, for comparison with the edge of '
+    'stability, 2 (1 + momentum) / rate; 0: none. It takes 20 products with the Hessian.',
   ),
   'metrics': _Field(
     ('balanced_accuracy',),
@@ -143,13 +143,13 @@ VERDICT = {
     str,
     None,
     "The metric that decides which rate is best, or 'loss'. '': accuracy, or balanced accuracy "
-    'where classes have different numbers of images.',
+    'if classes have different numbers of images.',
   ),
   'epoch': _Field(
     'last',
     str,
     one_of(('last', 'best')),
-    'The epoch that trials are compared at: last or best.',
+    'The epoch at which trials are compared: last or best.',
   ),
 }
 # Other possible axes. Not the data, which all trials share, nor how trials are computed.

@@ -1,6 +1,6 @@
 """The configs that come with lr_study: `lr_study.configs.alexnet_letters` and the others.
 
-They are the files of configs/ in a checkout. An installed package has them in lr_study/configs/.
+In a checkout they are the files in configs/. An installed package has them in lr_study/configs/.
 """
 
 import os
@@ -15,12 +15,12 @@ __path__ = [str(FOLDER)]  # makes this module a package, whose modules are the f
 
 
 def names() -> list[str]:
-  """Their names, such as 'alexnet_letters'."""
+  """The names of the configs, such as 'alexnet_letters'."""
   return sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
 
 
 def find(name: str) -> str:
-  """The file of a config, FILE or NAME with `:VARIANT` or without; a file goes first.
+  """The file of a config, given as FILE or NAME, optionally with `:VARIANT`. Files take precedence.
 
   Raises:
     StudyError: there is neither a file nor a config of this name.

@@ -1,4 +1,4 @@
-"""Parsers of flags: literals, paths, places that moved, tuples."""
+"""Parsers of flags: literals, paths, moved locations, tuples."""
 
 import ast
 from pathlib import Path
@@ -11,7 +11,7 @@ from lr_study import paths
 
 
 class LiteralParser(flags.ArgumentParser):
-  """Parses an override of a field that is None: a number or a tuple, else a text."""
+  """Parses an override of a field that is None: a number, a tuple or a text."""
 
   def parse(self, argument: str) -> Any:
     try:
@@ -21,7 +21,7 @@ class LiteralParser(flags.ArgumentParser):
 
 
 class PathParser(flags.ArgumentParser):
-  """A path, with `~` as the user's home: no shell sees to that in `--workdir=~/x`."""
+  """A path. Expands `~`, which a shell does not do in `--workdir=~/x`."""
 
   syntactic_help = 'a path'
 
@@ -38,9 +38,9 @@ class PathParser(flags.ArgumentParser):
 
 
 class MovedParser(flags.ArgumentParser):
-  """OLD=NEW: two places."""
+  """OLD=NEW: two paths."""
 
-  syntactic_help = 'two places, OLD=NEW'
+  syntactic_help = 'two paths, OLD=NEW'
 
   def flag_type(self) -> str:
     return 'OLD=NEW'
@@ -48,23 +48,23 @@ class MovedParser(flags.ArgumentParser):
   def parse(self, argument: str) -> tuple[str, str]:
     old, sign, new = argument.partition('=')
     if not (old and sign and new):
-      raise ValueError('give OLD=NEW, the place that is on record and where its content is now')
+      raise ValueError('give OLD=NEW, the recorded path and the one with its content now')
     return paths.absolute(old), paths.absolute(new)
 
 
 class TupleParser(tuple_parser.TupleParser):
-  """Parses an override of a tuple: numbers, or names between commas that need no quotes."""
+  """Parses an override of a tuple: numbers, or names separated by commas, without quotes."""
 
   def parse(self, argument: Any) -> tuple[Any, ...]:
     try:
       values = super().parse(argument)
-    except ValueError:  # names that are no words, as `my_metrics.py:margin,top5`
+    except ValueError:  # names with other characters, such as `my_metrics.py:margin,top5`
       values = (argument,)
     return tuple(argument.split(',')) if values == (argument,) else values
 
 
 class AxisParser(flags.ArgumentParser):
-  """NAME=V1,V2,... as it is; `lr_study.cli` reads it."""
+  """NAME=V1,V2,... unchanged; `lr_study.cli` parses it."""
 
   def flag_type(self) -> str:
     return 'NAME=V1,V2,...'

@@ -1,7 +1,7 @@
-"""What every field of a config is for: --help_config, and the reference in the documentation.
+"""Explains every field of a config, for --help_config and the reference in the documentation.
 
-The words have one source each: the tables in config.py, and the docstrings of the functions that
-sections name, the user's own among them.
+The explanations come from the tables in config.py, and from the docstrings of the functions that
+sections name, including the user's own.
 """
 
 import functools
@@ -20,24 +20,24 @@ from lr_study import plugs
 
 _WIDTH = 88
 _AXES = (
-  'Further fields to try each rate with, and their values. --axis NAME=V1,V2,... sets one: '
+  'Other fields whose values are tried with each rate. --axis NAME=V1,V2,... sets one: '
   'optimizer.weight_decay, batch_size, model.name, or nearly any other number or name.'
 )
 _ABOUT_SECTIONS = {
   'model': 'The network.',
   'optimizer': 'The optimiser.',
-  'schedule': 'How the rate changes in training: its height, which the rate is multiplied by.',
+  'schedule': 'How the rate changes in training: a factor on the rate, called its height.',
   'loss': 'What training minimises.',
-  'input': 'What the network is given of an image.',
-  'data': 'The data set: one of ours, a set of TFDS, or npz:PATH.',
-  'search': 'Which rates are tried, and when.',
+  'input': 'How images are preprocessed and augmented.',
+  'data': 'The data set: a built-in one, one of TFDS, or npz:PATH.',
+  'search': 'Which rates are tried, and in which order.',
 }
 
 
 class Field(NamedTuple):
   """A field of a config: its dotted name, its value, its default, and what it is for.
 
-  The default is `plugs.REQUIRED` where there is none.
+  The default is `plugs.REQUIRED` if there is none.
   """
 
   name: str
@@ -47,7 +47,7 @@ class Field(NamedTuple):
 
 
 def of_study() -> list[Field]:
-  """The fields that belong to no section but `verdict`, with their defaults."""
+  """The fields outside of sections, and those of `verdict`, with their defaults."""
   tables = {'': configs.FIELDS, 'verdict.': configs.VERDICT}
   return [
     Field(prefix + name, field.default, field.default, field.about)
@@ -67,10 +67,10 @@ def of_plug(section: str, name: str) -> list[Field]:
 
 
 def of_config(config: ConfigDict | None = None) -> list[Field]:
-  """Every field of a config, or of one that sets nothing, in the order of the tables.
+  """Every field of a config, or of an empty one, in the order of the tables.
 
   Raises:
-    StudyError: a section names no function that there is.
+    StudyError: a section names an unknown function.
   """
   config = config or ConfigDict()
   config = config.copy_and_resolve_references()
@@ -91,7 +91,7 @@ def of_config(config: ConfigDict | None = None) -> list[Field]:
 def summary(section: str, name: str) -> str:
   """The first sentence of the docstring of a function that a section names."""
   first = _plain(_parsed(plugs.find(section, name)).short_description or '')
-  return _sentence(re.split(r'; (?:further )?arguments as|(?<=\.) ', first)[0])
+  return _sentence(re.split(r'; (?:other )?arguments as|(?<=\.) ', first)[0])
 
 
 def describe(config: ConfigDict | None = None) -> str:
@@ -108,11 +108,11 @@ def describe(config: ConfigDict | None = None) -> str:
 
 
 def _about(factory: Callable | None) -> dict[str, str]:
-  """Argument -> what its docstring says of it, or that of the function it refers to."""
+  """Argument -> its explanation in the docstring, or in that of the function it refers to."""
   if factory is None:
     return {}
   words = inspect.getdoc(plugs.inner(factory)) or ''
-  other = re.search(r'rguments as (?:the attributes of )?`([\w.]+)`', words)
+  other = re.search(r'rguments as (?:in |the attributes of )?`([\w.]+)`', words)
   about = _about(_named(other[1], plugs.inner(factory))) if other else {}
   for param in _parsed(factory).params:
     about[param.arg_name] = _sentence(_plain(param.description or ''))
@@ -124,13 +124,13 @@ def _parsed(factory: Callable) -> docstring_parser.Docstring:
 
 
 def _named(name: str, beside: Callable) -> Callable:
-  """What a docstring means by a name: `ResNet`, or `folder.image_folder`, as its module has it."""
+  """What a name in a docstring means, `ResNet` or `folder.image_folder`, in its module."""
   first, *rest = name.split('.')
   return functools.reduce(getattr, rest, vars(sys.modules[beside.__module__])[first])
 
 
 def _plain(text: str) -> str:
-  """In one line, without the roles of reStructuredText."""
+  """The text in one line, without roles of reStructuredText."""
   return re.sub(r':\w+:`([^`]*)`', r'\1', ' '.join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""What --help prints: a command's docstring, and the flags that it takes."""
+"""The text of --help: a command's docstring, and its flags."""
 
 import re
 import sys
@@ -11,12 +11,12 @@ _WIDTH = 88
 _WORDS = {'string': 'TEXT', 'int': 'N', 'float': 'NUMBER'}
 _FIELD = (
   '--config.FIELD=VALUE',
-  'Set a field of the config, as --config.epochs=3 or --config.optimizer.momentum=0.9.',
+  'Set a field of the config, such as --config.epochs=3 or --config.optimizer.momentum=0.9.',
 )
 
 
 def describe(main: Callable[..., None]) -> str:
-  """The text of --help of a command, whose `main` this is; flags are those of its module."""
+  """The text of --help for the command with this `main`; flags are those of its module."""
   module = sys.modules[main.__module__]
   of_flags = []
   for flag in flags.FLAGS.get_flags_for_module(module):
@@ -25,7 +25,7 @@ def describe(main: Callable[..., None]) -> str:
       of_flags.append(_FIELD)
   words = [f'  {form}\n{_indented(sentence)}' for form, sentence in of_flags]
   text = '\n'.join([(module.__doc__ or '').strip(), '', 'flags:', *words])
-  if sys.argv[0].endswith('.py'):  # as it was started
+  if sys.argv[0].endswith('.py'):  # show the form in which it was started
     text = re.sub(r'lr-study ([a-z-]+)', _as_script, text)
   return text
 

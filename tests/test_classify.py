@@ -86,8 +86,14 @@ def test_the_studys_own_parts(command, small_finished):
 def test_what_the_command_refuses(command, small_finished, photos):
   for arguments, message in (
     ((photos,), 'no --workdir; try --workdir runs/'),
-    ((f'--workdir={small_finished}',), 'name image files, or a folder of them, or --part=test'),
-    ((f'--workdir={small_finished}', '--part=test', photos), 'name image files, or a folder'),
+    (
+      (f'--workdir={small_finished}',),
+      'give either image files, or a folder of them, or --part=test',
+    ),
+    (
+      (f'--workdir={small_finished}', '--part=test', photos),
+      'give either image files, or a folder',
+    ),
     ((f'--workdir={small_finished}', '--', '--part=test'), '--part=test: no such file or folder'),
     ((f'--workdir={small_finished}', photos, '--json=/dev/null/x'), 'cannot write /dev/null/x'),
     ((f'--workdir={small_finished}', photos, '--explain=x'), '--explain takes one image, not 20'),

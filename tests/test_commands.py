@@ -59,7 +59,10 @@ def test_ctrl_c_is_one_line(small_finished, photos, called):
   at = (called, 1, signal.SIGINT)
   ended = Command('classify.py', f'--workdir={small_finished}', photos / 'O', at=at).wait()
   assert ended.returncode == 130
-  assert ended.stderr == '\nstopped; a study goes on from its newest checkpoint\n'
+  assert (
+    ended.stderr
+    == '\nstopped; to resume a study from its newest checkpoint, run the same command again\n'
+  )
 
 
 def test_ctrl_c_while_a_config_is_read():
@@ -79,7 +82,7 @@ def answer(tmp_path_factory):
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
-    (['--epochs=3'], '--epochs: no such flag; a field of the config is set by --config.epochs'),
+    (['--epochs=3'], '--epochs: no such flag; to set a field of the config, use --config.epochs'),
     (['--batch-size', '4'], '--batch-size: no such flag; a field .* by --config.batch_size'),
     (['--momentum=0.9'], '--momentum: no such flag; .* --config.optimizer.momentum'),
     (['--data.per_class=9'], '--data.per_class: no such flag; .* by --config.data.per_class'),
@@ -115,9 +118,9 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path):
 
   cli.check_writable(Flag)
   for value, message in (
-    (tmp_path / 'no' / 'x.json', 'no is not a folder; make it first'),
-    (tmp_path, 'cannot be written; name another file'),
-    ('/proc/self/x.json', 'cannot be written; name another file'),
+    (tmp_path / 'no' / 'x.json', 'no is not a folder; create it first'),
+    (tmp_path, 'cannot be written; choose another file'),
+    ('/proc/self/x.json', 'cannot be written; choose another file'),
   ):
     Flag.value = str(value)
     if value == '/proc/self/x.json' and os.access('/proc/self', os.W_OK):

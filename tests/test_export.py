@@ -31,7 +31,7 @@ def made(small_finished, command, tmp_path_factory):
   out = tmp_path_factory.mktemp('exported') / 'below' / 'model'
   status, printed, errors = command('export.py', f'--workdir={small_finished}', f'--out={out}')
   assert (status, errors) == (0, '')
-  assert 'a process without lr_study found the same logits' in printed
+  assert 'a process without lr_study computed the same logits' in printed
   return out
 
 
@@ -222,7 +222,7 @@ def test_the_card_of_a_study_by_another_figure(small_finished, trained):
   )
   result = dataclasses.replace(trained.result, best_epoch=2)
   text = card.write(study._replace(verdict=verdict), trained._replace(result=result))
-  assert f'The validation loss, which the study goes by: {result.validation_loss:.3g}.' in text
+  assert f'The study compares trials by validation loss: {result.validation_loss:.3g}.' in text
   end = trained.result.epochs
   assert f'those of epoch 2, its best; the weights are those of the end, epoch {end}' in text
 

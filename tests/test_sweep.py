@@ -137,7 +137,7 @@ def test_a_signal_saves_and_the_study_ends_the_same(config_file, whole, tmp_path
   command.send_signal(signal.SIGCONT)
   done = command.wait()
   assert done.returncode == status, done.stderr
-  assert done.stderr.strip() == 'saved; the same command goes on from here'
+  assert done.stderr.strip() == 'saved; run the same command again to resume'
   saved = steps_saved(folder / 'checkpoints')
   assert 40 < saved < 80
   done = sweep(config_file, f'--workdir={folder}', draws=False)

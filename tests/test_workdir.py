@@ -254,7 +254,7 @@ SLOW = pytest.mark.slow
     ('classify.py', 'accuracy'),
     ('report.py', 'out'),
     pytest.param('diagnose.py', 'state is not kept: Read-only file system', marks=SLOW),
-    pytest.param('export.py', 'found the same logits', marks=SLOW),
+    pytest.param('export.py', 'computed the same logits', marks=SLOW),
     pytest.param('range_test.py', 'is not written: Read-only file system', marks=SLOW),
   ],
 )

@@ -1,7 +1,7 @@
 """The commands: `lr-study COMMAND` and scripts/COMMAND.py, which do the same.
 
-A module for each has its flags and `main`; its docstring is what --help prints. No two of them are
-imported in one process, as flags are global. Importing this imports no JAX.
+Each command is a module with its flags and `main`; --help prints its docstring. Only one of them is
+imported in a process, because flags are global. Importing this package does not import JAX.
 """
 
 import ast
@@ -27,9 +27,9 @@ COMMANDS = (
 
 
 def main() -> None:
-  """`lr-study COMMAND FLAGS`: runs a command, or lists them.
+  """`lr-study COMMAND FLAGS`: runs a command, or lists all commands.
 
-  Ends with status 2 and one line if there is no such command.
+  If there is no such command, the exit status is 2, with a one-line message.
   """
   name, *rest = sys.argv[1:] or ['--help']
   if name in ('-h', '--help', 'help'):
@@ -47,8 +47,8 @@ def main() -> None:
 
 
 def run(name: str) -> None:
-  """Runs a command with the flags in sys.argv, and ends the process as `cli.run` says."""
-  from lr_study import cli  # noqa: PLC0415  # imports JAX: `lr-study --help` does without
+  """Runs a command with the flags in sys.argv; see `cli.run` for exit statuses."""
+  from lr_study import cli  # noqa: PLC0415  # imports JAX, which `lr-study --help` does not need
 
   module = importlib.import_module(f'{__name__}.{_module(name)}')
   cli.run(module.main, takes_arguments=bool(inspect.signature(module.main).parameters))
@@ -74,6 +74,6 @@ def _overview() -> str:
 
 
 def _sentence(name: str) -> str:
-  """The first line of its docstring, for which the module need not be imported."""
+  """The first line of a command's docstring, without importing its module."""
   source = Path(__file__).with_name(f'{_module(name)}.py').read_text('utf-8')
   return ast.get_docstring(ast.parse(source)).partition('\n')[0]

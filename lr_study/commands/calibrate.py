@@ -18,13 +18,11 @@ from lr_study.progress import note
 from lr_study.vectorize import keep_compiled_programs
 
 cli.study_flags()
-_TRUTH = flags.DEFINE_integer(
-  'truth_seeds', 48, 'How many seeds the study has that stands for the truth.', lower_bound=2
-)
-_STUDIES = flags.DEFINE_integer('studies', 40, 'How many small studies are judged.', lower_bound=2)
+_TRUTH = flags.DEFINE_integer('truth_seeds', 48, 'How many seeds define the truth.', lower_bound=2)
+_STUDIES = flags.DEFINE_integer('studies', 40, 'How many small studies to run.', lower_bound=2)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'How many seeds each small study has.', lower_bound=2)
 _LONGER = flags.DEFINE_integer(
-  'longer_seeds', 8, 'How many seeds train on, to judge the statuses.', lower_bound=1
+  'longer_seeds', 8, 'How many seeds train for longer, to check statuses.', lower_bound=1
 )
 _JSON = cli.path_flag('json', 'Write every number to this file.')
 

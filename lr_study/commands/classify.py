@@ -2,7 +2,7 @@
 
 usage: lr-study classify --workdir STUDY [FLAGS] IMAGE_OR_FOLDER...
 
-  lr-study classify --workdir runs/photos a.jpg b.png       the five likeliest classes of each
+  lr-study classify --workdir runs/photos a.jpg b.png       the five most likely classes of each
   lr-study classify --workdir runs/photos LABELLED          a folder with one sub-folder per class
   lr-study classify --workdir runs/photos --part=test       the images that the sweep never used
 """
@@ -28,7 +28,7 @@ _SEED = flags.DEFINE_integer(
   'seed', None, 'The seed of the trial to use. The default is the best trial of the rate.'
 )
 _JSON = cli.path_flag('json', 'Write every number to this file.')
-_EXPLAIN = cli.path_flag('explain', 'Draw what each layer makes of the image, into this folder.')
+_EXPLAIN = cli.path_flag('explain', 'Draw the output of each layer for the image in this folder.')
 cli.finished_flags()
 
 
@@ -36,7 +36,7 @@ def main(*paths: str) -> None:
   if not _WORKDIR.value:
     raise StudyError('no --workdir; try --workdir runs/alexnet_letters_quick PHOTOGRAPHS')
   if bool(paths) == bool(_PART.value):
-    raise StudyError('name image files, or a folder of them, or --part=test: one of these')
+    raise StudyError('give either image files, or a folder of them, or --part=test')
   keep_compiled_programs()
   workdir, moved = _WORKDIR.value, cli.moved()
   trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved, cli.setting())

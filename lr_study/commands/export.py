@@ -16,7 +16,7 @@ from lr_study.progress import note
 from lr_study.use import classify, evaluate, export
 
 _WORKDIR = cli.path_flag('workdir', 'The work directory of a finished study.')
-_OUT = cli.path_flag('out', 'The folder to make.')
+_OUT = cli.path_flag('out', 'The folder to create.')
 _RATE = flags.DEFINE_float(
   'learning_rate', None, 'The rate of the trial to use. The default is the recommended rate.'
 )
@@ -36,6 +36,6 @@ def main() -> None:
   for line in classify.of_another_epoch(trained):
     note(line)
   note(
-    f'{out}: {classify.describe(trained)}; a process without lr_study found the same logits, to '
-    f'{difference:.1e} of the largest. {out}/README.md says how to run it'
+    f'{out}: {classify.describe(trained)}; a process without lr_study computed the same logits, to '
+    f'within {difference:.1e} of the largest. {out}/README.md says how to run it'
   )

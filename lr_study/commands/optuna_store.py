@@ -19,7 +19,7 @@ from lr_study.use import evaluate
 _WORKDIR = cli.path_flag('workdir', 'The work directory of a finished study.')
 _STORAGE = flags.DEFINE_string('storage', None, "The URL of the database, in Optuna's form.")
 _NAME = flags.DEFINE_string(
-  'study_name', 'lr_study', 'The name of the study in the database, which is made if it is missing.'
+  'study_name', 'lr_study', 'The name of the study in the database; created if missing.'
 )
 cli.moved_flag()
 

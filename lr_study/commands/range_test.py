@@ -4,9 +4,9 @@ usage: lr-study range-test --workdir STUDY
 
   lr-study range-test --workdir runs/photos
 
-One trial trains for an epoch while its rate climbs from the smallest of the study to the largest.
-The table has the rates that fastai and Lightning would choose from it, and what the study found at
-the nearest of its rates.
+One trial trains for an epoch while its rate rises from the smallest of the study to the largest.
+The table has the rates that fastai and Lightning would choose from it, and the study's result at
+its nearest rate.
 """
 
 import json
@@ -29,7 +29,7 @@ def main() -> None:
   workdir = _WORKDIR.value
   study = evaluate.read_study(workdir, cli.moved())
   if len(set(study.config.learning_rates)) == 1:
-    raise StudyError(f'{workdir} has a single rate, so there is nothing to climb through')
+    raise StudyError(f'{workdir} has only one rate; a range test needs a range of rates')
   keep_compiled_programs()
   config = weights.kept(study.config, workdir)
   found = climb.climb(config, again.load(config, study.record['data'], workdir))

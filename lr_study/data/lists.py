@@ -41,7 +41,7 @@ def image_list(
   A line of a list is a path, absolute or relative to `dir`, a blank or a comma, and the number of a
   class. Line n of labels.txt names class n; both count from 0, or from 1 if the numbers do. Without
   labels.txt, classes are named by their numbers. Paths and links may lead anywhere, because the
-  lists are the user's own. For the other arguments see `folder.image_folder`.
+  lists are the user's own. Other arguments as in `folder.image_folder`.
 
   Args:
     dir: the folder of the lists.
