@@ -129,8 +129,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
       for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()  # here, because errors are ignored while Python exits
   except KeyboardInterrupt:
-    line = 'stopped; to resume a study from its newest checkpoint, run the same command again'
-    print(f'\n{line}', file=sys.stderr)
+    print('\nstopped; to resume a study, run the same command again', file=sys.stderr)
     sys.exit(130)
   except BrokenPipeError:
     unread = [stream for stream in (sys.stdout, sys.stderr) if stream and _is_unread(stream)]

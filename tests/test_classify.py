@@ -171,7 +171,7 @@ def test_images_that_there_are_not(trained, photos, tmp_path):
   for i in range(4):
     (photos / 'T' / f'pipe{i}').mkdir()
     os.mkfifo(photos / 'T' / f'pipe{i}' / 'x.png')
-  fails(r'5 unreadable in .*x\.png \(not a regular file\); .* and 2 more; mend', photos)
+  fails(r'5 unreadable in .*x\.png \(not a regular file\); .* and 2 more; repair', photos)
   (photos / 'Q').mkdir()
   fails("has the class 'Q', which the study does not know; it knows O, T, E", photos)
   (tmp_path / 'hollow' / 'O').mkdir(parents=True)

@@ -61,7 +61,7 @@ def test_ctrl_c_is_one_line(small_finished, photos, called):
   assert ended.returncode == 130
   assert (
     ended.stderr
-    == '\nstopped; to resume a study from its newest checkpoint, run the same command again\n'
+    == '\nstopped; to resume a study, run the same command again\n'
   )
 
 
