@@ -83,9 +83,9 @@ def answer(tmp_path_factory):
   ('flags', 'said'),
   [
     (['--epochs=3'], '--epochs: no such flag; to set a field of the config, use --config.epochs'),
-    (['--batch-size', '4'], '--batch-size: no such flag; a field .* by --config.batch_size'),
+    (['--batch-size', '4'], '--batch-size: no such flag; to set a field .* use --config.batch_size'),
     (['--momentum=0.9'], '--momentum: no such flag; .* --config.optimizer.momentum'),
-    (['--data.per_class=9'], '--data.per_class: no such flag; .* by --config.data.per_class'),
+    (['--data.per_class=9'], '--data.per_class: no such flag; .* use --config.data.per_class'),
     (['--learning_rate=0.1'], r'--learning_rate: no such .* mean --config.learning_rates\?'),
     (['--qqq=1'], '--qqq: no such flag'),
     (['--config.verdict=loss'], 'verdict is a group of fields; set one of them: --config.verdict.'),
