@@ -59,10 +59,7 @@ def test_ctrl_c_is_one_line(small_finished, photos, called):
   at = (called, 1, signal.SIGINT)
   ended = Command('classify.py', f'--workdir={small_finished}', photos / 'O', at=at).wait()
   assert ended.returncode == 130
-  assert (
-    ended.stderr
-    == '\nstopped; to resume a study, run the same command again\n'
-  )
+  assert ended.stderr == '\nstopped; to resume a study, run the same command again\n'
 
 
 def test_ctrl_c_while_a_config_is_read():
@@ -83,7 +80,10 @@ def answer(tmp_path_factory):
   ('flags', 'said'),
   [
     (['--epochs=3'], '--epochs: no such flag; to set a field of the config, use --config.epochs'),
-    (['--batch-size', '4'], '--batch-size: no such flag; to set a field .* use --config.batch_size'),
+    (
+      ['--batch-size', '4'],
+      '--batch-size: no such flag; to set a field .* use --config.batch_size',
+    ),
     (['--momentum=0.9'], '--momentum: no such flag; .* --config.optimizer.momentum'),
     (['--data.per_class=9'], '--data.per_class: no such flag; .* use --config.data.per_class'),
     (['--learning_rate=0.1'], r'--learning_rate: no such .* mean --config.learning_rates\?'),
