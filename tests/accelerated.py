@@ -16,7 +16,7 @@ _QUICK = {'xla_backend_optimization_level': 0}  # compiling is what takes the ti
 
 
 def task_of(model, shape, schedule=lambda step: 1.0, sweep=(), **fields):
-  """What trains a network on inputs as they are; `fields` are those of the optimiser."""
+  """A task that trains a network on unprocessed inputs; `fields` are those of the optimiser."""
   return Task(
     model=model,
     optimizer=optimizers.build({'name': 'sgd', **fields}, sweep),
@@ -29,7 +29,7 @@ def task_of(model, shape, schedule=lambda step: 1.0, sweep=(), **fields):
 
 
 def engine_of(task, how, batch_size=1, largest=None, **fields):
-  """How a study would compute it with `--config.accelerate=how`; `fields` as in `task_of`."""
+  """The engine of a study with `--config.accelerate=how`; for `fields` see `task_of`."""
   config = ConfigDict({
     'accelerate': how, 'parallel': 'auto', 'batch_size': batch_size, 'optimizer': fields
   })  # fmt: skip
@@ -37,7 +37,7 @@ def engine_of(task, how, batch_size=1, largest=None, **fields):
 
 
 class Trained(NamedTuple):
-  """losses, gradient_norms: (steps,). state: at the end, settled; plain: what it stands for."""
+  """losses, gradient_norms: (steps,). state: the final one, settled; plain: as trial.State."""
 
   losses: np.ndarray
   gradient_norms: np.ndarray
@@ -46,9 +46,9 @@ class Trained(NamedTuple):
 
 
 def train(engine, task, hyper, steps, batch_size=1, exact=False):
-  """Takes so many steps on examples that can be told apart; in float64 if `exact`.
+  """Takes `steps` steps on separable examples; in float64 if `exact`.
 
-  `hyper`: the trial's numbers, or its learning rate alone.
+  `hyper`: the trial's hyperparameters, or only its learning rate.
   """
   hyper = hyper if isinstance(hyper, dict) else {'learning_rate': hyper}
   hyper = {name: jnp.float32(value) for name, value in hyper.items()}
@@ -87,7 +87,7 @@ def _weights(engine):
 
 
 def batches(shape, batch_size, count=30):
-  """Noise about the mean of a class: images (count, batch, *shape), labels (count, batch)."""
+  """Noise around a mean per class: images (count, batch, *shape), labels (count, batch)."""
   rng = np.random.default_rng(0)
   means = rng.normal(size=(CLASSES, *shape))
   labels = rng.integers(0, CLASSES, (count, batch_size)).astype(np.int32)

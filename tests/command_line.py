@@ -1,4 +1,4 @@
-"""Command lines as tests ask them: what is answered before anything is trained."""
+"""Runs command lines in tests up to the point where training would start."""
 
 import contextlib
 import json
@@ -49,9 +49,9 @@ for line in sys.stdin:
 
 @contextlib.contextmanager
 def answers(folder, **environment):
-  """A function: the status and the words that the main command answers these arguments with.
+  """A function that returns the status and the output of the main command for some arguments.
 
-  It prints 'passed' where the config is checked; with SHOW set, the config too, as JSON.
+  The command prints 'passed' once the config is checked; with SHOW set, also the config as JSON.
   """
   out = folder / 'out'
   server = subprocess.Popen(

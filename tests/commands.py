@@ -1,4 +1,4 @@
-"""Commands as tests run them: children of one server, as the imports take seconds."""
+"""Runs commands in tests, as children of one server, because the imports take seconds."""
 
 import contextlib
 import ctypes
@@ -42,7 +42,7 @@ DRAWING = (
 
 
 class Command:
-  """A script of scripts/ that has been started, as `python scripts/NAME ARGUMENTS` is."""
+  """A script of scripts/ that has been started, like `python scripts/NAME ARGUMENTS`."""
 
   def __init__(
     self,
@@ -67,12 +67,12 @@ class Command:
       devices: how many CPU devices JAX has.
       draws: False: no figures and no page, which take as long as the trials of a small study.
       parses: True: its flags are parsed, and its config is checked; that is all.
-      at: ('module:function', n, signal): it sends itself the signal when it calls this function
-        for the n-th time, before anything is done there.
-      largest_file: bytes that a file may have, which stands for a full disk.
-      disk: (folder, bytes): for the command this folder is a file system of its own, on which
-        only so many bytes are free.
-      read_only: a folder that the command cannot write, as on a disk that is mounted so.
+      at: ('module:function', n, signal): the command sends itself the signal when it calls this
+        function for the n-th time, before the function does anything.
+      largest_file: the most bytes that a file may have, to simulate a full disk.
+      disk: (folder, bytes): for the command, this folder is a separate file system with this many
+        free bytes.
+      read_only: a folder that the command cannot write, as if it were mounted read-only.
       variables: added to the environment.
     """
     variables |= {} if devices is None else {'JAX_NUM_CPU_DEVICES': str(devices)}
@@ -103,16 +103,16 @@ class Command:
 
   @property
   def stdout(self):
-    """What it has printed so far."""
+    """The output so far."""
     return self._read(0)
 
   @property
   def stderr(self):
-    """Its errors so far."""
+    """The error output so far."""
     return self._read(1)
 
   def stop_reading(self):
-    """What it prints has no reader any more, as after `| head -1`."""
+    """Closes its output pipe, as `| head -1` does."""
     self._read(0)
     self._pipes[0].close()
 
@@ -131,7 +131,7 @@ class Command:
       time.sleep(0.01)
 
   def wait_until_stopped(self):
-    """Waits until it was stopped by SIGSTOP."""
+    """Waits until it is stopped by SIGSTOP."""
     self.wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
 
   def send_signal(self, number):
@@ -142,7 +142,7 @@ class Command:
     self._process.join()
 
   def wait(self, seconds=300):
-    """Waits for its end: status, standard output and errors, as of subprocess.run."""
+    """Waits for its end; returns status, standard output and errors, like subprocess.run."""
     self.wait_until(lambda: False, seconds)
     found = subprocess.CompletedProcess([], self._process.exitcode, self.stdout, self.stderr)
     for pipe in self._pipes:
@@ -230,7 +230,7 @@ def _send_itself(target, count, number):
 
 
 def _own_mounts():
-  """Lets this process mount what no other sees."""
+  """Gives this process its own mounts, which no other process sees."""
   libc, user = ctypes.CDLL(None, use_errno=True), (os.getuid(), os.getgid())
   if libc.unshare(_NEW_USER | _NEW_MOUNTS):
     raise OSError(ctypes.get_errno(), 'unshare')
@@ -250,7 +250,7 @@ def _mount_read_only(folder):
 
 @contextlib.contextmanager
 def _on_full_disk(folder, free):
-  """Lets the folder, with what is in it, be a small file system that only this process sees."""
+  """Makes the folder, with its content, a small file system that only this process sees."""
   libc = _own_mounts()
   kept = folder.with_name(folder.name + '_kept')
   folder.rename(kept)

@@ -1,4 +1,4 @@
-"""What all tests share: four CPU devices, and the quick study shrunk to seconds."""
+"""Set-up and fixtures of all tests: four CPU devices, and the quick study scaled to seconds."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ from lr_study.study import run as run_study  # noqa: E402
 
 
 def make_tiny(cache_dir):
-  """The quick study on 80 letters with a network of a sixteenth of the width."""
+  """The quick study on 80 letters, with a sixteenth of the network's width."""
   config = alexnet_letters.get_config('quick')
   config.image_size = 67
   config.model.width = 1 / 16
@@ -81,9 +81,9 @@ def get_config(variant=''):
 
 
 def small_study(folder, cache_dir, steps=0):
-  """Writes the config of a study of 360 steps; a checkpoint after so many, and each epoch.
+  """Writes the config of a study of 360 steps with checkpoints every `steps` steps and each epoch.
 
-  Its variants, `resnet` and `resnet18`, are of 60 steps.
+  Its variants, `resnet` and `resnet18`, have 60 steps.
   """
   file = folder / 'small_study.py'
   file.write_text(CONFIG.format(root=ROOT, cache_dir=cache_dir, steps=steps))
@@ -91,7 +91,7 @@ def small_study(folder, cache_dir, steps=0):
 
 
 def sweep(config_file, *arguments, **options):
-  """Runs the main command; options as of `commands.Command`."""
+  """Runs the main command; for options see `commands.Command`."""
   return start(config_file, *arguments, **options).wait()
 
 
@@ -102,7 +102,7 @@ def start(config_file, *arguments, devices=1, **options):
 
 
 def steps_saved(checkpoints, wave=0):
-  """Of the newest checkpoint of a wave that is whole; 0 if there is none."""
+  """The steps of the newest intact checkpoint of a wave; 0 if there is none."""
   return max(
     (int(path.name) for path in checkpoints.glob(f'wave_{wave}/*') if path.name.isdigit()),
     default=0,
@@ -117,7 +117,7 @@ def config_file(tmp_path_factory, cache_dir):
 
 @pytest.fixture(scope='session')
 def whole(config_file, tmp_path_factory):
-  """The small study, which nothing stopped: its work directory, and what the command printed."""
+  """The undisturbed small study: its work directory, and the output of the command."""
   folder = tmp_path_factory.mktemp('runs') / 'whole'
   done = subprocess.run(  # a Python of its own, as users start it
     [sys.executable, 'scripts/sweep.py', f'--config={config_file}', f'--workdir={folder}'],
@@ -131,7 +131,7 @@ def whole(config_file, tmp_path_factory):
 
 
 def make_small(cache_dir):
-  """A study of seconds with the small network, on three letters."""
+  """A study with the small network on three letters, which takes seconds."""
   config = alexnet_letters.get_config('quick')
   config.learning_rates = (1e5, 1e-2, 1e-3)
   config.epochs, config.batch_size, config.image_size = 8, 8, 64
@@ -148,7 +148,7 @@ def make_small(cache_dir):
 
 @pytest.fixture(scope='session')
 def small_finished(tmp_path_factory, cache_dir):
-  """The work directory of `make_small`, finished. Tests leave it as it is."""
+  """The finished work directory of `make_small`. Tests must not change it."""
   workdir = tmp_path_factory.mktemp('studies') / 'small'
   run_study(make_small(cache_dir), workdir)
   return workdir
@@ -178,7 +178,7 @@ def command():
 
 @pytest.fixture
 def without_figures(monkeypatch):
-  """Studies in this process draw nothing and write no page: that takes as long as their trials."""
+  """Makes studies in this process draw nothing, as that takes as long as their trials."""
   for module, name, function in commands.DRAWING:
     monkeypatch.setattr(f'{module}.{name}', function)
 
@@ -193,7 +193,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope='session', autouse=True)
 def compiled_programs(tmp_path_factory):
-  """Kept from test to test, most of which train the same network; not in the user's own cache."""
+  """A cache of compiled programs for all tests, most of which train the same network."""
   folder = str(tmp_path_factory.mktemp('compiled'))
   os.environ['JAX_COMPILATION_CACHE_DIR'] = folder  # for the commands that tests start
   jax.config.update('jax_compilation_cache_dir', folder)
@@ -203,11 +203,11 @@ def compiled_programs(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def cache_dir(tmp_path_factory):
-  """Where the tests build data sets: rendered once, never in the user's own cache."""
+  """The cache in which tests build data sets, not the user's; letters are rendered once."""
   return str(tmp_path_factory.mktemp('data_sets'))
 
 
 @pytest.fixture
 def tiny(cache_dir):
-  """A config of its own for each test."""
+  """A fresh config for each test."""
   return make_tiny(cache_dir)

@@ -25,7 +25,7 @@ def load(config):
 
 
 def prepare(config, data_set, rates, seeds=None):
-  """The sweep of these trials, and the trials that train: all."""
+  """The sweep of these trials, and all of them as running trials."""
   sweep = trials.prepare(config, data_set)
   sweep = sweep._replace(trials=tuple(planned(rates, seeds or [0] * len(rates), config.epochs)))
   return sweep, trials.running(sweep, np.arange(len(rates)))
@@ -59,7 +59,7 @@ def train(config, data_set, rates, seeds, steps, how=None, exact=False):
 
 @contextlib.contextmanager
 def _double_precision():
-  """In all threads, those that train among them: jax.enable_x64 is of one alone."""
+  """Enables float64 in all threads, including those that train; jax.enable_x64 affects only one."""
   jax.config.update('jax_enable_x64', True)
   try:
     yield

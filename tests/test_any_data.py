@@ -22,7 +22,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def lists(config, tmp_path):
-  """Images of grey level 10 x class + i; class 2 in another folder, by its whole path."""
+  """Images of grey level 10 x class + i; class 2 is in another folder, with absolute paths."""
   config.name, config.dir = 'image_list', str(tmp_path / 'lists')
   root = tmp_path / 'lists'
   (root / 'some photos').mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_bad_lists(config, lists):
 
 
 def prepared(tmp_path, name, version, classes, pixels, splits):
-  """A TFDS set as TFDS itself would have prepared it, under its name; made without TensorFlow."""
+  """A TFDS set in the form in which TFDS prepares it, made without TensorFlow."""
   config = tfds.core.BuilderConfig(name=name.partition('/')[2]) if '/' in name else None
 
   def info(self):
@@ -136,7 +136,7 @@ def test_a_set_of_tfds(config):
 
 
 def test_a_set_of_tfds_in_its_own_shapes(config, monkeypatch):
-  """TFDS's own mock: random images as cifar10's own code declares them, 60 in each split."""
+  """TFDS's mock: random images in the form of cifar10, 60 in each split."""
   prepared(config.cache_dir, 'cifar10', '3.0.2', 10, corner, {'train': 3, 'test': 3})
   encode = tfds.features.Image.encode_example  # of an array it needs TensorFlow
   monkeypatch.setattr(
@@ -207,7 +207,7 @@ def test_a_name_that_is_nearly_one(config):
   ],
 )
 def test_each_source_has_fields_of_its_own(config, name, field, value, message):
-  """Those that it does not read, and values that it cannot take, are errors."""
+  """Unknown fields and values that do not fit are errors."""
   config.name = name
   config[field] = value
   with pytest.raises(StudyError, match=message):

@@ -1,4 +1,4 @@
-"""Arrays as data sets: of a function of one's own, and of .npz files; tables, images, series."""
+"""Arrays as data sets, from a user's function or an .npz file: tables, images, series."""
 
 import re
 
@@ -16,7 +16,7 @@ from lr_study.report import show
 
 
 def table(count=24, seed=0, classes=3):
-  """Rows of a class of its own around its number."""
+  """Rows whose values are near the number of their class."""
   y = np.arange(count) % classes
   return np.float32(np.random.default_rng(seed).normal(y[:, None], 0.1, (count, 4))), y
 
@@ -28,7 +28,7 @@ def pictures(count=24, shape=(12, 10), dtype=np.uint8, seed=0):
 
 @pytest.fixture
 def brought(tmp_path, monkeypatch):
-  """A function: source of a file of one's own, fields -> what a study loads of its `load`."""
+  """A function of a file's source and fields that returns what a study loads with its `load`."""
   monkeypatch.chdir(tmp_path)
 
   def load(code, **fields):
@@ -48,7 +48,7 @@ def load(rows=40, noise: float = 0, *, seed=0):
 
 
 def test_a_function_of_ones_own(brought, capsys):
-  """It is called with its own arguments, and with those of every data set that it takes."""
+  """The function is called with its arguments, and with common fields that it takes."""
   found = brought(TABLE, rows=80, noise=1, seed=7)
   assert found.classes == ('0', '1', '2', '3')
   assert found.train.images.shape == (60, 3)
@@ -102,7 +102,7 @@ FORMS = [
 
 @pytest.mark.parametrize('returned', FORMS)
 def test_parts_of_their_own(brought, tmp_path, returned):
-  """In any of the forms: nothing is split off, and the test part is left out."""
+  """In every form, nothing is split, and the test part is left out."""
   found = brought(f"""
 SIZES = {{'train': 12, 'val': 6, 'test': 9}}
 
@@ -160,7 +160,7 @@ def test_labels_of_any_kind(labels, classes):
 
 
 def test_names_of_classes(tmp_path):
-  """Of whole numbers they are the names; of texts the order. Those without samples are left out."""
+  """`classes` names whole numbers and orders texts; classes without samples are left out."""
   x, y = table()
   named = {'x': x, 'y': y, 'classes': ['ant', 'bee', 'cat', 'dog']}
   assert arrays.to_source('mine', named).classes == ('ant', 'bee', 'cat')
@@ -187,7 +187,7 @@ def test_names_of_classes(tmp_path):
   ],
 )
 def test_numbers_of_any_kind(capsys, x, dtype, told):
-  """Bytes stay what they are; all else becomes float32, and a line says so."""
+  """uint8 stays uint8; everything else becomes float32, and a line says so."""
   found = arrays.to_source('mine', (x, [0, 1] * 3)).images.at(np.arange(6))
   assert found.dtype == dtype
   np.testing.assert_array_equal(found, np.asarray(x).astype(dtype))
@@ -380,7 +380,7 @@ def test_bytes_are_the_same_from_files_and_from_arrays(tmp_path):
 
 
 def test_a_mean_of_many_is_exact():
-  """Of bytes; of floats it is as good as in float64."""
+  """Exact for uint8; for floats as accurate as in float64."""
   x = np.full((2**16, 64), 255, np.uint8)
   part = data.Part(x, np.zeros(len(x), np.int32))
   _, mean, _ = data._survey(('a',), [part])
@@ -403,7 +403,7 @@ def findings(x, y, x_val, y_val):
 
 
 def test_checks_of_a_table():
-  """All but near copies, which are of pictures; and people read of samples."""
+  """All checks except near copies, which need images; messages speak of samples."""
   x, y = table()
   x_val, y_val = table(12, seed=1)
   x[5], x[8] = x[3], 0  # the labels 2 and 0, and a row of nothing
@@ -433,7 +433,7 @@ def test_one_number_a_sample_is_not_constant():
 @pytest.mark.parametrize('shape', [(20, 16), (20, 16, 1), (20, 16, 3), (20, 16, 4)])
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
 def test_checks_of_images_that_are_arrays(shape, dtype):
-  """Of any height, width and number type: a darker, noisier copy is a near one."""
+  """For any height, width and number type, a darker, noisier copy is a near copy."""
   x, y = pictures(shape=shape, dtype=dtype)
   x_val, y_val = pictures(6, shape, dtype, seed=1)
   noise = np.random.default_rng(2).normal(0, 2, shape)

@@ -1,4 +1,4 @@
-"""What a study of several settings says, from results made for the purpose."""
+"""The answer of a study with several settings, from made-up results."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def test_one_setting_has_its_own_verdict():
 
 
 def test_the_best_rate_grows_with_the_batch_size():
-  """Peaks at 2e-4 sqrt(b), which lie between the rates of the grid."""
+  """Peaks at 2e-4 sqrt(b), between the rates of the grid."""
   results = [r for b in (1, 4, 16, 64) for r in grid(2e-4 * b**0.5, b, height=0.8 + b / 1000)]
   answer = answer_of(results)
   [growth] = answer.growth
@@ -190,7 +190,7 @@ def test_batch_sizes_and_schedules_are_compared_all_else_equal():
 
 
 def test_settings_by_the_loss():
-  """The loss is 1 - accuracy here: so the same settings are best, and gains are the other way."""
+  """Here the loss is 1 - accuracy, so the same settings are best, and gains have the other sign."""
   results = [
     r
     for seed in (0, 1)
@@ -257,7 +257,7 @@ def test_many_settings_are_named_in_part():
 
 
 def test_settings_by_a_figure_without_noise_of_counting():
-  """One loss each tells nothing of noise; with seeds, their spread does."""
+  """The noise of a single loss is unknown; with several seeds, their spread shows it."""
   one = of_decays(0.85, 0.6, measure=LOSS)
   assert ALIKE.format('figures') in one.verdict.sentence
   two = of_decays(0.85, 0.6, measure=LOSS, seeds=(0.0, 0.01, 0.005))
@@ -277,7 +277,7 @@ def test_a_setting_without_a_rate_to_use_is_not_compared():
 
 
 def test_a_setting_that_the_search_ended_early_is_not_compared():
-  """Its figures are of a shorter training."""
+  """The figures of such a setting are from a shorter training."""
   results = [
     dataclasses.replace(r, epochs=1 if decay == 0.1 else 2)
     for decay, height in ((0.0, 0.8), (0.1, 0.9), (0.2, 0.6))
@@ -298,7 +298,7 @@ def test_a_setting_that_the_search_ended_early_is_not_compared():
 
 
 def test_settings_of_unequal_classes_count_fewer_images():
-  """By balanced accuracy: a class of 8 images has all the noise of 8."""
+  """With balanced accuracy, a class of 8 images has the noise of 8 images."""
   labels = np.repeat([0, 1, 2], [960, 30, 10])
   results = [r for d, height in ((0, 0.85), (1, 0.78)) for r in grid(1e-3, 1, height=height,
                                                                    optimizer_decay=d)]  # fmt: skip
@@ -310,7 +310,7 @@ def test_settings_of_unequal_classes_count_fewer_images():
 
 
 def test_the_best_rate_along_any_axis_of_numbers():
-  """Along each of two widths on its own; of the one that the best setting has, it is said."""
+  """Separately for each of two widths; the sentence is about that of the best setting."""
   results = [
     r
     for optimizer, height in (('sgd', 0.8), ('adamw', 0.9))

@@ -1,4 +1,4 @@
-"""The benchmark's counts and its tables; what it measures is never tested."""
+"""The benchmark's counts and tables; its measurements are not tested."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def benchmark(*arguments):
 
 
 def test_work_is_what_the_layers_take():
-  """Against the real network's kernels: every one is used once for each place in its output."""
+  """Compared with the network's kernels: each is used once for each place in its output."""
   model = KNOWN['digits_tensorflow'](10)
   x = np.zeros((1, 256, 256, 3), np.float32)
   params = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))['params']

@@ -1,4 +1,4 @@
-"""Small studies against a large one: trained in small, and the arithmetic on made-up accuracies."""
+"""Small studies against a large one: a small training, and arithmetic on made-up accuracies."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_every_study_has_seeds_and_images_of_its_own(config):
 
 
 def test_fresh_images_judge_what_few_images_call():
-  """Three runs of 100 images: each trial is called by one run and judged by the two others."""
+  """Three runs of 100 images: each trial gets its status from one and is checked by the others."""
   labels = np.arange(300) % 10
   of_trials = np.full((3, 1, 6), 0.1)
   of_trials[:, 0, 1] = 0.9, 0.9, 0.9

@@ -1,4 +1,4 @@
-"""Checkpoints: what is whole is never put aside, and who only reads changes nothing."""
+"""Checkpoints: intact ones are never set aside, and a reader changes nothing."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ def newest(folder, like=STATE, read_only=False):
 
 
 def listing(folder):
-  """Every file and folder, with its bytes and when it was changed."""
+  """Every file and folder, with its bytes and its modification time."""
   return {
     str(path.relative_to(folder)): (
       path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None
@@ -91,7 +91,7 @@ def test_who_reads_leaves_what_is_being_written(folder):
   ],
 )
 def test_a_state_of_another_form_is_no_damage(folder, like, says):
-  """As where a network in a file of the user's own has changed: one line, and nothing is moved."""
+  """For example after a user's network has changed: one line, and nothing is moved."""
   before = listing(folder)
   for read_only in (True, False):
     with pytest.raises(StudyError, match=says):
@@ -152,7 +152,7 @@ def test_a_read_error_of_any_file_moves_nothing(folder, tmp_path):
 @pytest.mark.parametrize('fails', [1, 2])
 @pytest.mark.parametrize('sealed', [True, False])
 def test_what_cannot_be_read_and_is_whole_is_not_damaged(folder, monkeypatch, fails, sealed):
-  """An error that has passed is none; one that stays is another version's, as far as one knows."""
+  """A temporary error is ignored; a lasting one is attributed to another version."""
   if not sealed:  # as older versions left it
     (folder / '4' / 'files.json').unlink()
   before, read, calls = listing(folder), Checkpoints._read, []
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_and_is_whole_is_not_damaged(folder, monkeypatch, fa
 
 
 def test_a_wrong_sum_is_damage(folder, capsys):
-  """Of a checkpoint as older versions left it, too."""
+  """Also for a checkpoint written by an older version."""
   (file,) = (path for path in files_of(folder / '4' / 'sum') if 'crc32' in _text(path))
   content = json.loads(file.read_text())
   content['crc32'] += 1

@@ -1,4 +1,4 @@
-"""What is found out about a data set before a study trains on it."""
+"""The checks of a data set before a study trains on it."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def save(folder, name, image, **options):
 
 
 def scene(seed, size=60):
-  """Blurred noise: a picture of its own for each seed."""
+  """Blurred noise, different for each seed."""
   coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
   return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
@@ -38,7 +38,7 @@ def findings(train, validation, labels, names=None, classes=('a', 'b')):
 
 
 def test_copies_across_the_split_are_found():
-  """A copy, and what a mail or a phone makes of one; scenes of their own are left in peace."""
+  """Copies, also re-encoded ones, are found; different scenes are not."""
   train = [scene(seed) for seed in range(20)]
   saved = io.BytesIO()
   train[7].save(saved, 'JPEG', quality=40)
@@ -99,7 +99,7 @@ def test_balanced_accuracy_leads_where_it_may_differ(counts, difference, leads):
 
 
 def test_imbalance_bounds_how_far_the_accuracies_differ():
-  """By the worst case: all of some classes are right, and none of the others."""
+  """In the worst case, some classes are entirely right and the others entirely wrong."""
   labels = np.repeat(np.arange(4), (40, 30, 20, 10))
   worst = 0.0
   for right in range(16):
@@ -110,7 +110,7 @@ def test_imbalance_bounds_how_far_the_accuracies_differ():
 
 @pytest.mark.parametrize('size', [2, 3, 7, 8, 60])
 def test_the_hash_is_of_scipys_cosine_transform(size):
-  """Of an image of few pixels too, which has fewer frequencies than are asked for."""
+  """Also for an image of few pixels, which has fewer frequencies than requested."""
   images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), np.uint8)
   grey = images @ np.float64([0.299, 0.587, 0.114])
   waves = scipy.fft.dctn(grey, axes=(1, 2), norm='ortho')[:, :8, :8].reshape(5, -1)[:, 1:]
@@ -121,7 +121,7 @@ def test_the_hash_is_of_scipys_cosine_transform(size):
 
 @pytest.mark.parametrize('at_once', [2**24, 1000])
 def test_near_copies_are_those_that_a_tree_finds(monkeypatch, at_once):
-  """With all pairs at once or a few; of equal training images the first is named."""
+  """With all pairs at once or a few; of equal training images, the first is named."""
   monkeypatch.setattr(checks, '_COSINES', at_once)
   random = np.random.default_rng(0)
   train = random.normal(size=(300, 63))
@@ -146,14 +146,14 @@ def test_near_copies_are_those_that_a_tree_finds(monkeypatch, at_once):
 
 
 def test_rendered_letters_pass(tiny):
-  """No two of 200 are taken for copies, alike as letters of a typeface are."""
+  """No two of 200 count as copies, although letters of a typeface are similar."""
   tiny.data.per_class = 20
   found = data.load(tiny.data, tiny.image_size)
   assert [finding.count for finding in found.checks.values()] == [0] * 6
 
 
 def test_many_copies_cost_no_more_than_few():
-  """Copies of one image make 180,000 pairs: each validation image has one neighbour named."""
+  """Copies of one image are 180,000 pairs, but one neighbour is named per validation image."""
   copies = [scene(0)] * 600
   found = findings(copies, copies[:300], ([0, 1] * 300, [0, 1] * 150))
   assert found['identical_across_split'].count == 300
@@ -162,7 +162,7 @@ def test_many_copies_cost_no_more_than_few():
 
 
 def test_a_study_tells_its_findings(tmp_path):
-  """They are in results.json; a name that steers a terminal does not."""
+  """Findings are in results.json, and control characters in names do not reach the terminal."""
   root = tmp_path / 'photos'
   for label, name in enumerate(('ant', 'bee')):
     for i in range(4):

@@ -1,4 +1,4 @@
-"""Image files through a finished study's trial: the classes that it names, and refuses to."""
+"""Classifies image files with a trial: predictions, and files that are refused."""
 
 import dataclasses
 import json
@@ -114,7 +114,7 @@ def test_other_commands_take_no_arguments(monkeypatch, capsys):
 
 
 def test_files_that_are_no_images_are_skipped(command, small_finished, photos, tmp_path):
-  """None is waited for, read without end or followed out of its folder; each is named."""
+  """No such file blocks, is endless or leads out of its folder; each is named."""
   folder = photos / 'O'
   os.mkfifo(folder / 'pipe.png')
   (folder / 'empty.png').touch()
@@ -220,7 +220,7 @@ def test_a_picture_of_every_layer(trained, photos, tmp_path):
 
 
 def test_a_picture_of_names_that_strangers_chose(trained, photos, tmp_path):
-  """Neither of mathematics nor of signs that the font lacks."""
+  """Without mathematics, and without characters that the font lacks."""
   file = photos / '$\\frac{$ 漢🙂\x1b[2J.png'
   (photos / 'T' / '0.png').rename(file)
   classes = ('$\\undefined$', '\\x1b', '漢字' * 40)
@@ -245,7 +245,7 @@ def test_a_mosaic_holds_every_tile(count):
 
 
 def test_a_picture_has_room_for_so_many_layers():
-  """Of a deep network some, evenly spaced: the filters, layers with kernels and the logits."""
+  """For a deep network, some layers, evenly spaced: filters, layers with kernels, and logits."""
   maps = np.zeros((2, 2, 3), np.float32)
   names = ['filters', *(f'{kind}{i}' for i in range(40) for kind in ('conv', 'norm')), 'logits']
   layers = [explain.Layer(name, maps, not name.startswith('norm')) for name in names]
@@ -278,7 +278,7 @@ def test_activations_of_any_shape_have_a_picture():
 
 
 def test_classes_are_matched_by_their_normal_form(trained, photos):
-  """An é may be one sign or two, as macOS spells it; a study may know either."""
+  """An é may be one character or two, as on macOS; a study may know either."""
   one, two = 'caf\u00e9', 'cafe\u0301'
   for known, found in ((one, two), (two, one)):
     (photos / 'O').rename(photos / found)
@@ -291,7 +291,7 @@ def test_classes_are_matched_by_their_normal_form(trained, photos):
 
 
 def test_weights_of_another_epoch_than_the_figures_are_told(trained, photos):
-  """The study goes by each trial's best epoch; the checkpoint has the weights of the last."""
+  """The study compares best epochs; the checkpoint has the weights of the last epoch."""
   file = str(photos / 'O' / '0.png')
   assert 'the weights are' not in classify.answer(trained, [file]).text
   result = dataclasses.replace(trained.result, best_epoch=2)

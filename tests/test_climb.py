@@ -1,4 +1,4 @@
-"""A range test beside a sweep: the rate climbs through the sweep's, and is read off."""
+"""A range test next to a sweep: the rate rises through those of the sweep."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""How commands end that nobody reads or waits for any more, and flags that are no flags."""
+"""How commands end without a reader or after Ctrl-C, and wrong flags."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def unread(script, *arguments, **options):
 
 
 def test_a_command_goes_quiet_when_nobody_reads_on(small_finished, photos, tmp_path, cache_dir):
-  """As `| head -1` ends it: no traceback, and the status of SIGPIPE."""
+  """As with `| head -1`: no traceback, and the status of SIGPIPE."""
   study, workdir = small_study(tmp_path, cache_dir), f'--workdir={small_finished}'
   for script, *arguments in (
     ('classify.py', workdir, photos),

@@ -35,7 +35,7 @@ def test_the_set_holds_the_best_rate(model, seeds):
 
 @pytest.mark.parametrize('seeds', [2, 3, 5])
 def test_the_probability_is_how_often_it_is_so(seeds):
-  """Where a study is all that is known, the best one has the stated probability on average."""
+  """If nothing but a study is known, the best rate has the stated probability on average."""
   draw = np.random.default_rng(seeds)
   truths = draw.normal(0.7, 0.04, (STUDIES, 4))
   stated, right = [], []
@@ -50,7 +50,7 @@ def test_the_probability_is_how_often_it_is_so(seeds):
 
 @pytest.mark.parametrize('seeds', [2, 3, 5])
 def test_the_interval_holds_the_mean(seeds):
-  """With images that count as well: 300 of them, drawn anew for each study."""
+  """With counting noise too: 300 images, drawn for each study."""
   draw, truth = np.random.default_rng(0), 0.75
   trials = studies([truth], [3.0], seeds)[..., 0]
   of_images = draw.binomial(300, truth, STUDIES)[:, None] / 300 - truth

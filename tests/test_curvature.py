@@ -1,4 +1,4 @@
-"""Sharpness and the size of updates, against what they are defined as."""
+"""Sharpness and the size of updates, compared with their definitions."""
 
 import dataclasses
 

@@ -178,7 +178,7 @@ def test_threads_give_results_in_order_and_stop_at_the_first_error(error):
 
 @pytest.mark.parametrize('size', [(40, 20), (20, 40)])
 def test_resize_modes(size):
-  """A wide or tall image of two halves: what each mode keeps of it."""
+  """What each mode keeps of a wide or tall image with two halves."""
   pixels = np.zeros((size[1], size[0], 3), np.uint8)
   pixels[:, : size[0] // 2, 0] = 255  # left red, right black
   image = Image.fromarray(pixels)
@@ -260,7 +260,7 @@ def test_some_letters(config):
 
 @pytest.fixture
 def photos(tmp_path, config):
-  """Three classes of 4, 5 and 6 images, each of one grey level; hidden files beside them."""
+  """Three classes of 4, 5 and 6 images, each of one grey level, with hidden files among them."""
   config.name, config.dir = 'image_folder', str(tmp_path / 'photos')
   for level, name in enumerate(('ant', 'bee', 'cat')):
     parent = tmp_path / 'photos' / name
@@ -357,7 +357,7 @@ def test_bad_letters(config):
 
 
 def test_the_photographs_of_letters(config):
-  """The main job's own images, where they are."""
+  """The photographs of letters, if they are available."""
   photographs = os.environ.get('LR_STUDY_PHOTOS', '../shared/letter_photos')
   if not os.path.isdir(photographs):
     pytest.skip(f'no {photographs}; LR_STUDY_PHOTOS names a folder with a sub-folder a letter')

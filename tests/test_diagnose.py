@@ -1,4 +1,4 @@
-"""Why a trial diverged, and what a study keeps of the sizes of updates and of sharpness."""
+"""Why a trial diverged, and the sizes of updates and sharpness that a study records."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def test_the_study_keeps_updates_and_sharpness(study):
 
 
 def check(found, study):
-  """What holds of every diagnosis."""
+  """Checks that hold for every diagnosis."""
   assert abs(found.first_bad_step - found.recorded) <= 2
   steps = found.first_bad_step - found.replayed_from
   assert len(found.losses) == len(found.gradient_norms) == steps
@@ -99,7 +99,7 @@ def test_a_trial_that_broke_at_once_is_replayed_from_the_start(study):
 
 
 def test_a_trial_that_broke_late_is_replayed_from_a_checkpoint(study):
-  """That of the round before: its own has none yet."""
+  """The checkpoint of the previous round, because this round has none yet."""
   done = subprocess.run(
     [*SCRIPT, f'--workdir={study}', f'--learning_rate={LATE}'],
     capture_output=True,

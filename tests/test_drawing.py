@@ -1,4 +1,4 @@
-"""A study has its answer before anything is drawn, and keeps it whatever happens to a drawing."""
+"""A study has its answer before it draws, and keeps it even if drawing fails."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from lr_study.use import best, evaluate
 
 @pytest.fixture
 def undrawn(small_finished, tmp_path):
-  """As a kill right after the answer leaves it."""
+  """The folder that a kill right after the answer leaves."""
   folder = tmp_path / 'small'
   shutil.copytree(small_finished, folder)
   shutil.rmtree(folder / 'figures')
@@ -75,7 +75,7 @@ def test_what_cannot_be_looked_at_costs_that_look(
 def test_a_stop_or_a_full_disk_is_no_failure_to_draw(
   undrawn, small_finished, cache_dir, monkeypatch, error, place, without_figures
 ):
-  """The same command goes on with it."""
+  """The same command resumes it."""
   before = (undrawn / 'results.json').read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(*place, failing(error))

@@ -1,4 +1,4 @@
-"""What a user's environment may hold, of JAX and of Matplotlib: studies do as they do without."""
+"""A user's settings of JAX and Matplotlib do not change studies."""
 
 import io
 import os
@@ -89,7 +89,7 @@ def test_ours_are_the_defaults_and_hold_for_a_while(capsys):
 
 
 def test_a_study_does_not_depend_on_settings_of_jax(config_file, whole, tmp_path):
-  """In which a trial diverges, and of which the best one is looked at."""
+  """A study in which a trial diverges and the best one is examined."""
   folder = tmp_path / 'hostile'
   done = sweep(config_file, f'--workdir={folder}', draws=False, **HOSTILE)
   assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A finished study's trial: its weights, its images, and what a user can get wrong about it."""
+"""A trial of a finished study: its weights, its images, and wrong arguments."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from lr_study.use import evaluate
 
 @pytest.fixture
 def copy(small_finished, tmp_path):
-  """Of the finished study, to be damaged."""
+  """A copy of the finished study, to be damaged."""
   return shutil.copytree(small_finished, tmp_path / 'copy')
 
 
@@ -61,7 +61,7 @@ def test_scores():
 
 
 def test_batches_change_no_logits(small_finished):
-  """Eleven images in batches of four, the last one filled up, and in one of eleven."""
+  """Eleven images in batches of four, with a padded last batch, and in one batch."""
   trained = evaluate.load(small_finished)
   pixels = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), np.uint8)
   config = trained.config.copy_and_resolve_references()

@@ -83,7 +83,7 @@ def test_an_nnx_module(cache_dir):
 
 
 def test_digits_as_arrays(monkeypatch):
-  """Where scikit-learn is not installed, its function is stood in for: the same form of arrays."""
+  """If scikit-learn is not installed, another function returns arrays of the same form."""
   try:
     importlib.import_module('sklearn.datasets')
   except ImportError:

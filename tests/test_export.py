@@ -1,4 +1,4 @@
-"""A trial as a folder that runs by itself: the same logits, whole or not at all."""
+"""A trial as a folder that runs on its own: the same logits, complete or not at all."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def alone(folder, *arguments):
 
 
 def test_the_folder_classifies_by_itself(command, made, small_finished, photos, tmp_path):
-  """Moved elsewhere, it finds what scripts/classify.py finds, of images of another size."""
+  """In another place, it predicts the same as scripts/classify.py, for images of another size."""
   moved = shutil.copytree(made, tmp_path / 'moved')
   files = []
   for letter in 'OTE':
@@ -162,7 +162,7 @@ def test_every_way_of_preprocessing_is_inside(change):
 
 
 def test_a_wrong_model_is_not_kept(small_finished, trained, tmp_path, monkeypatch):
-  """Of one weight that is off by a percent of the largest, or a program that needs Flax."""
+  """If a weight is off by a percent of the largest, or the program needs Flax."""
   study, out = evaluate.read_study(small_finished), tmp_path / 'model'
   flatten = export.flatten
 
@@ -215,7 +215,7 @@ def test_the_card(made, small_finished, trained):
 
 
 def test_the_card_of_a_study_by_another_figure(small_finished, trained):
-  """It tells that figure too; and that it is of another epoch than the weights, if it is."""
+  """It gives that figure, and says if that is for another epoch than the weights."""
   study = evaluate.read_study(small_finished)
   verdict = dataclasses.replace(
     study.verdict, measure='validation_loss', is_share=False, larger_is_better=False

@@ -28,7 +28,7 @@ def small(tiny):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-  """They take most of the time of such studies, and are drawn anew in any case."""
+  """Drawing takes most of the time of such studies, and is done again in any case."""
   monkeypatch.setattr(study, '_show', lambda *arguments: None)
 
 
@@ -53,7 +53,7 @@ def with_axes(config, **axes):
 
 
 def differences(folder, whole):
-  """As faults.differences, but waves may hold other trials."""
+  """Like faults.differences, but waves may hold other trials."""
   found = [] if faults.results(folder) == faults.results(whole) else ['results.json']
   for kind in ('history', 'tensorboard'):
     files = [
@@ -143,7 +143,7 @@ def test_a_number_that_becomes_an_argument_starts_anew(small, tmp_path, capsys):
 
 @pytest.mark.parametrize('number', range(5))
 def test_stopped_before_and_while_it_is_extended(small, tmp_path, monkeypatch, number):
-  """In the first training, in the clearing, before the new config is there, and in the second."""
+  """Kills in the first training, while clearing, before the new config, and in the second."""
   places = [
     (trials, 'evaluate'), (extension, '_clear'), (workdir, 'write_text'), (trials, 'evaluate'),
     (study.report, 'write'),

@@ -1,4 +1,4 @@
-"""Factored dense kernels train as plain ones do, and only where that is so are they used."""
+"""Factored dense kernels train like plain ones, and are used only where they do."""
 
 import functools
 
@@ -27,7 +27,7 @@ TORCH = {'momentum': 0.9, 'weight_decay': 1e-2}
 
 @pytest.fixture
 def always(monkeypatch):
-  """Small kernels are factored too, wherever that is right."""
+  """Factors small kernels too, where that is correct."""
   monkeypatch.setattr(factored, 'pays', lambda kernel, batch_size, bounds: bounds.decay < 0.01)
 
 
@@ -59,7 +59,7 @@ ALEXNETS = [('digits_tensorflow', {}), ('digits_caffe', CAFFE), ('torchvision', 
 
 
 def test_an_alexnet(always):
-  """Convolutions as products, dense kernels as factors, a drop of the rate amid 200 steps."""
+  """Convolutions as products, dense kernels as factors, and a drop of the rate within 200 steps."""
   task = task_of(KNOWN['digits_caffe'](3, 1 / 32, 0.2), (67, 67, 3), drop, **CAFFE)
   ours = both(task, 2e-4, 200, **CAFFE)
   assert ours.state.factors.keys() == {'fc6/kernel', 'fc7/kernel', 'fc8/kernel'}
@@ -97,7 +97,7 @@ def test_larger_batches(always, batch_size):
 
 
 def test_the_optimizers_numbers_may_differ_between_trials(always):
-  """A momentum of 0 in the config is none in the optimiser, but where it is swept it is one."""
+  """A momentum of 0 in the config removes it from the optimiser, unless it is swept."""
   names = ('momentum', 'weight_decay')
   task = task_of(MLP(3, (8,)), (6,), sweep=names, momentum=0.0)
   largest = {'learning_rate': 0.1, 'optimizer.momentum': 0.9, 'optimizer.weight_decay': 0.01}
@@ -168,7 +168,7 @@ def test_a_residual_network(always):
 
 
 def test_a_vision_transformer(always):
-  """Tokens are no rows of a batch: their layers are left alone."""
+  """Tokens are not rows of a batch, so their layers are not factored."""
   task = task_of(vit_tiny(3, 1 / 16, patch=6, depth=1), (12, 12, 3), momentum=0.9)
   assert both(task, 1e-2, 60, 2, momentum=0.9).state.factors.keys() == {'head/kernel'}
 
@@ -277,7 +277,7 @@ def test_double_precision_agrees(always, accelerate):
 
 
 def test_settling_changes_no_kernel(always):
-  """base and coordinates change; the kernel that they stand for does not."""
+  """base and coordinates change, but not the kernel that they represent."""
   task = task_of(MLP(3, (8,)), (6,))
   engine = engine_of(task, 'auto')
   before = train(engine._replace(settle=None), task, 1e-2, 40).state

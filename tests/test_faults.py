@@ -57,7 +57,7 @@ def finished_resnet(resnet, tmp_path_factory):
 
 
 def kill_at(stages, config, folder):
-  """Starts the study again and again, and kills it wherever the stages say."""
+  """Starts the study repeatedly, and kills it at the given stages."""
   for name in stages:
     done = sweep(config, f'--workdir={folder}', at=STAGES[name])
     stopped = {signal.SIGKILL: -9, signal.SIGTERM: 143}[STAGES[name][2]]
@@ -119,7 +119,7 @@ def test_a_checkpoint_holds_what_batchnorm_and_adamw_remember(finished_resnet, t
 
 
 def test_a_checkpoint_holds_the_state_of_any_optimizer(tmp_path):
-  """Empty places, numbers without axes and whole numbers among them."""
+  """Including empty nodes, scalars and whole numbers."""
   weights = {'dense': {'kernel': jnp.ones((3, 4)), 'bias': jnp.ones(4)}, 'scale': jnp.ones(3)}
   names = ('sgd', 'adamw', 'adafactor', 'muon', 'prodigy', 'schedule_free_adamw', 'lamb')
   sections = [{'name': name, 'clip_norm': 1.0} for name in names]
@@ -231,7 +231,7 @@ def test_without_any_whole_checkpoint_it_starts_again(config_file, finished, unf
 def test_a_file_that_may_not_grow_is_one_line_and_status_1(
   config_file, finished, tmp_path, size, cached
 ):
-  """A limit on the size of files stands for a full disk."""
+  """A limit on the size of files simulates a full disk."""
   folder = tmp_path / 'full'
   options = [] if cached else [f'--config.data.cache_dir={tmp_path / "cache"}']
   done = sweep(config_file, f'--workdir={folder}', *options, largest_file=size)
@@ -255,7 +255,7 @@ def test_a_file_that_may_not_grow_is_one_line_and_status_1(
   ids=['events', 'checkpoint', 'curves', 'figures', 'tables'],
 )
 def test_a_full_disk_is_one_line_and_status_1(config_file, finished, unfinished, trained, share):
-  """On a file system with so much of the room that all figures and tables need."""
+  """On a file system with a share of the room that all figures and tables need."""
   folder = unfinished
   needed = sum(blocks(finished / name) for name in RESULTS)
   if trained:
@@ -272,7 +272,7 @@ def test_a_full_disk_is_one_line_and_status_1(config_file, finished, unfinished,
 
 
 def blocks(path):
-  """What a file, or the files of a folder, take of a file system."""
+  """The room that a file, or the files of a folder, take in a file system."""
   files = [file for file in (path, *path.rglob('*')) if file.is_file()]
   return sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
 
@@ -289,7 +289,7 @@ def test_a_finished_study_tells_its_answer_from_a_disk_that_cannot_be_written(
 
 
 def test_out_of_memory_is_one_line_and_status_1(config_file, tmp_path):
-  """Where the prediction was overruled by hand: evaluation of 10^8 images at once."""
+  """If the user overrides the estimate: evaluation of 10^8 images at once."""
   options = ['--config.memory_gb=1e9', '--config.eval_batch_size=100000000']
   done = sweep(config_file, f'--workdir={tmp_path / "big"}', *options)
   assert done.returncode == 1, done.stdout

@@ -1,4 +1,4 @@
-"""Random configs and command lines: an answer or one line, whatever they hold."""
+"""Random configs and command lines give an answer or one line, whatever they contain."""
 
 import contextlib
 import importlib

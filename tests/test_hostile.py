@@ -1,4 +1,4 @@
-"""Folders as strangers hand them over: broken, huge and endless files among good ones."""
+"""Folders from strangers: broken, huge and endless files among good ones."""
 
 import io
 import os
@@ -189,7 +189,7 @@ def test_files_that_are_no_files(config, photos):
 
 
 def test_links(config, photos, tmp_path):
-  """Into the folder they are followed, out of it refused, and with them what they lead to."""
+  """Links inside the folder are followed; those that leave it are refused."""
   secret = tmp_path / 'secret'
   secret.mkdir()
   picture(np.random.default_rng(1)).save(secret / 'a.png')

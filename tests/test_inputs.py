@@ -1,4 +1,4 @@
-"""From stored arrays to the network's inputs."""
+"""Preprocessing of stored arrays into the network's inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ AUGMENTATION = (
 
 @pytest.mark.parametrize(('name', 'amount'), AUGMENTATION)
 def test_augmentation_is_random_in_training_and_absent_in_evaluation(images, name, amount):
-  """Off by default; on, each image of a batch has a draw of its own, the same from one key."""
+  """Off by default; if on, each image of a batch has its own draw, determined by the key."""
   zero, keys = np.zeros(3, np.float32), jax.random.split(jax.random.key(0), 4)
   plain = make()(images, zero, keys[0])
   assert (plain == images).all()

@@ -1,4 +1,4 @@
-"""Where the best rate lies between those tried, how much the rate matters, how wide it is right."""
+"""The best rate between those tried, how much the rate matters, and how wide its range is."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The rendered letters: the same bytes, sizes, what can be read, the split by what is unseen."""
+"""The rendered letters: reproducible bytes, sizes, legibility, and the unseen split."""
 
 import collections
 import importlib.util
@@ -50,7 +50,7 @@ def test_a_process_that_fails_is_an_error(capfd):
 
 
 def test_letters_can_be_read():
-  """Where strokes are, and their edges, explains the image: the measure the renderer goes by."""
+  """Strokes and their edges explain the image, by the renderer's measure."""
   legible = 0
   for index in range(5):
     for letter in render.LETTERS:

@@ -1,4 +1,4 @@
-"""Studies from Python: what a program passes, what it gets back, and what it finds unchanged."""
+"""Studies from Python: arguments, results, and what stays unchanged."""
 
 import functools
 import json
@@ -145,7 +145,7 @@ def plain_jax():
 
 
 def test_a_program_finds_all_as_it_was(monkeypatch, tmp_path, capfd, plain_jax):
-  """No file, no setting of JAX, no handler of a signal, no compiled program in the user's cache."""
+  """Leaves no file, JAX setting, signal handler or compiled program in the user's cache."""
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -245,7 +245,7 @@ def test_parts_of_ones_own():
 
 
 def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_figures):
-  """Ctrl-C after the first epoch; the same call goes on to the same bytes. Then it is read."""
+  """Ctrl-C after the first epoch; the same call resumes to the same bytes. Then it is read."""
 
   def evaluate_and_stop(*of):
     os.kill(os.getpid(), signal.SIGINT)
@@ -288,7 +288,7 @@ def test_a_file_that_was_moved(tmp_path, without_figures):
 
 
 def test_in_a_thread_and_twice_at_once():
-  """A signal handler cannot be set there. One runs after the other, with objects of its own."""
+  """Signal handlers cannot be set there. Studies run in turn, each with its own objects."""
   found, errors = {}, []
 
   def run(rows):
@@ -341,7 +341,7 @@ print(*(of[0] for of in (*made, objects.function(act))))
 
 
 def test_an_object_has_the_same_name_in_another_process():
-  """However Python orders its sets; other code, a constant or an argument, is another name."""
+  """Independent of the order of sets; other code, constants or arguments give another name."""
   changes = [
     ('# a comment', '# none', (0, 0, 0, 0)), ('WIDTH = 8', 'WIDTH = 9', (1, 1, 0, 0)),
     ("'c'}", "'d'}", (1, 1, 0, 1)), ('Net(4)', 'Net(5)', (0, 1, 0, 0)),
@@ -422,7 +422,7 @@ def test_a_notebook_draws_in_one_place(monkeypatch):
 
 
 def test_importing_is_quick():
-  """JAX, and all that takes long, is imported with what is used."""
+  """JAX, and everything that takes long, is imported only when it is used."""
   code = 'import sys, lr_study; print(sorted(lr_study.__all__), "jax" in sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT

@@ -1,4 +1,4 @@
-"""Losses, by the formulas they are named after."""
+"""Losses, compared with their formulas."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Data that are not what the user meant: each is said in one line, or read as it was meant."""
+"""Data that are not what the user meant: one line says so, or they are read as meant."""
 
 import codecs
 import unicodedata
@@ -25,7 +25,7 @@ def config(tmp_path):
 
 
 def save(folder, count=4, seed=0, suffix='png'):
-  """Images of their own in a folder."""
+  """Different images in a folder."""
   folder.mkdir(parents=True, exist_ok=True)
   for i in range(count):
     rng = np.random.default_rng([seed, i])
@@ -131,7 +131,7 @@ def test_images_beside_the_classes_are_told(config, photos, capsys):
 
 @pytest.mark.parametrize('largest', [1.0, 1.01, 200.0, 65535.0])
 def test_floats_have_one_scale(config, tmp_path, capsys, largest):
-  """The least value of all is black and the largest white, whatever that of each image is."""
+  """The smallest value of all images is black and the largest is white."""
   shares = {'ant': (0.1, 0.2, 0.25), 'bee': (0.5, 0.75, 1.0)}
   for name, tops in shares.items():
     (tmp_path / 'photos' / name).mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_floats_have_one_scale(config, tmp_path, capsys, largest):
 
 
 def test_images_that_come_out_nearly_black_are_found(config, photos):
-  """As 12 bits in a file of 16 do, and floats of which a single pixel is a million."""
+  """Such as 12-bit values in a 16-bit file, and floats with a single pixel of a million."""
   assert data.load(config, 8).checks['faint'].count == 0
   rng = np.random.default_rng(0)
   for i in range(2):
@@ -293,7 +293,7 @@ def test_what_is_not_used_is_told(config, photos, tmp_path, capsys):
 
 @pytest.fixture
 def digits(tmp_path):
-  """A config of numbers from 0 to 255 in float64, of which loading them tells."""
+  """A config of numbers from 0 to 255 in float64, which are reported when they are loaded."""
   rng = np.random.default_rng(0)
   x, y = rng.integers(0, 256, (40, 8, 8)), np.arange(40) % 2
   np.savez(tmp_path / 'x.npz', x=x.astype(np.uint8), y=y)
@@ -305,7 +305,7 @@ def digits(tmp_path):
 
 
 def test_the_range_of_arrays_is_told(digits):
-  """Bytes reach the network as they are, about +-128, where usual rates are for +-1."""
+  """Bytes reach the network unchanged, about +-128, while usual rates assume +-1."""
 
   def told(**fields):
     digits.input.update(fields)

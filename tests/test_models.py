@@ -49,7 +49,7 @@ def init(model, shape):
 
 
 def any_variables(model, shape, trials=()):
-  """Random numbers in place of initial weights, which take longer to compile than all else."""
+  """Random numbers in place of initial weights, which take longest to compile."""
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):

@@ -306,7 +306,7 @@ def test_shapes_switches_and_branches_cannot_be_swept():
 
 
 def test_a_whole_number_stays_one():
-  """Muon loops so many times: a float is no count."""
+  """The number of Muon's iterations cannot be a float."""
   params = {'fc': {'kernel': jnp.float32([[1, 2], [3, 4], [5, 7]])}}
   found = updates_of({'name': 'muon'}, params, params, ns_steps=jnp.float32(2))
   alone = updates_of({'name': 'muon', 'ns_steps': 2}, params, params)
@@ -414,7 +414,7 @@ def test_only_plain_sgd_is_linear():
   {'name': 'caffe_sgd', 'no_decay': ('bias',), 'rate_factors': (('kernel', 3.0),)},
 ])  # fmt: skip
 def test_what_is_linear_maps_combinations_to_combinations(tree, config):
-  """As accelerate/ needs it: of two runs, a w + b u is a run on a g + b h."""
+  """As accelerate/ needs: if w and u are runs on g and h, a w + b u is a run on a g + b h."""
   optimizer = optimizers.build(config)
   numbers = np.random.default_rng(2)
 

@@ -1,4 +1,4 @@
-"""What a study leaves on disk and shows: history, TensorBoard, tables, figures, the folder."""
+"""What a study writes and shows: history, TensorBoard, tables, figures, the folder."""
 
 import csv
 import dataclasses
@@ -202,7 +202,7 @@ def test_two_studies_under_one_logdir_have_groups_of_their_own(history, tmp_path
 
 @pytest.mark.parametrize(('measure', 'best'), [(BALANCED, [0.5, 0.75, 0.75]), (LOSS, [3, 2, 2])])
 def test_the_tab_leads_with_what_the_study_goes_by(tmp_path, measure, best):
-  """By each trial's best epoch: the last point of a curve, which the tab shows, is its best."""
+  """With best epochs, the last point of a curve, which the tab shows, is the best one."""
   history = History(tmp_path / 'history', 60, 3, 2)
   values = {BALANCED: [0.5, 0.75, 0.25], LOSS: [3, 2, 2.5]}[measure]
   folder = tmp_path / 'tensorboard'
@@ -348,7 +348,7 @@ def test_one_seed_claims_nothing_of_the_best(finished, two_seeds, tmp_path):
 
 
 def test_every_file_has_the_balanced_accuracy_where_it_leads(finished, tmp_path):
-  """Of unequal classes: there the plain one is high for who names the largest class."""
+  """With unequal classes, where plain accuracy is high for always predicting the largest class."""
   results = [
     result if result.validation_accuracy is None
     else dataclasses.replace(result, validation_accuracy=0.75, validation_balanced_accuracy=1 / 3)

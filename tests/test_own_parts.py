@@ -1,4 +1,4 @@
-"""Parts of a user's own, tests/own/, in small studies from the data to the answer."""
+"""A user's parts, tests/own/, in small studies from the data to the answer."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def run(folder, **changes):
 
 
 def best_accuracy(folder, content):
-  """That of the best trial, as it is on record, and as the weights that were kept have it."""
+  """The best trial's value, as recorded and as computed from the saved weights."""
   named = content['verdict']['learning_rate']
   known = next(t['validation_accuracy'] for t in content['trials'] if t['learning_rate'] == named)
   trained = evaluate.load(folder)
@@ -280,7 +280,7 @@ def test_all_values_of_all_axes_share_one_program(tmp_path, request):
   ],
 )
 def test_parts_that_do_not_fit_are_told_in_one_line(tmp_path, changes, says):
-  """That names the function, what it gave and what was asked; nothing is written."""
+  """The line names the function, its result and what is expected; nothing is written."""
   with pytest.raises(StudyError) as raised:
     study.run(config_of(**changes), tmp_path / 'study')
   message = str(raised.value)

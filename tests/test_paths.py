@@ -1,4 +1,4 @@
-"""Where images, files of one's own and studies lie: `~`, other folders, moved ones."""
+"""Locations of images, a user's files and studies: `~`, other folders, moved ones."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def load(file='x.csv'):
 
 
 def make_photos(folder):
-  """Two classes of 12 images that a linear network can tell."""
+  """Two classes of 12 images that a linear network can separate."""
   for label, name in enumerate(('ant', 'bee')):
     (folder / name).mkdir(parents=True)
     for i in range(12):
@@ -137,7 +137,7 @@ def test_what_makes_another_study(home):
 
 
 def test_a_study_goes_on_with_moved_images(home, monkeypatch, without_figures, capsys):
-  """Stopped, and gone on with from elsewhere: its curves have the same bytes."""
+  """Stopped, moved and resumed: the curves have the same bytes."""
   run(make_config(home), home / 'whole')
   save = Checkpoints.save
 

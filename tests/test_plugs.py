@@ -1,4 +1,4 @@
-"""Functions by name: known ones, one's own in a file, their arguments, and the command line."""
+"""Functions by name: known ones, a user's in a file, their arguments, and the command line."""
 
 import functools
 import importlib

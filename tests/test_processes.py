@@ -63,7 +63,7 @@ def test_two_processes_give_what_one_gives(config_file, whole, tmp_path):
 
 
 def test_a_process_that_dies_takes_nobody_with_it(config_file, whole, tmp_path):
-  """Process 1 is killed: the other one ends its trials and says so; then one goes on alone."""
+  """Process 1 is killed: the other finishes its trials and says so; then one process resumes."""
   folder = tmp_path / 'killed'
   dies = (SAVE, 5, signal.SIGKILL)
   first, second = (process.wait() for process in start_two(config_file, folder, at=dies))

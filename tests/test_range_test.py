@@ -1,4 +1,4 @@
-"""What the range tests suggest on curves whose shape is known."""
+"""The suggestions of range tests on known curves."""
 
 import numpy as np
 import pytest

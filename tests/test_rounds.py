@@ -1,4 +1,4 @@
-"""Studies of several rounds, batch sizes and schedules, trained in small."""
+"""Small studies with several rounds, batch sizes and schedules."""
 
 import json
 import re
@@ -173,7 +173,7 @@ def test_batch_sizes_and_schedules_are_axes(small, tmp_path):
 
 @pytest.mark.usefixtures('without_figures')
 def test_values_of_an_axis_share_a_wave_and_a_program(small, tmp_path, monkeypatch):
-  """Each pair of a rate and a decay is what it is in a study of its own; also after a stop."""
+  """Each pair of a rate and a decay gives the same as in a separate study, also after a stop."""
   small.learning_rates, small.epochs, small.model.hidden = (1e5, 1e-2), 2, (16,)
   decays, prepared, prepare, evaluate = (0.0, 0.1), [], trials.prepare, trials.evaluate
   small.axes['optimizer.weight_decay'] = decays
@@ -238,7 +238,7 @@ def test_the_plan_is_on_disk(tmp_path):
 
 
 def test_an_axis_of_the_network_trains_as_it_would_alone(small, tmp_path):
-  """Widths have programs of their own; the smoothing of the labels is an argument of each."""
+  """Widths have separate programs; label smoothing is an argument of each."""
   small.learning_rates, small.epochs = (1e-2,), 2
   axes = {'model.hidden': ((8,), (16, 8)), 'loss.smoothing': (0.0, 0.1)}
   small.axes = ConfigDict(axes, allow_dotted_keys=True)

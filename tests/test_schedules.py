@@ -15,7 +15,7 @@ def heights(steps_per_epoch, epochs, name='step_decay', **arguments):
 
 
 def by_epoch(found, epochs):
-  """One height an epoch; fails if it changes within one."""
+  """One height per epoch; fails if it changes within an epoch."""
   found = found.reshape(epochs, -1)
   assert (found == found[:, :1]).all()
   return found[:, 0]

@@ -267,7 +267,7 @@ def names(rate, measure=BALANCED, size=4, **axes):
 
 
 def test_a_study_in_an_optuna_database_goes_by_its_verdict(tmp_path):
-  """A trial a rate; the best is what the verdict names, also of equal ones; no study twice."""
+  """One trial per rate; the best is the recommended one, also if equal; no study twice."""
   optuna = pytest.importorskip('optuna', reason='Optuna is optional: requirements-optuna.txt')
   url = f'sqlite:///{tmp_path}/lr.db'
   results = [
@@ -389,7 +389,7 @@ def result_of(trial, accuracy, loss=1.0, status='plateaued'):
 
 
 def test_values_of_an_axis_train_together(monkeypatch):
-  """Batch sizes have programs of their own; a wave is filled with trials of both momentums."""
+  """Batch sizes have separate programs; a wave is filled with trials of both momentums."""
   asked = []
 
   def waves(sweep, processes):

@@ -1,4 +1,4 @@
-"""Every clause of the verdict against the curves that it speaks of: made up, judged, parsed back.
+"""Every clause of the verdict, parsed and compared with the made-up curves that it is about.
 
 The parser below knows the sentence's grammar and nothing of how it is built; the tests of each
 word are written out again, from the curves.
@@ -30,7 +30,7 @@ SHAPES = ('flat', 'flat', 'falling', 'falling', 'late', 'rising', 'steep')
 
 @dataclasses.dataclass
 class Study:
-  """The trials of a made-up study, their curves, and what it goes by."""
+  """The trials of a made-up study, their curves, and its measure."""
 
   trials: list[Planned]
   curves: dict[Planned, dict[str, np.ndarray]]
@@ -118,7 +118,7 @@ def judged(trials, curves, labels, measure, at_best, per_epoch):
 
 
 class Truth:
-  """What is so of a study, from its curves alone."""
+  """The truth about a study, from its curves alone."""
 
   def __init__(self, study):
     self.study = study

@@ -1,4 +1,4 @@
-"""Names that strangers chose: what a study writes of them is right and does no harm."""
+"""Names chosen by strangers are written correctly and do no harm."""
 
 import ast
 import csv
@@ -61,7 +61,7 @@ BAD_FILE = '<script>alert(2)<script>|\n# =1+1.png'
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A class a name, each of its own brightness, and a file that is no image."""
+  """One class per name, each with its own brightness, and a file that is not an image."""
   root = tmp_path_factory.mktemp('strangers') / '<b>:bomb: =1\n'
   for shade, name in enumerate(sorted([*WRITTEN, '..hidden'])):
     (root / name).mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_the_summary_renders_names_as_text(study, own):
 
 
 def test_no_name_becomes_a_path(study, folder):
-  """Neither in the work directory nor beside it, nor where data sets are stored."""
+  """Neither in the work directory nor next to it, nor where data sets are stored."""
   cache = json.loads((study / 'config.json').read_text())['config']['data']['cache_dir']
   made = [path.name for root in (study, Path(cache)) for path in root.rglob('*')]
   assert len(made) > 20

@@ -70,7 +70,7 @@ def test_images_that_do_not_fit_stream(tiny, capsys):
 
 
 def test_an_image_is_read_once_for_all_who_ask_for_it(both):
-  """By two seeds, or by the devices; in the order asked for, in any number of axes."""
+  """For two seeds, or for the devices; in the requested order, with any number of axes."""
   _, resident, streamed = both
   reads, read = [], streamed.train.images._read
   streamed.train.images._read = lambda k: reads.append(k) or read(k)

@@ -18,7 +18,7 @@ SAVE = 'lr_study.files.checkpoint:Checkpoints.save'
 
 
 def results(folder):
-  """results.json but for what may differ between two runs of a study: the time it took."""
+  """results.json without what may differ between two runs: the times."""
   content = json.loads((folder / 'results.json').read_text())
   seconds_of = content['study'].pop('seconds_of')
   assert content['study'].pop('seconds') >= sum(seconds_of.values()) - 0.5
@@ -175,7 +175,7 @@ def test_pmap_tells_the_same(config_file, whole, tmp_path):
 
 
 def test_survivors_are_what_they_are_without_the_diverged(config_file, whole, tmp_path):
-  """To the bit: a trial that diverges, and leaves, changes nothing for the others."""
+  """Bitwise: a trial that diverges and is dropped does not affect the others."""
   folder = tmp_path / 'without'
   option = '--config.learning_rates=1e-2,1e-3'
   done = sweep(config_file, f'--workdir={folder}', option, draws=False)
@@ -185,7 +185,7 @@ def test_survivors_are_what_they_are_without_the_diverged(config_file, whole, tm
 
 
 def test_more_trials_than_memory_run_in_waves(config_file, whole, tmp_path):
-  """Two waves; killed in the second, and gone on with."""
+  """Two waves; killed in the second, and resumed."""
   folder = tmp_path / 'waves'
   line = next(line for line in whole[1].stdout.splitlines() if line.startswith('A trial needs'))
   trial, call = map(float, re.findall(r'([\d.e-]+) GB', line)[:2])

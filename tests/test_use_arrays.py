@@ -1,4 +1,4 @@
-"""Trials on arrays, of networks and optimisers of one's own: their weights, program and layers."""
+"""Trials on arrays with a user's networks and optimisers: weights, program and layers."""
 
 import json
 import shutil
@@ -128,7 +128,7 @@ def test_the_setting_is_that_of_the_verdict_or_the_one_that_is_named(averaged):
 
 
 def test_another_kind_of_device_reads_the_same_checkpoint(factored, monkeypatch):
-  """How a state is written depends on the config alone."""
+  """The form of a state depends only on the config."""
   here = evaluate.load(factored)
   assert here.variables['params']['dense1']['kernel'].shape == (576, 128)
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
@@ -184,7 +184,7 @@ def test_the_exported_folder_takes_arrays(request, name, tmp_path):
 
 
 def run(model, *files):
-  """The exported model's command, beside its folder."""
+  """The exported model's command, run next to its folder."""
   command = [sys.executable, str(model / 'predict.py'), *files]
   return subprocess.run(
     command, cwd=model.parent, capture_output=True, text=True, check=False, timeout=120

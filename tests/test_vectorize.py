@@ -1,4 +1,4 @@
-"""Many trials at once: each is what it would be alone, whatever runs beside it, and wherever."""
+"""Many trials at once: each is the same as alone, whatever runs with it, on any device."""
 
 import re
 from types import SimpleNamespace
@@ -57,7 +57,7 @@ def test_curves_are_those_of_solo_runs(tiny, solo, how):
 
 
 def test_pmap_and_shard_map_give_the_same_bytes(tiny):
-  """So the day that pmap goes, shard_map is its equal."""
+  """shard_map must equal pmap, which may be removed from JAX one day."""
   config, data_set = load(tiny)
   rates, seeds = np.geomspace(1e-2, 1e-4, 5), [0, 0, 1, 1, 2]
   a, b = (train(config, data_set, rates, seeds, STEPS, how)[:2] for how in ('pmap', 'shard_map'))
@@ -125,7 +125,7 @@ def test_calls_end_where_the_state_settles_and_before_the_last_step():
 
 @pytest.mark.parametrize('how', ['threads', 'shard_map'])
 def test_evaluation_counts_every_image_once(tiny, how):
-  """At a batch that does not divide the images, the last window is filled up."""
+  """If the batch size does not divide the images, the last window is padded."""
   tiny.parallel = how
   config, data_set = load(tiny)
   images = len(data_set.train.labels)
@@ -177,7 +177,7 @@ def test_all_is_compiled_when_memory_is_known(tiny, how, request):
 
 
 def test_on_a_cpu_a_trial_has_the_same_bits_beside_any_number(tiny):
-  """Promise 2 to the bit: in threads the same program runs whatever is beside it."""
+  """Promise 2 bitwise: in threads, the same program runs whatever runs with it."""
   config, data_set = load(tiny)
   alone, _, _ = train(config, data_set, [1e-5], [0], STEPS, 'threads')
   beside, _, _ = train(config, data_set, [1e-3, 1e-5, 1e9], [0, 0, 0], STEPS, 'threads')
@@ -186,7 +186,7 @@ def test_on_a_cpu_a_trial_has_the_same_bits_beside_any_number(tiny):
 
 @pytest.mark.parametrize('how', ['threads', 'vmap'])
 def test_stops_on_the_way_change_no_bit(tiny, how):
-  """However the steps of an epoch are asked for, and whatever calls that makes."""
+  """However the steps of an epoch are requested and divided into calls."""
   tiny.data.per_class, tiny.parallel = 12, how
   config, data_set = load(tiny)
   sweep, now = prepare(config, data_set, RATES)

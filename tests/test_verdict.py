@@ -1,4 +1,4 @@
-"""Statuses, the best rate, and the sentence, from curves made for the purpose."""
+"""Statuses, the best rate, and the sentence, from made-up curves."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Trials that start from weights that one has, and networks of which a part is frozen."""
+"""Trials that start from given weights, and networks with frozen parts."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ def origin(task, **fields):
 
 
 def safetensors(arrays):
-  """Its bytes, as the format's description has them."""
+  """The bytes of a file, by the format's description."""
   header, content = {'__metadata__': {'format': 'pt'}}, b''
   for name, array in arrays.items():
     offsets = [len(content), len(content) + array.nbytes]

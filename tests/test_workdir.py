@@ -1,4 +1,4 @@
-"""A work directory: what is deleted in it, who may be in it, and who only reads it."""
+"""A work directory: what is deleted in it, which processes may use it, and readers."""
 
 import errno
 import fcntl
@@ -121,7 +121,7 @@ def test_only_who_is_in_the_folder_writes_records(begun, tmp_path):
   'names', [MINE[:1], MINE[1:], ['config.json'], ['results.json'], ['written']]
 )
 def test_overwrite_without_a_study_is_refused(tmp_path, names):
-  """Also where a config.json is somebody else's: nothing is written over it."""
+  """Also if a config.json is not a study's: it is not overwritten."""
   for name in names:
     (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / name).write_text('{"architectures": []}')
@@ -133,7 +133,7 @@ def test_overwrite_without_a_study_is_refused(tmp_path, names):
 
 
 def test_a_study_of_an_older_version_is_not_deleted(begun):
-  """It goes on, though, if it is the same."""
+  """It resumes if it is the same study."""
   (begun / 'written').unlink()
   before = files_of(begun)
   with pytest.raises(StudyError, match=r'without a record of its files.*delete it yourself'):
@@ -169,7 +169,7 @@ sys.stdin.read()
 
 
 def without_locks(monkeypatch, number, *names):
-  """A file system on which these calls are not there."""
+  """A file system without these calls."""
   for name in names:
 
     def refuse(stream, how):

@@ -1,4 +1,4 @@
-"""A loss and metrics of one's own."""
+"""A user's loss and metrics."""
 
 import jax
 import jax.numpy as jnp

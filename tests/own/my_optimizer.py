@@ -1,4 +1,4 @@
-"""Optimisers of one's own: functions of a learning rate that return an optax transform."""
+"""A user's optimisers: functions of a learning rate that return an optax transform."""
 
 import jax
 import optax

@@ -1,11 +1,11 @@
-"""An augmentation, a schedule and a search of one's own."""
+"""A user's augmentation, schedule and search."""
 
 import jax
 import jax.numpy as jnp
 
 
 def rolled(batch, key, pixels: int = 1):
-  """Images from -1 to 1, in training each moved sideways by up to so many pixels."""
+  """Images from -1 to 1, each shifted sideways by at most `pixels` in training."""
   x = batch.images.astype(jnp.float32) / 127.5 - 1
   if key is not None:
     moves = jax.random.randint(key, x.shape[:1], -pixels, pixels + 1)

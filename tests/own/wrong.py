@@ -34,10 +34,10 @@ def scalar_loss(logits, labels):
 
 
 def failing_data():
-  """Raises an error of its own."""
+  """Raises an error."""
   raise KeyError('column label')
 
 
 def again(config, told, epochs: int = 1):
-  """Asks for a rate of the grid, whatever it was told."""
+  """Asks for a rate of the grid, whatever the results."""
   return [(config.learning_rates[0], epochs)]
