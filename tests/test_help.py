@@ -83,7 +83,7 @@ def test_help_config_explains_the_config_as_it_is_set(answer):
   assert status == 0
   assert '\nepochs = 3   (default 30)\n    How often a trial' in text
   assert "\nsearch.name = 'bisect'   (default 'grid')\n" in text
-  assert '\nsearch.factor = 1.25\n    How close the two rates are in the end' in text
+  assert '\nsearch.factor = 1.25\n    How close these two rates are at the end' in text
   assert "\naxes = {'seed': (0, 1)}" in text
   assert 'passed' not in text  # it ends there
 

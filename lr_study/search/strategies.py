@@ -140,7 +140,7 @@ def _bisect(
     config: of the study.
     told: the results so far.
     epochs: the length of each run.
-    factor: stop when these two are this close: the larger divided by the smaller.
+    factor: how close these two rates are at the end: the larger divided by the smaller.
   """
   if not told:
     return [Ask(rate, epochs) for rate in config.learning_rates]
