@@ -21,6 +21,8 @@ suppress_warnings = ['mystnb.unknown_mime_type']  # of a progress bar
 
 html_theme = 'furo'
 html_title = 'lr_study'
+html_static_path = ['_static']
+html_css_files = ['site.css']
 
 myst_heading_anchors = 3
 
