@@ -79,7 +79,9 @@ class Drawn:
     return self._live is not None or self._cell is not None
 
   def __enter__(self) -> 'Drawn':
-    terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+    # FORCE_COLOR, which notebooks set, lets Rich believe that there is a terminal.
+    terminal = sys.stdout.isatty() and self._console.is_terminal
+    terminal = terminal and not self._console.is_dumb_terminal
     if self._notebook:
       self._cell = _Cell()
     elif terminal and not self._console.quiet and Drawn._now is None:

@@ -222,7 +222,9 @@ def test_a_spinner_says_what_takes_a_while(screen):
   assert len(seen.text()) == 3
 
 
-def test_spinners_are_lines_where_no_terminal_is(capsys):
+@pytest.mark.parametrize('forced', ['', '1'])
+def test_spinners_are_lines_where_no_terminal_is(capsys, monkeypatch, forced):
+  monkeypatch.setenv('FORCE_COLOR', forced)  # as in a notebook
   with progress.working('Compiling'), progress.working('Timing', keep=False):
     assert capsys.readouterr().out == 'Compiling\n'
   assert capsys.readouterr().out == ''
