@@ -14,6 +14,9 @@ from lr_study.search import rounds
 from lr_study.use import evaluate
 
 
+RESNET = {'name': 'tests/own/my_resnet.py:MyResNet', 'features': 4, 'depth': 1}
+
+
 @pytest.fixture
 def small(tiny):
   """60 training images; two rates that learn something, one that diverges."""
@@ -77,7 +80,12 @@ def is_of_wave(path):
   return any(part.startswith(('wave_', 'trials.json')) for part in path.parts)
 
 
-def test_rates_seeds_and_values_are_added(small, tmp_path, trained, capsys):
+@pytest.mark.parametrize('network', ['mlp', pytest.param('resnet', marks=pytest.mark.slow)])
+def test_rates_seeds_and_values_are_added(small, tmp_path, trained, capsys, network):
+  """To a network with BatchNorm by AdamW as to any other."""
+  if network == 'resnet':
+    small.model = ConfigDict(RESNET)
+    small.optimizer = ConfigDict({'name': 'adamw'})
   with_axes(small, optimizer__weight_decay=(0.0, 0.1))
   study.run(small, tmp_path / 'more')
   small.learning_rates, small.seeds = (3e-2, 1e5, 1e-2, 1e-3), (2, 1, 0)
