@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lr_study import study
+from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files import events, record
 
@@ -166,7 +167,8 @@ def _run(
   # Forked from a process that has imported everything: importing takes longer than a tiny study.
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['lr_study.study'])
-  process = context.Process(target=_study, args=(config, folder))
+  # As a dict: a ConfigDict whose axes have dots in their names cannot be unpickled.
+  process = context.Process(target=_study, args=(config.to_dict(), folder))
   began, spent, end = time.time(), {}, math.inf
   process.start()
   ends_of = (
@@ -193,9 +195,9 @@ def _trains(folder: Path, began_at: float) -> bool:
   return name not in ('nothing', 'lock', 'config.json', record.NAME) and at > began_at
 
 
-def _study(config: ConfigDict, folder: Path) -> None:
+def _study(config: dict[str, Any], folder: Path) -> None:
   with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
     try:
-      study.run(config, folder)
+      study.run(from_json(config), folder)
     except StudyError:
       sys.exit(2)

@@ -54,6 +54,7 @@ NETWORKS = {{
   'resnet': {{'name': '{root}/tests/own/my_resnet.py:MyResNet', 'features': 4, 'depth': 1}},
   'resnet18': {{'name': 'resnet18', 'width': 1 / 32}},
 }}
+NETWORKS['resnet_grid'] = NETWORKS['resnet']
 
 
 def get_config(variant=''):
@@ -76,6 +77,9 @@ def get_config(variant=''):
     config.learning_rates = (1e30, 1e-2, 1e-3)
     config.log_every_steps = 6
     config.checkpoint_steps = {steps} // 6
+  if variant == 'resnet_grid':
+    config.seeds = (0, 1)
+    config.axes['optimizer.weight_decay'] = (1e-4, 1e-2)
   return config
 """
 
@@ -83,7 +87,7 @@ def get_config(variant=''):
 def small_study(folder, cache_dir, steps=0):
   """Writes the config of a study of 360 steps with checkpoints every `steps` steps and each epoch.
 
-  Its variants, `resnet` and `resnet18`, have 60 steps.
+  Its variants, `resnet`, `resnet18` and `resnet_grid`, have 60 steps.
   """
   file = folder / 'small_study.py'
   file.write_text(CONFIG.format(root=ROOT, cache_dir=cache_dir, steps=steps))

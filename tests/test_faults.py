@@ -85,6 +85,7 @@ def test_kills_in_training_change_nothing_with_batchnorm_and_adamw(
     ('resnet', 3),
     pytest.param('', 50, marks=pytest.mark.slow),
     pytest.param('resnet18', 20, marks=pytest.mark.slow),
+    pytest.param('resnet_grid', 10, marks=pytest.mark.slow),
   ],
 )
 def test_kills_at_random_moments_change_nothing(command, config_file, variant, kills):
