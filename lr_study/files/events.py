@@ -138,6 +138,8 @@ def read(run: Path) -> dict[str, list[tuple[int, float | None]]]:
   """The curves of a trial's run: 'validation/loss' -> (step, value) of each point, NaN as None."""
   found = {}
   for part, folder in ((TRAIN, run), (VALIDATION, run / VALIDATION)):
+    if not folder.is_dir():
+      continue  # a run of texts and images has one part
     events = EventAccumulator(str(folder), size_guidance={'scalars': 0})
     events.Reload()
     for tag in events.Tags()['scalars']:
