@@ -13,7 +13,6 @@ from lr_study.files import events, workdir
 from lr_study.search import rounds
 from lr_study.use import evaluate
 
-
 RESNET = {'name': 'tests/own/my_resnet.py:MyResNet', 'features': 4, 'depth': 1}
 
 
