@@ -41,6 +41,7 @@ RUN_BY = {
 NOT_RUN = {
   'calibrate.py': 'trains 40 studies; test_calibration.py has the function it calls, on two',
   'optuna_store.py': 'Optuna is not among the requirements; test_search.py has the function',
+  'my_config.py': 'configs/alexnet_letters.py with two fields changed',
   'configs/alexnet_letters_caffe.py': 'days at full size; test_torch.py has its network and solver',
 }
 OTHER = r'(?:\.venv/bin/)?(?:python3? -m (?:venv|pytest)|pip install|sphinx-build|for k in 0 1)'
