@@ -40,7 +40,7 @@ class Row(NamedTuple):
 def _step(network: str, momentum: float, steps: int) -> Row:
   options = {'network': network, 'trials': 7, 'momentum': momentum}
   kinds = ('lr_study', 'torch', 'torch_compile', 'torch_vmap', 'jax_one', 'jax_vmap', 'floor')
-  title = f'a step per trial, {network} AlexNet, 7 trials, momentum {momentum:g}'
+  title = f'one step of a trial, {network} AlexNet, 7 trials, momentum {momentum:g}'
   return Row(title, steps, {kind: options | {'kind': kind} for kind in kinds})
 
 
@@ -49,7 +49,7 @@ def _growth(
 ) -> Row:
   base = {'kind': 'lr_study', 'network': network, 'trials': 4} | more
   sides = {f'{what} {value}': base | {what: value} for value in values}
-  return Row(f'growth in {what}, {network} AlexNet', steps, sides, trial_steps)
+  return Row(f'cost by {what}, {network} AlexNet', steps, sides, trial_steps)
 
 
 def _ladder(network: str, steps: int) -> Row:
