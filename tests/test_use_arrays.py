@@ -176,7 +176,7 @@ def test_the_exported_folder_takes_arrays(request, name, tmp_path):
   assert first.startswith("'other.npy': it holds float64 (3, 5); the model takes ")
   assert others == [
     "'several.npz': several arrays; the model takes an .npy file, which has one",
-    "'notes.npy': no .npy file of numbers",
+    "'notes.npy': not an .npy file of numbers",
   ]
   text = (out / 'README.md').read_text()
   assert 'pillow' not in text
