@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 os.environ['MPLBACKEND'] = 'agg'  # opens no windows; an invalid name would end the import
 
@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
-from lr_study import configs as own_configs
+from lr_study import configs as packaged
 from lr_study import environment, flag_types, formats, processes, reference, usage
 from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
@@ -92,28 +92,7 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
       print('\nsaved; run the same command again to resume', file=sys.stderr)
       sys.exit(128 + stopped.signum)
     except Exception as error:
-      if is_full(error):
-        _fail(
-          f'no room: {_one_line(error)}; free some space, and run the same command again to resume '
-          'from the newest checkpoint',
-          status=1,
-        )
-      if is_out_of_memory(error):
-        _fail(
-          f'out of memory: {_one_line(error)}; reduce memory_gb (more waves), batch_size or '
-          'eval_batch_size, and start again with --overwrite',
-          status=1,
-        )
-      if is_of_disk(error):
-        _fail(
-          f'{error.filename or "a file"} cannot be read or written: {error.strerror}; when it can, '
-          'run the same command again to resume',
-          status=1,
-        )
-      try:
-        environment.check_devices()
-      except StudyError as of_devices:
-        _fail(str(of_devices))
+      _fail_in_one_line(error)
       raise
     finally:
       gc.freeze()  # also at the end, where Python would search for garbage for a second
@@ -248,6 +227,32 @@ def process() -> processes.Process:
   return processes.ALONE
 
 
+def _fail_in_one_line(error: Exception) -> None:
+  """Ends the process if the cause is outside of this program: a full disk, memory, no device."""
+  if is_full(error):
+    _fail(
+      f'no room: {_one_line(error)}; free some space, and run the same command again to resume '
+      'from the newest checkpoint',
+      status=1,
+    )
+  if is_out_of_memory(error):
+    _fail(
+      f'out of memory: {_one_line(error)}; reduce memory_gb (more waves), batch_size or '
+      'eval_batch_size, and start again with --overwrite',
+      status=1,
+    )
+  if is_of_disk(error):
+    _fail(
+      f'{error.filename or "a file"} cannot be read or written: {error.strerror}; when it can, '
+      'run the same command again to resume',
+      status=1,
+    )
+  try:
+    environment.check_devices()
+  except StudyError as of_devices:
+    _fail(str(of_devices))
+
+
 def _is_unread(stream: IO[str]) -> bool:
   """True if this is a pipe whose reader has ended, as with `| head -1`."""
   look = select.poll()
@@ -365,9 +370,9 @@ def _with_names(argv: Sequence[str]) -> list[str]:
     if is_section and not (value if sign else after).startswith('{'):
       name += '.name'
     if name in _CONFIG and (sign or not after):
-      value = own_configs.find(value)
+      value = packaged.find(value)
     elif found and found[-1] in _CONFIG:
-      name, sign, value = own_configs.find(flag), '', ''
+      name, sign, value = packaged.find(flag), '', ''
     found.append(name + sign + value)
   return found
 
@@ -399,7 +404,7 @@ def _one_line(error: Exception) -> str:
   return lines[-1] if 'Traceback' in str(error) else lines[0]
 
 
-def _fail(message: str, status: int = 2) -> None:
+def _fail(message: str, status: int = 2) -> NoReturn:
   # File names may contain line breaks and control characters.
   print(f'error: {formats.printable(" ".join(message.splitlines()))}', file=sys.stderr)
   sys.exit(status)

@@ -354,7 +354,8 @@ def _values(table: Mapping[str, _Field], fields: Mapping[str, Any], prefix='') -
   for name, (default, kind, limit, *_) in table.items():
     value = fields.get(name, default)
     if value is REQUIRED:
-      raise StudyError(f'config.{name} is missing; configs/alexnet_letters.py shows every field')
+      asked = f'; it must be {limit[1]}' if limit else ''
+      raise StudyError(f'config.{name} is missing{asked}')
     value = _split_commas(value) if kind == tuple[str, ...] else value
     found[name] = plugs.convert(prefix + name, value, kind, limit)
   return found

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from typing import TypeGuard
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of a disk that is broken, unreachable or not writable.
@@ -37,7 +38,7 @@ def is_full(error: BaseException) -> bool:
   return cause is not None and is_full(cause)
 
 
-def is_of_disk(error: BaseException) -> bool:
+def is_of_disk(error: BaseException) -> TypeGuard[OSError]:
   """True if a file cannot be read or written for a reason outside of this program."""
   return isinstance(error, OSError) and error.errno in _OF_DISK
 

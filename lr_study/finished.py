@@ -10,7 +10,7 @@ import importlib
 import io
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -198,7 +198,7 @@ class Study:
     place = [of.setting for of in self.verdicts].index(setting)
     with drawing.style():
       figure = figures.all_rates(
-        self._of_settings[place],
+        self._of_settings[place],  # type: ignore[arg-type]  # has what is drawn of a History
         [result for result in self.trials if result.setting == setting],
         self.verdict.leads,
         self.record['guessing_loss'],
@@ -258,7 +258,7 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False, moved: Mov
     except StudyError as error:
       raise StudyError(without_flags(str(error))) from None
 
-  found = functools.cache(find_best)
+  found: Callable[[], Best] = functools.cache(find_best)
   if keep:
     try:
       found()

@@ -49,7 +49,7 @@ _OF_IMAGES = (*_OF_COLOURS, *_OF_SQUARES, 'mirror', 'brightness', 'contrast', 'i
 )
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """f(batch, key) -> inputs, targets: preprocessing and augmentation of images or other arrays.
+  """Preprocessing and augmentation of images or other arrays: f(batch, key) -> inputs, targets.
 
   Inputs are float32, (batch, height, width, channels) for images. Targets are the labels, int
   (batch,), or with mixup or cutmix in training shares of the classes, float32 (batch, classes). The
@@ -284,8 +284,7 @@ def _check(of: Images, shape: tuple[int, ...], training: bool) -> None:
   def first(options):
     return next((name for name in options if getattr(of, name)), None)
 
-  count, *shape = shape
-  shape = tuple(shape)
+  count, shape = shape[0], shape[1:]
   if training and count == 1 and (option := first(('mixup', 'cutmix'))):
     raise StudyError(f'input.{option} mixes the images of a batch, but batch_size is 1')
   if len(shape) != 3:
@@ -307,8 +306,8 @@ _RANDOM = ('crop', 'mirror', 'move', 'brightness', 'contrast', 'invert', 'noise'
 
 def _keys(key: jax.Array) -> dict[str, jax.Array]:
   # The first two as in earlier versions: a seed must keep giving the same crops.
-  first, *rest = jax.random.split(key), *jax.random.split(jax.random.fold_in(key, 1), 5)
-  return dict(zip(_RANDOM, (*first, *rest), strict=True))
+  first, further = jax.random.split(key), jax.random.split(jax.random.fold_in(key, 1), 5)
+  return dict(zip(_RANDOM, [*first, *further], strict=True))
 
 
 def _per_image(x: jax.Array) -> tuple[int, ...]:

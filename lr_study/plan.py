@@ -88,8 +88,8 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> None:
   if seconds > _LONG_SECONDS:
     note(
       f'This takes {formats.duration(seconds)} on this device. --config '
-      'configs/alexnet_letters.py:quick is a scaled-down study that takes minutes. To resume a '
-      'stopped study, run the same command again.'
+      'alexnet_letters:quick is a scaled-down study that takes minutes. To resume a stopped '
+      'study, run the same command again.'
     )
 
 

@@ -21,7 +21,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
@@ -374,7 +374,11 @@ def _kind_of(value: Any) -> Any:
 
 
 def _is_whole(value: Any) -> bool:
-  return isinstance(value, numbers.Integral) and type(value) is not bool and abs(value) < _LARGEST
+  return (
+    isinstance(value, numbers.Integral)
+    and type(value) is not bool
+    and -_LARGEST < int(value) < _LARGEST
+  )
 
 
 def _kind(parameter: inspect.Parameter) -> Any:
@@ -388,7 +392,7 @@ def _kind(parameter: inspect.Parameter) -> Any:
   if kind is tuple:
     kinds = {Any if entry is None else _kind_of(entry) for entry in default}
     kinds = {float} if kinds == {int, float} else kinds
-    kind = tuple[kinds.pop(), ...] if len(kinds) == 1 else tuple
+    kind = GenericAlias(tuple, (kinds.pop(), ...)) if len(kinds) == 1 else tuple
   # `width: float = 1` and `sizes: tuple[float, ...] = ()` are of floats.
   is_wider = (kind is int and said is float) or (get_origin(kind) or kind) is get_origin(said)
   return said if is_wider and _is_kind(said) and _fits(said, default) else kind
@@ -418,7 +422,8 @@ def signature(factory: Callable) -> inspect.Signature:
     StudyError: Python cannot tell.
   """
   if _is_module(factory, 'flax.nnx'):
-    factory = functools.partial(factory.__init__, None)  # its metaclass takes any arguments
+    init: Callable = factory.__init__  # its metaclass takes any arguments
+    factory = functools.partial(init, None)
   try:
     try:
       return inspect.signature(factory, eval_str=True)

@@ -19,8 +19,8 @@ _FIRST_SECONDS = 24 * 3600  # for the first one to build the data
 class Process(NamedTuple):
   """One of `count` processes of a study; `index` counts from 0."""
 
-  index: int = 0
-  count: int = 1
+  index: int = 0  # type: ignore[assignment]  # these two hide methods of tuples
+  count: int = 1  # type: ignore[assignment]
 
 
 ALONE = Process()

@@ -19,6 +19,7 @@ from lr_study import config as configs
 from lr_study import plugs
 
 _WIDTH = 88
+_MOST_NAMES = 12
 _AXES = (
   'Other fields whose values are tried with each rate. --axis NAME=V1,V2,... sets one: '
   'optimizer.weight_decay, batch_size, model.name, or nearly any other number or name.'
@@ -82,10 +83,18 @@ def of_config(config: ConfigDict | None = None) -> list[Field]:
   for section, default in configs.SECTIONS.items():
     name = config[section].name
     about = f'{_ABOUT_SECTIONS[section]} {plugs.short(name)}: {summary(section, name)}'
-    found.append(Field(f'{section}.name', name, default, about.strip()))
+    about = f'{about} Others: {_others(section, name)}.'
+    found.append(Field(f'{section}.name', name, default, about))
     for field in of_plug(section, name):
       found.append(field._replace(value=flat.get(field.name, field.default)))
   return found
+
+
+def _others(section: str, name: str) -> str:
+  """The other names of a section, as far as there is room."""
+  names = [known for known in plugs.known(section) if known != name]
+  own = 'file.py:NAME' if len(names) <= _MOST_NAMES else f'{len(names) - _MOST_NAMES} more'
+  return ', '.join([*names[:_MOST_NAMES], own])
 
 
 def summary(section: str, name: str) -> str:
@@ -102,8 +111,8 @@ def describe(config: ConfigDict | None = None) -> str:
     default = f'   (default {field.default!r})' if differs else ''
     lines.append(f'\n{field.name} = {field.value!r}{default}')
     if field.about:
-      words = {'initial_indent': '    ', 'subsequent_indent': '    '}
-      lines.append(textwrap.fill(field.about, _WIDTH, break_on_hyphens=False, **words))
+      text = textwrap.fill(field.about, _WIDTH - 4, break_on_hyphens=False)
+      lines.append(textwrap.indent(text, '    '))
   return '\n'.join(lines)
 
 

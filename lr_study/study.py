@@ -18,6 +18,7 @@ from lr_study import (
   loop,
   losses,
   progress,
+  task,
   trials,
   weights,
 )
@@ -52,7 +53,7 @@ def run(
   """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
   Args:
-    config: every field of configs/alexnet_letters.py.
+    config: the study; lr_study/config.py has the fields.
     folder: the work directory.
     overwrite: first delete the study that the work directory holds.
     process: if a study has several processes, each calls this and trains its share of the trials;
@@ -147,6 +148,8 @@ def carry_out(
   """
   environment.check_devices()
   of_study = rounds.settings(config)
+  for own in {id(own): own for own in of_study.values()}.values():
+    task.check(own)
   room = accelerate.room_for_images(config.parallel)
   opened = datasets.opened(config.data, config.image_size)
   with progress.working('Reading and checking the data', keep=False):
@@ -271,7 +274,7 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
     drawing.attempt(page.NAME, page.write, folder)
 
 
-def _run_rounds(
+def _run_rounds(  # type: ignore[return]  # the loop has no other end
   sweeps: dict[Setting, Sweep],
   folder: Path,
   process: Process,

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import inputs, losses, metrics, models, optimizers, schedules, weights
+from lr_study import inputs, losses, metrics, models, optimizers, plugs, schedules, weights
 from lr_study.parts import Origin
 from lr_study.trial import Task
+
+_SOME_STEPS, _SOME_CLASSES = 1000, 2  # of an epoch, and of the data, where these are not known
 
 
 def make_task(
@@ -48,6 +50,24 @@ def make_task(
     dtype=config.dtype,
   )
   return dataclasses.replace(task, origin=origin or weights.origin(task, config.model))
+
+
+def check(config: ConfigDict) -> None:
+  """Builds what needs no data, so that mistakes in it are told before these are read.
+
+  Args:
+    config: a checked one.
+
+  Raises:
+    StudyError: as of `make_task`, but for what depends on the images or on how many there are.
+  """
+  optimizers.build(config.optimizer, swept(config, 'optimizer'))
+  schedules.build(config.schedule, _SOME_STEPS, config.epochs, swept(config, 'schedule'))
+  # The user's own may be for one number of classes alone.
+  if not plugs.is_own(plugs.find('input', config.input.name)):
+    inputs.build(config.input, _SOME_CLASSES)
+  if not plugs.is_own(plugs.find('model', config.model.name)):
+    models.build(config.model, _SOME_CLASSES, config.dtype)
 
 
 def swept(config: ConfigDict, part: str) -> tuple[str, ...]:

@@ -137,10 +137,10 @@ def apply(task: Task, params: Any, model_state: Any, inputs: jax.Array, dropout_
   variables = freeze.whole(params, model_state)
   if not hasattr(task.model, 'dtype'):  # a model with a dtype converts its weights itself
     variables['params'] = jax.tree.map(low, variables['params'])
-  more = {'rngs': {'dropout': dropout_key, 'params': dropout_key} if train else None}
-  more |= {'mutable': [name for name in variables if name != 'params'] if train else []}
+  rngs = {'dropout': dropout_key, 'params': dropout_key} if train else None
+  mutable = [name for name in variables if name != 'params'] if train else []
   with freeze.held(model_state):
-    logits, new = task.model.apply(variables, low(inputs), **more, **mode)
+    logits, new = task.model.apply(variables, low(inputs), rngs=rngs, mutable=mutable, **mode)
   return logits.astype(jnp.float32), freeze.updated(model_state, new)
 
 

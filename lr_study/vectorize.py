@@ -270,7 +270,7 @@ class Batched:
 
   def memory(self, count, hyper_T, seeds, chunk, window):
     programs, of_trials = self.programs, NamedSharding(self._mesh, PartitionSpec(_AXIS))
-    hyper_T, seed, index = self.put(hyper_T), *self._of_seeds(seeds, chunk)
+    hyper_T, (seed, index) = self.put(hyper_T), self._of_seeds(seeds, chunk)
     of_init = hyper_T, self.put(np.asarray(seeds, np.uint32)), self.share(to_draw(self.engine))
     # With the sharding of a study's state, so that later calls reuse what is compiled here.
     state_T = jax.tree.map(

@@ -15,6 +15,7 @@ from configs import (
   calibration,
   letters_to_photos,
 )
+from lr_study import study
 from lr_study.config import check, complete, flatten, from_json
 from lr_study.errors import StudyError
 
@@ -319,3 +320,31 @@ def test_numbers_of_any_kind_become_floats():
   assert (checked.model.width, checked.input.zoom) == (0.25, 0.5)
   assert checked.schedule.heights == (1.0, 0.25)
   json.dumps(checked.to_dict())  # as it is saved
+
+
+DOTTED = {'allow_dotted_keys': True}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'model.widht': 0.5}, 'config.model.widht: no such field.*model.width'),
+    ({'optimizer.momentum': 2.0}, 'optimizer.momentum is 2.0'),
+    ({'verdict.measure': 'f1'}, "verdict.measure is 'f1'"),
+    ({'input.size': 32, 'input.crop': 40}, 'input.crop is 40, more than input.size 32'),
+    ({'schedule.every_epochs': 1e-4}, 'more than 1000 drops'),
+    ({'axes': ConfigDict({'model.name': ('lenet', 'lenett')}, **DOTTED)}, 'did you mean lenet'),
+    ({'optimizer.name': 'lbfgs'}, 'optimizer'),
+  ],
+)
+def test_a_wrong_config_is_refused_before_images_are_read(
+  tiny, tmp_path, monkeypatch, fields, message
+):
+  monkeypatch.setattr(study.datasets, 'opened', lambda *_: pytest.fail('images were read'))
+  with tiny.unlocked(), tiny.ignore_type():
+    for name, value in fields.items():
+      section, _, field = name.rpartition('.')
+      (tiny[section] if section else tiny)[field] = value
+  with pytest.raises(StudyError, match=message):
+    study.run(tiny, tmp_path / 'workdir')
+  assert not (tmp_path / 'workdir' / 'results.json').exists()

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
 
@@ -61,13 +62,43 @@ def test_exact_versions_are_within_the_bounds():
       assert requirement.specifier.contains(exact[name]), str(requirement)
 
 
+def test_the_oldest_set_is_that_of_the_lower_bounds():
+  lines = (ROOT / 'requirements-oldest.txt').read_text().splitlines()
+  oldest = {line for line in lines if not line.startswith('#')}
+  bounds = {re.sub('>=', '==', line).replace('_', '-') for line in PROJECT['dependencies']}
+  assert {line for line in oldest if not line.startswith('fontpkg-')} == bounds
+
+
+def test_the_citation_is_of_this_version():
+  citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+  assert citation['version'] == lr_study.__version__
+  assert citation['license'] == PROJECT['license']
+  assert f'({lr_study.__version__})' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_the_workflows_and_hooks_name_files_and_tools_that_exist():
+  dev = (ROOT / 'requirements-dev.txt').read_text()
+  for path in [*(ROOT / '.github').rglob('*.yml'), ROOT / '.pre-commit-config.yaml']:
+    text = path.read_text()
+    yaml.safe_load(text)
+    for name in re.findall(r'requirements-?\w*\.txt|tests/\w+\.py', text):
+      assert (ROOT / name).exists(), f'{path} names {name}'
+  for hook in yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'][0]['hooks']:
+    assert f'\n{hook["entry"].split()[0]}==' in dev
+
+
 @pytest.mark.slow
 def test_a_wheel_in_an_environment_of_its_own_runs_the_quick_study(wheel, tmp_path):
   """Outside the checkout, on fewer images. What lr_study needs is taken from this environment."""
   venv, home = tmp_path / 'venv', tmp_path / 'home'
   home.mkdir()
+  # Within a repository of the user's, whose commit says nothing of lr_study.
+  git = ['git', '-C', str(tmp_path), '-c', 'user.name=me', '-c', 'user.email=me@example.org']
+  bare = {name: value for name, value in os.environ.items() if name != 'GIT_DIR'}
+  for command in (['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'Begin']):
+    subprocess.run([*git, *command], check=True, env=bare)
   subprocess.run([sys.executable, '-m', 'venv', str(venv)], check=True)
-  python, command = venv / 'bin' / 'python', venv / 'bin' / 'lr-study'
+  python, lr_study_command = venv / 'bin' / 'python', venv / 'bin' / 'lr-study'
   (of_this,) = (path for path in sys.path if path.endswith('site-packages'))
   (packages,) = venv.glob('lib/python*/site-packages')
   (packages / 'needed.pth').write_text(f'{of_this}\n')
@@ -77,7 +108,7 @@ def test_a_wheel_in_an_environment_of_its_own_runs_the_quick_study(wheel, tmp_pa
 
   def run(*arguments):
     return subprocess.run(
-      [command, *arguments],
+      [lr_study_command, *arguments],
       capture_output=True,
       text=True,
       check=True,
@@ -97,3 +128,5 @@ def test_a_wheel_in_an_environment_of_its_own_runs_the_quick_study(wheel, tmp_pa
   assert content['study']['commit'] is None
   assert (workdir / 'report.html').exists()
   assert run('report', '--workdir', workdir).endswith('report.html\n')
+  run('export', '--workdir', workdir, '--out', home / 'model')
+  assert (home / 'model' / 'README.md').exists()

@@ -275,4 +275,4 @@ def test_no_config():
     check=False,
   )
   assert done.returncode == 2
-  assert 'configs/alexnet_letters.py:quick' in done.stderr
+  assert '--config alexnet_letters:quick' in done.stderr

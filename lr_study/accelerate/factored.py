@@ -320,11 +320,11 @@ def _add_product(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) 
 @_add_product.def_vmap
 def _add_product_of_trials(trials, is_batched, *values):
   # A custom rule: vmap's rule would turn slices at a moving place into gathers and copy each block.
-  values = (
+  of_trials = (
     value if batched else jnp.broadcast_to(value, (trials, *value.shape))
     for value, batched in zip(values, is_batched, strict=True)
   )
-  return _add_products(*values), True
+  return _add_products(*of_trials), True
 
 
 def _add_products(scale: jax.Array, base: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:

@@ -135,7 +135,9 @@ def _padding(
     return (0, 0), (0, 0)
   if padding == 'SAME':
     total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in shape]
-    return tuple((t // 2, t - t // 2) for t in total)
+    rows, columns = ((t // 2, t - t // 2) for t in total)
+    return rows, columns
   if isinstance(padding, int):
     return ((padding, padding),) * 2
-  return tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
+  rows, columns = ((p, p) if isinstance(p, int) else tuple(p) for p in padding)
+  return rows, columns

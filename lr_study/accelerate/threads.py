@@ -171,7 +171,7 @@ def copy(tree: Any) -> Any:
 
 def cores() -> int:
   """How many cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 @functools.lru_cache(maxsize=16)

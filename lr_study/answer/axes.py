@@ -90,11 +90,12 @@ def answer(
     verdicts[setting] = dataclasses.replace(
       verdicts[setting], sentence=said + verdicts[setting].sentence
     )
-  landscapes = ()
+  landscapes: tuple[Landscape, ...] = ()
   if not edge_only:
     landscapes = landscape.landscapes(results, verdicts, measure, guessing_loss)
   if len(verdicts) == 1:
-    return Answer(*verdicts.values(), verdicts, (), (), (), landscapes)
+    (only,) = verdicts.values()
+    return Answer(only, verdicts, (), (), (), landscapes)
   values = {
     s: {} if s in ended else _of_best(found, verdicts[s], measure)
     for s, found in of_setting.items()

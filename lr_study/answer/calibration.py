@@ -1,7 +1,7 @@
 """Checks the probabilities that verdicts state, with many small studies whose truth is known."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,14 +162,14 @@ def _train(
         history.write_steps(start, curves, columns)
         means = history.epoch_means(start, start + per_epoch, columns)
         history.write_epoch(epoch, means, columns)
-      of_studies = range(studies)
+      judged: Sequence[int] = range(studies)
       if first >= truth_seeds:
-        of_studies = sorted({(seed - truth_seeds) // seeds for seed in chosen})
+        judged = sorted({(seed - truth_seeds) // seeds for seed in chosen})
       # The images of a study are one window.
-      windows = enumerate(sweep.validation.windows(config.eval_batch_size))
-      windows = (window for study, window in windows if study in of_studies)
+      numbered = enumerate(sweep.validation.windows(config.eval_batch_size))
+      windows = (window for study, window in numbered if study in judged)
       sums = sweep.spread.evaluate(state_T, windows, len(columns))
-      for study, of_study in zip(of_studies, sums, strict=True):
+      for study, of_study in zip(judged, sums, strict=True):
         found = trials.values(sweep.task, [of_study], config.eval_batch_size)
         accuracy[study][:, chosen] = found['validation_accuracy'].reshape(rates, -1)
       # On any of the images: it only shows whether the weights are finite.

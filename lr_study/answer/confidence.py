@@ -105,7 +105,7 @@ def _errors(accuracies: np.ndarray, images: float) -> np.ndarray:
   """Draws of the errors of the means, (rates, draws); the same in every run."""
   seeds, rates = accuracies.shape
   mean = accuracies.mean(0)
-  of_counting = _of_counting(mean, images)[:, None]
+  of_counting = np.asarray(_of_counting(mean, images))[:, None]
   freedom = (rates - 1) * (seeds - 1)
   normal, chi_square = _standard(rates, max(1, freedom))
   if not freedom:

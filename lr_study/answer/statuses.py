@@ -45,7 +45,7 @@ def by_fresh_images(of_trials: np.ndarray, labels: np.ndarray, images: int) -> d
   """
   runs = len(of_trials)
   few, many = (status.chance_of(labels[: images * n], ACCURACY) for n in (1, runs - 1))
-  found = {status.AT_CHANCE: [], 'learned': []}
+  found: dict[str, Any] = {status.AT_CHANCE: [], 'learned': []}
   for number, accuracies in enumerate(of_trials.reshape(runs, -1).T):
     if np.isfinite(accuracies).all():
       own, others = accuracies[number % runs], np.delete(accuracies, number % runs).mean()
@@ -90,7 +90,7 @@ def by_longer_runs(
     config.seeds = tuple(seeds[first : first + _TOGETHER])
     went += _train_on(check(config), data, lengths)
     tell(f'{first + len(config.seeds)} of {len(seeds)} seeds that train for longer')
-  found = {'trained_on': len(went)}  # includes those at chance
+  found: dict[str, Any] = {'trained_on': len(went)}  # includes those at chance
   for word in status.LEARNED:
     of_word = [trial for trial in went if trial.status == word]
     right = [t.fell if word == status.STILL_IMPROVING else t.change >= -_AT_MOST for t in of_word]

@@ -153,7 +153,7 @@ def _result(
     epoch = _best_epoch(history.epochs[at_best.field][: trial.epochs, column], at_best)
     best_epoch = epoch + 1
   figures = {name: _known(curve[epoch, column]) for name, curve in history.epochs.items()}
-  last_loss, tested = None, {}
+  last_loss, tested = None, dict[str, Any]()
   if bad is not None:
     finite = losses[:bad][np.isfinite(losses[:bad])]
     last_loss = float(finite[-1]) if len(finite) else None
@@ -172,7 +172,7 @@ def _result(
     last_loss,
     steps,
     steps // per_epoch,
-    **{name: figures[name] for name in EPOCH_CURVES},
+    **dict[str, Any]({name: figures[name] for name in EPOCH_CURVES}),
     best_epoch=best_epoch,
     **tested,
     metrics={name: value for name, value in figures.items() if name not in EPOCH_CURVES},
@@ -290,7 +290,8 @@ def judge(
   def answer(best, said, alike, sure, edge):
     of_setting = (setting.batch_size, setting.schedule)
     largest_stable = stable[-1] if stable else None
-    found = (alike, sure, intervals, largest_stable, edge, *measure[1:], dict(setting.axes))
+    found: tuple[Any, ...] = (alike, sure, intervals, largest_stable, edge)
+    found += (*measure[1:], dict(setting.axes))
     return Verdict(best, *of_setting, said, measure.field, *found)
 
   if not measured:

@@ -143,13 +143,13 @@ def run(
   finally:
     for process in sides.values():
       process.close()
-  for side, process in found.items():
+  for side, of_side in found.items():
     # A whole grid is compared by its total time, everything else by the step of a trial.
-    count = 1 if 'ladder' in name else steps[side] * process['trials']
+    count = 1 if 'ladder' in name else steps[side] * of_side['trials']
     seconds = [answer['seconds'] / count for answer in answers[side]]
     base = found[ours]['seconds'] if side != ours else seconds
     ratios = [a / b for a, b in zip(base, seconds, strict=True)]
-    process |= {
+    of_side |= {
       'seconds': seconds,
       'median': statistics.median(seconds),
       'ours_to_this': statistics.median(ratios),

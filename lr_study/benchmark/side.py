@@ -17,7 +17,7 @@ import psutil
 from ml_collections import ConfigDict
 
 from lr_study.config import check
-from lr_study.configs import alexnet_letters
+from lr_study.configs import alexnet_letters  # type: ignore[attr-defined]  # a file of configs/
 
 RATES = tuple(10.0**-k for k in range(1, 8))  # the published grid
 LOOKS = 24  # checks for diverged trials in a run of the grid; a real study checks far more often

@@ -144,10 +144,10 @@ class Ladder:
     if self._how == 'ray':
       return self._run_with_ray(steps)
     if self._how == 'one':
-      _train((self._options, 1e-6, steps, os.cpu_count()))
+      _train((self._options, 1e-6, steps, os.cpu_count() or 1))
     elif self._how == 'seven':
       for rate in RATES:
-        _train((self._options, rate, steps, os.cpu_count()))
+        _train((self._options, rate, steps, os.cpu_count() or 1))
     else:
       list(self._pool.map(_train, [(self._options, rate, steps, 1) for rate in RATES]))
     return None

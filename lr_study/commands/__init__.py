@@ -76,4 +76,4 @@ def _overview() -> str:
 def _sentence(name: str) -> str:
   """The first line of a command's docstring, without importing its module."""
   source = Path(__file__).with_name(f'{_module(name)}.py').read_text('utf-8')
-  return ast.get_docstring(ast.parse(source)).partition('\n')[0]
+  return (ast.get_docstring(ast.parse(source)) or '').partition('\n')[0]

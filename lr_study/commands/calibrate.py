@@ -31,7 +31,7 @@ def main() -> None:
   config, _ = cli.study_config()
   cli.check_writable(_JSON)
   keep_compiled_programs()
-  counts = (flag.value for flag in (_TRUTH, _STUDIES, _SEEDS, _LONGER))
+  counts = _TRUTH.value, _STUDIES.value, _SEEDS.value, _LONGER.value
   found = calibration.calibrate(config, *counts, note)
   print(calibration.table(found))
   if _JSON.value:

@@ -103,12 +103,14 @@ class Opened(NamedTuple):
     parts = [
       Part(images, of) for images, of in zip(_placed(source, found, room), labels, strict=True)
     ]
+    of_training, of_validation = parts
     fingerprint, mean, traits = _survey(source.classes, parts)
     names = [_Names(source.names, of) for of in (train, validation)]
     return Dataset(
       self.name,
       source.classes,
-      *parts,
+      of_training,
+      of_validation,
       mean,
       len(test),
       fingerprint,

@@ -56,7 +56,7 @@ class Traits(NamedTuple):
 class Finding(NamedTuple):
   """One check: how many images it found, and a line that says so to people."""
 
-  count: int
+  count: int  # type: ignore[assignment]  # hides a method of tuples
   line: str
 
 

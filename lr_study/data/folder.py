@@ -106,14 +106,15 @@ def store(
   slug = re.sub(r'[^A-Za-z0-9]+', '_', root.name)[:40]
   key = fingerprint(files)
 
-  def builder(bad: Sequence[str] = (), good: Sequence[File] = (), scale: Sequence[float] = ()):
+  def builder(bad: Sequence[str] = (), good: Sequence[File] = (), scale: tuple[float, ...] = ()):
     names = [printable(file, root) for file, *_ in good]
     files_config = builders.FolderConfig(
       f'{slug}_{key}', files=tuple(good), names=tuple(names), left_out=tuple(bad), scale=scale
     )
     return builders.make(builders.ImageFolder, cache_dir, files_config)
 
-  data_set, storing = builder(), contextlib.nullcontext()
+  data_set = builder()
+  storing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
   if not builders.is_built(data_set):
     with working(f'Reading {len(files)} images of {root}', keep=False):
       reasons, scale = look([file for file, *_ in files], roots)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 RESIZE_MODES = ('squash', 'crop', 'fill', 'half_crop')
 
 # Pillow reads some fifty formats. For one of them (EPS) it would start another program.
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+_FORMATS: tuple[str, ...] = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 # Pillow may have been built without these.
 _FORMATS += tuple(
   name for name, codec in (('AVIF', 'avif'), ('JPEG2000', 'jpg_2000')) if features.check(codec)
@@ -149,7 +149,7 @@ def _read(encoded: bytes, function: Callable[[Image.Image], Any]) -> Any:
   try:
     with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
       pixels = image.width * image.height
-      if pixels > Image.MAX_IMAGE_PIXELS:
+      if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f'{pixels} pixels, a decompression bomb?')
       if image.format in ('JPEG', 'MPO') and encoded.count(b'\xff\xda') > _SCANS:
         raise ValueError(f'a JPEG with more than {_SCANS} scans')

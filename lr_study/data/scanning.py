@@ -103,8 +103,10 @@ def files(folder: Path) -> list[Path]:
       found.append(Path(parent))  # reading it will report why
       continue
     for entry in entries:
-      inner = entry.is_dir(follow_symlinks=False)
-      (folders.append if inner else found.append)(entry.path if inner else Path(entry.path))
+      if entry.is_dir(follow_symlinks=False):
+        folders.append(entry.path)
+      else:
+        found.append(Path(entry.path))
   return sorted(found)
 
 

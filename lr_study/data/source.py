@@ -17,7 +17,9 @@ SPLITS = ('random', 'unseen')
 class Pixels(Protocol):
   """The images or other samples of a source: `Stored` in files, `Joined` in memory."""
 
-  shape: tuple[int, ...]  # (items, *shape of one)
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """(items, *shape of one)."""
 
   def at(self, indices: np.ndarray) -> 'np.ndarray | Pixels':
     """The items at `indices`, int (some,)."""

@@ -84,7 +84,7 @@ def find(
       f'{formats.rate(learning_rate)} with seed {seed} has not diverged; choose a --learning_rate '
       'that did'
     )
-  first = min(diverged, key=steps.get)
+  first = min(diverged, key=lambda trial: steps[trial])
   return first, steps[first]
 
 

@@ -60,13 +60,13 @@ def add(path: Path, is_folder: bool = False) -> None:
 
   Does nothing outside of folders that were entered.
   """
-  path = os.path.abspath(path)
+  place = os.path.abspath(path)
   for folder, (file, known) in _open.items():
-    if not path.startswith(folder + os.sep) or not is_there(Path(folder)):
+    if not place.startswith(folder + os.sep) or not is_there(Path(folder)):
       continue
     if not file.exists():
       known.clear()  # process 0 has started another study
-    name = os.path.relpath(path, folder) + ('/' if is_folder else '')
+    name = os.path.relpath(place, folder) + ('/' if is_folder else '')
     if name not in known:
       _append(file, name)
       known.add(name)

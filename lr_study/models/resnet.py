@@ -89,6 +89,7 @@ class Block(nn.Module):
     norm = functools.partial(_norm, kind=self.norm, train=train, dtype=self.dtype)
     outputs = self.features * (4 if self.bottleneck else 1)
     if self.bottleneck:
+      layers: tuple[tuple[int, int, int], ...]
       layers = ((self.features, 1, 1), (self.features, 3, self.stride), (outputs, 1, 1))
     else:
       layers = ((self.features, 3, self.stride), (outputs, 3, 1))

@@ -33,7 +33,7 @@ _RANDOM = ('key', 'seed')  # of an optimiser's noise: not numbers that can be co
 
 def _of_optax() -> dict[str, Callable]:
   """All functions of optax and optax.contrib that need only a learning rate."""
-  found = {}
+  found: dict[str, Callable] = {}
   for name, of in {**vars(optax), **vars(optax.contrib)}.items():
     if not isinstance(of, types.FunctionType | functools.partial):
       continue

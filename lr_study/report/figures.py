@@ -48,7 +48,7 @@ def build(
     heights: of the schedule at steps, both (steps,).
     guessing_loss: a dotted line.
   """
-  parts = {
+  parts: dict[str, tuple[Any, ...]] = {
     trial_name(result): (_trial, history, trial, result, guessing_loss)
     for trial, result in enumerate(results)
   } | {

@@ -34,7 +34,7 @@ def build(
   rate_and_batch_size, or with several schedules rate_and_batch_size_constant, ...: the measure that
   leads, for each axis that has several values; see `heat_maps`.
   """
-  parts = {
+  parts: dict[str, tuple[Any, ...]] = {
     name: (heat_map, found.results, found.axis, measure)
     for name, found in heat_maps(results).items()
   }

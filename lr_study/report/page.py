@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,13 @@ def _table(
   known = {measure.field: measure for measure in (Measure(**of) for of in measures)}
   further = [known.get(name, Measure(name, is_share=False)) for name in results[0].metrics]
   metrics = [(of.field, of.name.removeprefix('validation '), of.show) for of in further]
-  columns = [*_FIRST, *axes, *_COLUMNS, *metrics, *_LAST]
+  columns: list[tuple[str, str, Callable[[Any], str]]] = [
+    *_FIRST,
+    *axes,
+    *_COLUMNS,
+    *metrics,
+    *_LAST,
+  ]
   leads = verdict.leads.field
   columns = [c for c in columns if c[0] == leads or _says_something(c[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}

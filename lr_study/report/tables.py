@@ -1,5 +1,6 @@
 """What the tables of summary.md, of report.html, of a terminal and a comparison have in common."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -34,16 +35,20 @@ class Row(NamedTuple):
   interval: str
 
 
+def _value(axis: str, setting: Setting) -> str:
+  return rounds.value_text(dict(setting.axes)[axis])
+
+
 def dimensions(settings: Iterable[Setting]) -> dict[str, Callable[[Setting], str]]:
   """What settings differ in, by its name; each is a function that gives a setting's own."""
   settings = list(settings)
-  found = {}
+  found: dict[str, Callable[[Setting], str]] = {}
   if len({setting.batch_size for setting in settings}) > 1:
     found['batch size'] = lambda setting: str(setting.batch_size)
   if len({setting.schedule for setting in settings}) > 1:
     found['schedule'] = lambda setting: setting.schedule
   for name in rounds.varied(settings[0], settings):
-    found[name] = lambda setting, name=name: rounds.value_text(dict(setting.axes)[name])
+    found[name] = functools.partial(_value, name)
   return found
 
 
@@ -74,7 +79,7 @@ def rates(results: Sequence[Result], verdict: Verdict) -> list[OfRate]:
         name,
         measure.show(mean(found, measure)),
         measure.between(verdict.intervals[name]),
-        formats.percent(verdict.probability_best and verdict.probability_best[name]),
+        formats.percent(verdict.probability_best[name] if verdict.probability_best else None),
         status if len(statuses) > 1 else next(iter(statuses)),
         rate in verdict.indistinguishable,
       )

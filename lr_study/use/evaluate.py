@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -284,7 +285,7 @@ def choose(
   seed: int | None,
   setting: Mapping[str, Any],
   workdir: Path,
-  verdicts: Mapping[Setting, Verdict] = rounds.ANY,
+  verdicts: Mapping[Setting, Verdict] = MappingProxyType({}),
 ) -> tuple[Result, int]:
   """The trial with this rate, seed and setting, and its index in results.json.
 
@@ -383,7 +384,7 @@ def restore(workdir: Path, config: ConfigDict, data: dict[str, Any], place: int)
   # As in training: the form of a state depends on the config, not on the device.
   engine = trials.make_engine(task, own)
   reader = _Reader(own, planned.of_wave(wanted.wave), per_epoch, engine)
-  columns, state_T = loop.restore(workdir, planned, wanted.wave, reader)
+  columns, state_T = loop.restore(workdir, planned, wanted.wave, reader)  # type: ignore[arg-type]
   if state_T is None:
     raise StudyError(
       f'{workdir} has lost its final weights; delete its results.json and run the same command of '

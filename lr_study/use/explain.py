@@ -231,10 +231,10 @@ def _describe(axes: Axes, layer: Layer) -> None:
     lines.append(f'{formats.percent(figures["zeros"])} zero')
   axes.set_axis_off()
   name = layer.name if len(layer.name) <= _LINE else layer.name.replace('/', '/\n')
-  name = [_short(line, _LINE) for line in name.splitlines()]
+  heads = [_short(line, _LINE) for line in name.splitlines()]
   bold = {'weight': 'bold', 'va': 'top', 'fontsize': 10, 'parse_math': False}
-  axes.text(0, 1, '\n'.join(name), **bold)
-  axes.text(0, 0.94 - 0.12 * len(name), '\n'.join(lines), va='top', linespacing=1.5)
+  axes.text(0, 1, '\n'.join(heads), **bold)
+  axes.text(0, 0.94 - 0.12 * len(heads), '\n'.join(lines), va='top', linespacing=1.5)
 
 
 def _draw_tiles(axes: Axes, values: np.ndarray, classes: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # imports scipy.ndimage, which takes long, only when it is used
@@ -180,7 +180,7 @@ def glyph(face: Face, weight: int | None, letter: str, cap: int) -> Glyph:
   """Computes distances from a letter's outline; capitals are `cap` pixels high."""
   scale = 1 if cap > 100 else 2  # drawn at twice the size if pixels are coarse
   font, middle = _font(face, weight, cap * scale)
-  left, top, right, bottom = font.getbbox(letter, anchor='ls')
+  left, top, right, bottom = map(int, font.getbbox(letter, anchor='ls'))
   margin = round(_MARGIN * cap) * scale
   width, height = (-(-n // scale) * scale + 2 * margin for n in (right - left, bottom - top))
   canvas = Image.new('L', (width, height))
@@ -209,7 +209,7 @@ def _font(face: Face, weight: int | None, cap: int) -> tuple[ImageFont.FreeTypeF
   def at(pixels):
     font = ImageFont.truetype(path, pixels)
     if weight is not None:
-      axes = font.get_variation_axes()
+      axes: list[Any] = font.get_variation_axes()
       font.set_variation_by_axes(
         [weight if axis['name'] == b'Weight' else axis['default'] for axis in axes]
       )
