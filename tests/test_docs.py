@@ -13,7 +13,7 @@ import pytest
 import lr_study
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 GENERATED = ('api.md', 'config.md', 'library.ipynb')  # by docs/conf.py
 PAGES = [page for page in PAGES if page.name not in GENERATED]
 LINK = re.compile(r'(?:\]\(|srcset="|src="|{download}`[^`]+<)([^)"#>\s]+)')
