@@ -9,6 +9,7 @@ import difflib
 import functools
 import itertools
 import os
+import re
 import select
 import signal
 import sys
@@ -193,6 +194,18 @@ def study_config() -> tuple[ConfigDict, str]:
     with config.unlocked():
       config.axes = ConfigDict(axes, allow_dotted_keys=True)
   return config, Path(path).stem + (f'_{variant}' if variant else '')
+
+
+def study_command() -> list[str]:
+  """The command that was called, and what it says of the study: --config, overrides and axes."""
+  found = []
+  for flag, after in zip(_ARGV, [*_ARGV[1:], ''], strict=True):
+    name, sign, value = flag.partition('=')
+    if re.fullmatch(r'--?((no)?config(\..*)?|axis)', name):
+      has_value = sign or not after.startswith('-')  # --config.input.grey needs none
+      found.append(f'--{name.lstrip("-")}' + (f'={value if sign else after}' if has_value else ''))
+  program = 'lr-study' if sys.argv[0].startswith('lr-study') else 'python scripts/'
+  return [program, *found]
 
 
 def setting() -> dict[str, Any]:

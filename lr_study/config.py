@@ -267,6 +267,31 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
   return flat
 
 
+def changed(config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+  """The fields whose values are not the defaults, by their dotted names: value and default.
+
+  The default of an argument is that of the function that its section names, REQUIRED where it has
+  none. Every field of a function that cannot be found counts.
+  """
+  defaults = {name: field.default for name, field in _FIELDS.items()}
+  defaults |= {f'verdict.{name}': field.default for name, field in _VERDICT.items()}
+  for section, usual in SECTIONS.items():
+    defaults[f'{section}.name'] = usual
+    with contextlib.suppress(StudyError):  # the user's own file has gone, say
+      of = plugs.fields(section, plugs.find(section, config[section].name))
+      defaults |= {f'{section}.{name}': value for name, value in of.items()}
+  return {
+    name: (value, defaults.get(name, REQUIRED))
+    for name, value in flatten(config).items()
+    if name not in defaults or not _alike(_listed(value), _listed(defaults[name]))
+  }
+
+
+def _listed(value: Any) -> Any:
+  """As JSON has it: a list for a tuple."""
+  return list(value) if isinstance(value, tuple) else value
+
+
 def adds(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
   """True if `now` has all that `before` has, and may have more rates, seeds, axis values or epochs.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Files(NamedTuple):
   points: Points
   events: Events
   checkpoints: Checkpoints
+  page: Callable[[], None]
 
 
 def curves(
@@ -80,6 +82,7 @@ def train(
   title: str,
   count: int,
   board: Board,
+  after_epoch: Callable[[Plan], None] = lambda _: None,
 ) -> None:
   """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
 
@@ -93,6 +96,7 @@ def train(
     title: what people are told the wave is; '' if it is the only one.
     count: how many waves this process trains in this round.
     board: what people are shown of the study's trials.
+    after_epoch: is called with the study's trials after each epoch.
   """
   config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
   history = curves(folder, planned, number, sweep, read_only=False)
@@ -116,7 +120,7 @@ def train(
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
       now, state_T = _start(sweep, columns, done, state, count)
-      files = Files(history, points, events, checkpoints)
+      files = Files(history, points, events, checkpoints, lambda: after_epoch(planned))
       interrupt, shown = Interrupt(), (total, sweep.epochs, title)
       view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
       with interrupt, view:
@@ -183,7 +187,7 @@ def _train_steps(
     Stopped: a signal asked the study to stop; the state is saved.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
-  history, points, events, checkpoints = files
+  history, points, events, checkpoints, write_page = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(history, done)
   while done < total:
@@ -217,6 +221,8 @@ def _train_steps(
         if done == total:
           view.diverged(history.first_bad_steps(chunk, done, evaluated=True))
         view.epoch(history.epochs[sweep.measure.field][epoch])
+      with clock('page'):
+        write_page()
     stops = interrupt.signum and done < total
     late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
     due = late or done - saved >= (config.checkpoint_steps or total)

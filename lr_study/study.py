@@ -33,7 +33,7 @@ from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.report import drawing, figures, page, pictures, report, tensorboard, terminal
+from lr_study.report import drawing, figures, live, page, pictures, report, tensorboard, terminal
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
@@ -49,6 +49,7 @@ def run(
   overwrite: bool = False,
   process: Process = ALONE,
   extend: bool = False,
+  command: Sequence[str] = (),
 ) -> verdict.Verdict | None:
   """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
@@ -59,6 +60,7 @@ def run(
     process: if a study has several processes, each calls this and trains its share of the trials;
       process 0 gathers the results.
     extend: keep the trials of the study in the work directory, and train those that are new.
+    command: from `cli.study_command`; the page builds its commands from it.
 
   Returns:
     The answer in process 0, None in the others.
@@ -74,7 +76,7 @@ def run(
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, which finding the room for images does
     keep_compiled_programs()
-    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell)
+    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell, command=command)
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 prints the answer')
     return None
@@ -129,6 +131,7 @@ def carry_out(
   extend: bool = False,
   reports: bool = True,
   tell: Callable[..., None] = lambda *_: None,
+  command: Sequence[str] = (),
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains the trials that the folder does not hold yet, or reads a finished study.
 
@@ -142,6 +145,7 @@ def carry_out(
     extend: see `run`.
     reports: False: no figures, no page, and no analysis of the best trial's mistakes.
     tell: called with `folder`, `config`, the results and the answer before reports are made.
+    command: see `run`.
 
   Returns:
     The results of all trials and the answer; None in processes other than 0.
@@ -161,6 +165,7 @@ def carry_out(
       f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
     )
   study = provenance.describe(config, data)
+  study |= {'command': list(command)} if command else {}
   extends = extend and workdir.holds_another(folder, study)
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
   # Before the folder is claimed, so that an error here leaves it as it was. A finished study is
@@ -216,14 +221,18 @@ def _train(
     return _judged(sweeps, planned, folder, labels)
 
   labels, measure = data.validation.labels, shared.measure
-  planned = _run_rounds(sweeps, folder, process, judged, labels, measure)
+  metrics = further_measures(shared.task.metrics)
+  watched = live.Study(folder, study, sweeps, labels, guessing_loss, metrics)
+  written = reports and not process.index
+  after_epoch = live.Page(watched) if written else lambda _: None
+  planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch)
   if process.index:
     return None
   by_trial = judged(planned)
   last = rounds.last(planned, sweeps)
   results = [by_trial[trial] for trial in last]
   answer = axes.answer(results, labels, measure, guessing_loss, config.search.name == 'bisect')
-  measures = [further._asdict() for further in further_measures(shared.task.metrics)]
+  measures = [further._asdict() for further in metrics]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('curves'):
     trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may skip settings
@@ -252,7 +261,7 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
   (results, answer), study = report.read(folder), content['study']
   best_trial = content.get('best_trial')
   is_new = best_trial is not None and best_trial.get('missing') == best.NOT_YET
-  if not is_new and (folder / page.NAME).exists():
+  if not is_new and page.is_final(folder):
     return
   with clock('best trial'), progress.working('Looking at the best trial', keep=False):
     if is_new:
@@ -281,6 +290,7 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
   judged: Callable[[Plan], dict[Planned, verdict.Result]],
   labels: np.ndarray,
   measure: Measure,
+  after_epoch: Callable[[Plan], None],
 ) -> Plan:
   """Trains round after round until the search ends; returns the plan with all trials."""
   board = Board(measure)
@@ -308,7 +318,8 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
     for place in mine:
       names = set(_names(sweeps, planned, place))
       title = _title(planned, place, names.pop() if len(names) == 1 else '')
-      loop.train(_of_wave(sweeps, planned, place), folder, planned, place, title, len(mine), board)
+      sweep, shown = _of_wave(sweeps, planned, place), (title, len(mine), board)
+      loop.train(sweep, folder, planned, place, *shown, after_epoch)
     if not process.index:
       _wait_for_waves(folder, waves, process.count)
 

@@ -22,7 +22,7 @@ from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
 from lr_study.files.history import History
-from lr_study.report import compare, matrices, page, report, svg
+from lr_study.report import compare, matrices, page, report
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned, Setting
 from lr_study.use import best, classify, evaluate

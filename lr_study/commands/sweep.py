@@ -32,4 +32,5 @@ cli.process_flags()
 def main() -> None:
   config, name = cli.study_config()
   workdir = _WORKDIR.value or Path('runs', name)
-  study.run(config, workdir, _OVERWRITE.value, cli.process(), _EXTEND.value)
+  command = cli.study_command()
+  study.run(config, workdir, _OVERWRITE.value, cli.process(), _EXTEND.value, command)

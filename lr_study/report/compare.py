@@ -1,10 +1,12 @@
 """Several studies on one page: their answers side by side, and what differs between them."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lr_study import formats
@@ -13,7 +15,7 @@ from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result
 from lr_study.config import flatten
 from lr_study.paths import Moved
-from lr_study.report import drawing, figures, html, report, svg
+from lr_study.report import colours, drawing, figures, html, report
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Study
@@ -53,8 +55,11 @@ def write(workdirs: Sequence[Path], out: Path, moved: Moved = ()) -> None:
   ]
   shown = figures.capital(f'{measure.name} {when}')
   drawn = _by_rate(series, measure, when, max(losses, default=1.0))
+  stream = io.BytesIO()
+  figures.save(drawn, stream)
   text = html.render(
     'compare.html',
+    charts=_content(series, measure),
     studies=studies,
     same_images=len({study['fingerprint'] for study in studies}) == 1,
     differences=_differences([flatten(config) for config, *_ in found]),
@@ -63,7 +68,7 @@ def write(workdirs: Sequence[Path], out: Path, moved: Moved = ()) -> None:
     shown=shown,
     why_measure=_why(names, found, measure),
     measured=figures.capital(figures.measured(measure)),
-    picture=svg.inline(drawn, 'by_rate', f'{shown} against the learning rate, a line a study'),
+    picture=html.png(stream.getvalue()),
   )
   html.save(out, text)
 
@@ -114,6 +119,38 @@ def _series(
         }
       )
   return series
+
+
+def _content(series: Sequence[dict[str, Any]], measure: Measure) -> dict[str, Any]:
+  """What charts.js draws of a comparison: in place of settings it has the studies."""
+  rates = sorted({r.learning_rate for line in series for r in line['results']}, reverse=True)
+  of_rates, trials, by_rate = colours.of_rates(rates), [], []
+  for number, line in enumerate(series):
+    for r in line['results']:
+      value = None if r.status == DIVERGED else value_of(r, measure)
+      name = f'{line["name"]}: {formats.rate(r.learning_rate)}, seed {r.seed}'
+      at = {'rate': rates.index(r.learning_rate), 'setting': number, 'seed': r.seed}
+      trials.append({**at, 'name': name, 'value': value, 'diverged': r.first_bad_step, 'axes': []})
+    for place, rate in enumerate(rates):
+      own = [r for r in line['results'] if r.learning_rate == rate and r.status != DIVERGED]
+      values = [value_of(r, measure) for r in own]
+      if values and None not in values:
+        at = {'rate': place, 'setting': number, 'low': None, 'high': None}
+        by_rate.append({**at, 'mean': float(np.mean(values)), 'best': rate == line['rate']})
+  return {
+    'rates': [{'name': formats.rate(r), 'value': r, **of_rates[r]} for r in rates],
+    'settings': [line['name'] for line in series],
+    'series': [
+      {scheme: colours.readable(to_hex(f'C{n % 10}'), scheme) for scheme in colours.PAPER}
+      for n in range(len(series))
+    ],
+    'axes': [],
+    'trials': trials,
+    'measure': {'name': measure.name, 'share': measure.is_share, 'up': measure.larger_is_better},
+    'chance': None,
+    'charts': [],
+    'by_rate': by_rate,
+  }
 
 
 def _differences(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:

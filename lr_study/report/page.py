@@ -8,28 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from lr_study import formats
+from lr_study import config as configs
+from lr_study import formats, plugs
 from lr_study.answer import confidence, landscape
 from lr_study.answer.landscape import Landscape
 from lr_study.answer.measure import Measure
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.config import flatten
 from lr_study.diagnosis import curvature
 from lr_study.errors import StudyError
 from lr_study.paths import Moved
 from lr_study.report import (
+  charts,
   describe,
-  drawing,
   figures,
   html,
+  live,
   matrices,
-  pictures,
+  next_steps,
   report,
-  svg,
   tables,
 )
 from lr_study.search import rounds
@@ -37,13 +35,9 @@ from lr_study.search.rounds import Setting
 from lr_study.use import best, evaluate
 from lr_study.use.evaluate import Score
 
-NAME = 'report.html'
-_NOT_DRAWN = Markup('<p class="note">Not drawn.</p>')
+NAME = live.NAME
 _MOST_ROWS = 50  # of the table of classes
-
-# What figures of the whole study are to a reader who does not see them.
-_CONFUSION = 'Confusion matrix of the best trial, its main points in the table below'
-_HEAT_MAP = 'Mean {} at each learning rate and {}'
+_STILLS = ('accuracy_by_rate', 'all_rates', 'schedule')
 
 # The columns of the table of trials: field of a result, head, how it is written. Those of further
 # axes come after the first ones, those of further metrics before the last ones.
@@ -81,62 +75,127 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
   config, study, results, verdict = evaluate.read_study(workdir, moved)
   content = report.read_content(workdir)
   try:
-    examined, guessing_loss = content['best_trial'], study['guessing_loss']
+    examined, _ = content['best_trial'], study['guessing_loss']
   except KeyError as error:
     raise StudyError(
       f'{workdir / "results.json"} was written before studies kept {error}; delete it, and the '
       'same command of scripts/sweep.py writes it again'
     ) from error
   verdicts, leads = report.of_settings(content), verdict.leads
-  records = map(rounds.record_of, content.get('landscapes', ()))  # older studies have none
-  of_landscape = {of.setting: landscape.words(of) for of in (Landscape(**r) for r in records)}
-  drawn = pictures.build(workdir, config, study, results, verdicts, examined)
+  trials = charts.trials_of(workdir, results, verdicts)
   text = html.render(
     'report.html',
+    charts=_charts(trials, results, verdicts, verdict, study),
     name=workdir.resolve().name,
     verdict=verdict,
+    rate='none' if verdict.learning_rate is None else formats.rate(verdict.learning_rate),
     about=_about(study),
     facts=_facts(verdict),
-    **_table(results, verdict, study.get('measures', ())),
+    next_steps=next_steps.steps(workdir, study, config, results, verdict),
     measure=leads.name,
-    measured=figures.measured(leads),
+    capital=figures.capital,
+    level=formats.percent(confidence.LEVEL, 0),
+    answers=_answers(results, verdicts, verdict),
+    settings=_settings(results, verdicts, verdict, content),
+    trials=_table(results, verdict, study.get('measures', ())),
     when=figures.when(results),
     by_one_loss=describe.evaluation(study['config']),
-    capital=figures.capital,
-    answers=_answers(results, verdicts, verdict),
-    settings=[
-      _of_setting(setting, verdicts, drawn[rounds.label(setting, verdicts)], results)
-      | {'landscape': of_landscape.get(setting, '')}
-      for setting in verdicts
-    ],
-    about_sharpness=curvature.ABOUT,
-    level=formats.percent(confidence.LEVEL, 0),
-    heat_maps=_heat_maps(results, drawn[''], leads),
-    confusion=_picture(drawn[''], 'confusion', 'confusion', _CONFUSION),
-    several_seeds=len({result.seed for result in results}) > 1,
-    guessing=formats.loss(guessing_loss),
+    about_sharpness=curvature.ABOUT if any(r.sharpness is not None for r in results) else '',
+    undrawn=charts.undrawn_words(trials),
+    measured=figures.measured(leads),
+    stills=_stills(workdir, verdicts, verdict),
+    maps=_maps(results, leads),
     best=_best(workdir, study['data'], examined),
-    run=_run(study),
+    confusion=_confusion(study['data']['classes'], examined),
     checks=[check['line'] for check in study['data']['checks'].values() if check['count']],
     left_out=study['data']['left_out'],
-    config=sorted((name, repr(value)) for name, value in flatten(config).items()),
+    run=_run(study),
+    **_config(config),
   )
   html.save(out or workdir / NAME, text)
 
 
-def _heat_maps(
-  results: Sequence[Result], drawn: Mapping[str, Figure], measure: Measure
-) -> dict[str, list[tuple[str, Markup]]]:
-  """The figures of rate and each axis, with captions, by the axis's name."""
+def is_final(workdir: Path) -> bool:
+  """True if the folder has the page of a finished study, and not that of one that trains."""
+  file = workdir / NAME
+  return file.exists() and not live.is_live(file)
+
+
+def _charts(
+  trials: Sequence[charts.Trial],
+  results: Sequence[Result],
+  verdicts: Mapping[Setting, Verdict],
+  verdict: Verdict,
+  study: Mapping[str, Any],
+) -> dict[str, Any]:
+  """What the script draws: the curves, and the measure of each rate with its interval."""
+  leads, settings = verdict.leads, list(verdicts)
+  metrics = [Measure(**of) for of in study.get('measures', ())]
+  chance = charts.chance_of(results, leads)
+  drawn = charts.content(trials, leads, metrics, study['guessing_loss'], chance)
+  drawn['setting'] = settings.index(verdict.setting) if len(settings) > 1 else None
+  names = [rate['name'] for rate in drawn['rates']]
+  drawn['by_rate'] = [
+    {
+      'setting': number,
+      'rate': names.index(rate),
+      'mean': tables.mean(_of(results, setting, rate), leads),
+      'low': ends[0] if ends else None,
+      'high': ends[1] if ends else None,
+      'best': of.learning_rate is not None and rate == formats.rate(of.learning_rate),
+    }
+    for number, (setting, of) in enumerate(verdicts.items())
+    for rate, ends in of.intervals.items()
+  ]
+  return drawn
+
+
+def _of(results: Sequence[Result], setting: Setting, rate: str) -> list[Result]:
+  """The trials of a setting and a rate, as it is written."""
+  return [r for r in results if r.setting == setting and formats.rate(r.learning_rate) == rate]
+
+
+def _stills(
+  workdir: Path, verdicts: Mapping[Setting, Verdict], verdict: Verdict
+) -> dict[str, str | None]:
+  """Figures of the setting to use, for print and where no script runs."""
+  folder = workdir / 'figures' / rounds.label(verdict.setting, verdicts)
+  return {name: html.picture(folder / f'{name}.png') for name in _STILLS}
+
+
+def _maps(results: Sequence[Result], measure: Measure) -> dict[str, list[dict[str, Any]]]:
+  """The tables of rate and each axis, by the axis's name."""
   found = {}
-  for name, of in matrices.heat_maps(results).items():
-    axis = matrices.axis_name(of.axis)
-    caption = figures.capital(f'{of.title}. ' if of.title else '')
-    caption += f'{figures.capital(f"mean {measure.name}")}; framed, the best rate of each value.'
-    picture = _picture(drawn, name, name, _HEAT_MAP.format(measure.name, axis))
-    if picture:
-      found.setdefault(axis, []).append((f'{caption} A cross: diverged.', picture))
+  for of in matrices.heat_maps(results).values():
+    title = figures.capital(f'{of.title}. ' if of.title else '')
+    own = tables.grid(of.results, of.axis, measure)
+    found.setdefault(matrices.axis_name(of.axis), []).append({'title': title, **own})
   return found
+
+
+def _confusion(
+  classes: Sequence[str], examined: Mapping[str, Any] | None
+) -> list[dict[str, Any]] | None:
+  """The rows of the confusion matrix; None if there is none, or if there are too many classes."""
+  counts = (examined or {}).get('confusion')
+  if not counts or len(classes) > matrices.MOST_CLASSES:
+    return None
+  return [
+    {'name': name, 'cells': [(n, math.sqrt(n / max(1, sum(row)))) for n in row]}
+    for name, row in zip(classes, counts, strict=True)
+  ]
+
+
+def _config(config: Any) -> dict[str, list[tuple[str, ...]]]:
+  """The fields that are not the defaults, with these; and all of them."""
+  changed = configs.changed(config)
+  return {
+    'changed': [
+      (name, repr(value), '–' if default is plugs.REQUIRED else repr(default))
+      for name, (value, default) in sorted(changed.items())
+    ],
+    'config': sorted((name, repr(value)) for name, value in configs.flatten(config).items()),
+  }
 
 
 def _about(study: dict[str, Any]) -> str:
@@ -187,7 +246,7 @@ def _table(
     named = (result.learning_rate, result.setting) == (verdict.learning_rate, verdict.setting)
     trials.append({'cells': cells, 'best': named})
   heads = [{'name': head, 'numeric': numeric[name]} for name, head, _ in columns]
-  return {'columns': heads, 'trials': trials}
+  return {'columns': heads, 'rows': trials}
 
 
 def _says_something(column: str, results: Sequence[Result]) -> bool:
@@ -200,19 +259,35 @@ def _says_something(column: str, results: Sequence[Result]) -> bool:
   return True
 
 
-def _rates(verdict: Verdict) -> list[dict[str, Any]]:
-  """A row a rate, the largest first: its interval, and how probably it is the best."""
-  chances, best = verdict.probability_best or {}, verdict.learning_rate
+def _settings(
+  results: Sequence[Result],
+  verdicts: Mapping[Setting, Verdict],
+  best: Verdict,
+  content: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+  """What is said of each setting, that of the verdict first."""
+  records = map(rounds.record_of, content.get('landscapes', ()))  # older studies have none
+  of_landscape = {of.setting: landscape.words(of) for of in (Landscape(**r) for r in records)}
+  numbers = {setting: number for number, setting in enumerate(verdicts)}
   return [
     {
-      'rate': rate,
-      # As written: by its key a rate has six digits.
-      'best': best is not None and rate == formats.rate(best),
-      'interval': verdict.leads.between(ends),
-      'chance': formats.percent(chances.get(rate)),
+      'number': numbers[setting],
+      'title': rounds.title(setting, verdicts),
+      'sentence': verdicts[setting].sentence,
+      'rates': _rates([r for r in results if r.setting == setting], verdicts[setting]),
+      'seeds': verdicts[setting].probability_best is not None,
+      'landscape': of_landscape.get(setting, ''),
     }
-    for rate, ends in sorted(verdict.intervals.items(), key=lambda item: -float(item[0]))
+    for setting in sorted(verdicts, key=lambda setting: setting != best.setting)
   ]
+
+
+def _rates(results: Sequence[Result], verdict: Verdict) -> list[dict[str, Any]]:
+  """A row for each rate of a setting, the largest first."""
+  # As written: by its key a rate has six digits.
+  best = verdict.learning_rate is not None and formats.rate(verdict.learning_rate)
+  rows = sorted(tables.rates(results, verdict), key=lambda row: -float(row.rate))
+  return [row._asdict() | {'best': row.rate == best} for row in rows]
 
 
 def _answers(
@@ -231,51 +306,6 @@ def _answers(
     for row in tables.answers(results, verdicts)
   ]
   return {'names': list(names), 'rows': rows}
-
-
-def _of_setting(
-  setting: Setting,
-  verdicts: Mapping[Setting, Verdict],
-  drawn: Mapping[str, Figure],
-  results: Sequence[Result],
-) -> dict[str, Any]:
-  """The figures of a setting; each with what it is to a reader who does not see it."""
-  verdict, label = verdicts[setting], rounds.label(setting, verdicts)
-  own, measure = [r for r in results if r.setting == setting], verdict.leads
-  title = rounds.title(setting, verdicts)
-  where = f'{title}: ' if title else ''
-  words = {
-    figures.trial_name(r): f'Training loss and accuracy over the epochs, learning rate '
-    f'{formats.rate(r.learning_rate)}, seed {r.seed}: {r.status.replace("_", " ")}; {r.evidence}'
-    for r in own
-  } | {
-    'all_rates': f'Training loss and {measure.name} of all trials over the epochs',
-    'accuracy_by_rate': f'{figures.capital(figures.measured(measure))} {figures.when(own)} '
-    f'against the learning rate. {verdict.sentence}',
-    'schedule': 'The learning rate of each trial over the epochs',
-    'sharpness': 'Sharpness of the loss over the epochs, and the edge of stability of each rate',
-  }
-  found = {
-    n: _picture(drawn, n, f'{label}{n}', where + text) or _NOT_DRAWN
-    for n, text in words.items()
-    if n in drawn or n != 'sharpness'  # which few studies have
-  }
-  trials = [{'picture': found[figures.trial_name(r)], 'seed': r.seed} for r in own]
-  return {
-    'title': title,
-    'sentence': verdict.sentence,
-    'rates': _rates(verdict),
-    'seeds': verdict.probability_best is not None,
-    'pictures': found,
-    'trials': trials,
-  }
-
-
-def _picture(drawn: Mapping[str, Figure], name: str, own: str, words: str) -> Markup | None:
-  """A figure in the page, under a name of its own; None if it was not drawn, or cannot be."""
-  if name not in drawn:
-    return None
-  return drawing.attempt(name, svg.inline, drawn[name], own, words)
 
 
 def _best(

@@ -3,11 +3,11 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lr_study import formats
+from lr_study import formats, plugs
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -85,6 +85,52 @@ def rates(results: Sequence[Result], verdict: Verdict) -> list[OfRate]:
       )
     )
   return rows
+
+
+def grid(results: Sequence[Result], axis: str, measure: Measure) -> dict[str, Any]:
+  """The mean over seeds at each rate and value of an axis, as the rows of a table.
+
+  Returns:
+    rates: the heads of the columns, the smallest first. rows: of a `value` and `cells`, each with a
+    `text`, a `share` from 0 to 1, the larger the better, and whether it is the `best` of its row;
+    None for what was not tried.
+  """
+  rates = sorted({r.learning_rate for r in results})
+  value_at = {r.setting: rounds.on_axes(r.setting)[axis] for r in results}
+  values = list(dict.fromkeys(value_at.values()))
+  if all(map(plugs.is_number, values)):
+    values.sort()
+  scores, texts = np.full((len(values), len(rates)), np.nan), {}
+  for r in results:
+    texts.setdefault((values.index(value_at[r.setting]), rates.index(r.learning_rate)), []).append(
+      r
+    )
+  for place, here in texts.items():
+    left = [value_of(r, measure) for r in here if r.status != DIVERGED]
+    gone = len(here) - len(left)
+    texts[place] = DIVERGED if gone else '–'
+    if left and None not in left:
+      scores[place] = measure.score(float(np.mean(left)))
+      texts[place] = measure.show(float(np.mean(left))) + (f', {gone} diverged' if gone else '')
+  known = scores[np.isfinite(scores)]
+  low, high = (0.0, 1.0) if measure.is_share else (min(known, default=0), max(known, default=0))
+  shares = np.nan_to_num((scores - low) / ((high - low) or 1))
+  rows = [
+    {
+      'value': rounds.value_text(value),
+      'cells': [
+        (row, column) in texts
+        and {
+          'text': texts[row, column],
+          'share': float(shares[row, column]),
+          'best': bool(scores[row, column] == np.nanmax(np.append(scores[row], -np.inf))),
+        }
+        for column in range(len(rates))
+      ],
+    }
+    for row, value in enumerate(values)
+  ]
+  return {'axis': axis, 'rates': list(map(formats.rate, rates)), 'rows': rows}
 
 
 def mean(results: Sequence[Result], measure: Measure) -> float | None:

@@ -21,3 +21,23 @@ for (const table of document.querySelectorAll('table.sortable')) {
     });
   });
 }
+
+// Commands can be copied.
+for (const command of document.querySelectorAll('.command')) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = 'Copy';
+  const text = command.querySelector('pre');
+  button.setAttribute('aria-label', `Copy: ${text.textContent}`);
+  button.addEventListener('click', async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = 'Copied';
+    } catch {  // the browser does not allow it: the text is selected, so that Ctrl-C copies it
+      getSelection().selectAllChildren(text);
+      button.textContent = 'Press Ctrl-C';
+    }
+    setTimeout(() => { button.textContent = 'Copy'; }, 2000);
+  });
+  command.append(button);
+}

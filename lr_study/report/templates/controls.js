@@ -1,0 +1,127 @@
+// What a reader does with the charts: choose, smooth, zoom, download. Drawn by charts.js.
+
+// ---- Each chart with its tools
+
+const button = (parent, text, label, act) => {
+  const made = element('button', parent, {type: 'button', textContent: text}, {'aria-label': label});
+  made.addEventListener('click', act);
+  return made;
+};
+
+function mount(chart, parent) {
+  const host = element('figure', parent, {className: 'chart'}, {role: 'group', 'aria-label': chart.title});
+  const head = element('figcaption', host, {textContent: chart.title});
+  const tools = element('div', host, {className: 'tools'}, {role: 'group', 'aria-label': `Tools of ${chart.title}`});
+  chart.place = element('div', host, {className: 'plot'}, {'aria-hidden': 'true'});
+  if (chart.logs) {
+    const log = button(tools, 'Log', `Logarithmic axis of ${chart.title}`, () => {
+      chart.log = !chart.log;
+      log.setAttribute('aria-pressed', chart.log);
+      draw(chart);
+    });
+    log.setAttribute('aria-pressed', 'false');
+  }
+  button(tools, 'Reset', `Reset the zoom of ${chart.title}`, () => chart.view.reset());
+  for (const kind of ['svg', 'png', 'csv']) {
+    button(tools, kind.toUpperCase(), `Download ${chart.title} as ${kind.toUpperCase()}`, () => download(chart, kind));
+  }
+  charts.push(chart);
+  head.id = `chart-${chart.name}`;
+}
+
+async function draw(chart) {
+  chart.view?.remove();
+  chart.place.replaceChildren();
+  const {figure} = chart.build(palette(), {sizing_mode: 'stretch_width', height: chart.height ?? 260});
+  chart.view = await Bokeh.Plotting.show(figure, chart.place);
+}
+
+async function download(chart, kind) {
+  let blob;
+  if (kind === 'csv') {
+    const quoted = value => `"${String(value).replaceAll('"', '""')}"`;
+    blob = new Blob([chart.rows().map(row => row.map(quoted).join(',')).join('\r\n') + '\r\n'], {type: 'text/csv'});
+  } else {
+    blob = await drawn(chart, kind);
+  }
+  const link = element('a', document.body, {href: URL.createObjectURL(blob), download: `${chart.name}.${kind}`});
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A copy on light paper, with a legend, of a size of its own.
+async function drawn(chart, kind) {
+  const copy = Object.assign(Object.create(Object.getPrototypeOf(chart)), chart);
+  const host = element('div', document.body, {className: 'offscreen'});
+  const {figure, items} = copy.build('light', {width: 760, height: 420, title: chart.title});
+  if (items.length) {
+    const legend = new (model('Legend'))({
+      items: items.map(([name, renderers]) => new (model('LegendItem'))({label: {value: name}, renderers})),
+      title: 'learning rate', border_line_color: null,
+    });
+    figure.add_layout(legend, 'right');
+  }
+  const view = await Bokeh.Plotting.show(figure, host);
+  await new Promise(resolve => setTimeout(resolve, 100));  // until it is laid out
+  const blob = await view.export(kind).to_blob();
+  view.remove();
+  host.remove();
+  return blob;
+}
+
+// ---- The legend of all charts
+
+function buildLegend(legend) {
+  data.rates.forEach((rate, number) => {
+    const own = data.trials.filter(trial => trial.rate === number);
+    const gone = own.filter(trial => trial.diverged).length;
+    const words = gone ? (gone === own.length ? ' diverged' : ` ${gone} of ${own.length} diverged`) : '';
+    const key = element('button', legend, {type: 'button', className: 'key'}, {'aria-pressed': 'true'});
+    element('i', key, {}, {style: `background: light-dark(${rate.light}, ${rate.dark})`});
+    key.append(rate.name);
+    if (words) element('small', key, {textContent: words});
+    key.addEventListener('click', () => {
+      const hidden = shown.hidden.delete(number) ? false : Boolean(shown.hidden.add(number));
+      key.setAttribute('aria-pressed', !hidden);
+      update();
+    });
+    for (const [event, found] of [['pointerenter', {rate: number}], ['focus', {rate: number}], ['pointerleave', null], ['blur', null]]) {
+      key.addEventListener(event, () => light(shown.hidden.has(number) ? null : found));
+    }
+  });
+  button(legend, 'All', 'Show all rates', () => {
+    shown.hidden.clear();
+    for (const key of legend.querySelectorAll('.key')) key.setAttribute('aria-pressed', 'true');
+    update();
+  });
+  const label = element('label', legend, {textContent: 'Smoothing '});
+  const smooth = element('input', label, {type: 'range', min: 0, max: 0.95, step: 0.05, value: 0});
+  smooth.addEventListener('input', () => { shown.smooth = Number(smooth.value); update(); });
+  if (data.settings.length > 1) {
+    const choice = element('label', legend, {textContent: 'Setting '});
+    const select = element('select', choice);
+    element('option', select, {value: '', textContent: 'all'});
+    data.settings.forEach((name, number) => element('option', select, {value: number, textContent: name}));
+    select.value = shown.setting ?? '';
+    select.addEventListener('change', () => {
+      shown.setting = select.value === '' ? null : Number(select.value);
+      update();
+    });
+  }
+}
+
+// ---- Start
+
+const at = name => document.getElementById(name);
+document.documentElement.classList.add('alive');
+if (at('legend')) buildLegend(at('legend'));
+for (const of of data.charts) if (of.lines.length) mount(new Curves(of), at('curves'));
+if (at('by-rate') && data.by_rate.length) mount(new ByRate(), at('by-rate'));
+if (at('parallel') && data.axes.length && data.trials.some(trial => trial.value !== null)) {
+  mount(Object.assign(new Parallel(), {height: 340}), at('parallel'));
+}
+Bokeh.logger.set_level('warn');
+const drawAll = async () => { for (const chart of charts) await draw(chart); };
+dark.addEventListener('change', drawAll);
+drawAll();
