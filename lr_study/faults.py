@@ -20,6 +20,7 @@ from lr_study import study
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files import events, record
+from lr_study.report import page
 
 # Shares of the kills by phase; a small study spends little of its time training.
 _PHASES = {'start': 0.2, 'training': 0.5, 'drawing': 0.3}
@@ -108,8 +109,8 @@ def _drawn_differently(folder: Path, other: Path) -> list[str]:
   files = [file for file in sorted(other.glob('figures/**/*')) if file.is_file()]
   pairs = [(folder / file.relative_to(other), file) for file in files]
   found = [ours for ours, file in pairs if _content(ours) != _content(file)]
-  page = folder / 'report.html'
-  return [str(file) for file in found + [page] * (not page.exists())]
+  missing = [] if page.is_final(folder) else [folder / page.NAME]
+  return [str(file) for file in found + missing]
 
 
 def _content(file: Path) -> bytes | None:

@@ -89,7 +89,8 @@ def test_a_page_that_is_missing_is_written_again(config_file, whole, tmp_path):
   (folder / 'report.html').unlink()
   done = sweep(config_file, f'--workdir={folder}')
   assert done.returncode == 0, done.stderr
-  assert (folder / 'report.html').read_bytes() == (whole[0] / 'report.html').read_bytes()
+  of_copy, of_whole = ((of / 'report.html').read_text() for of in (folder, whole[0]))
+  assert of_copy.replace(str(folder), str(whole[0])) == of_whole  # commands name the folder
 
 
 def test_the_curves_are_whole(whole):

@@ -187,7 +187,7 @@ class Curves {
 class ByRate {
   constructor() {
     this.name = 'by_rate';
-    this.title = `${data.measure.name} against the rate`;
+    this.title = `${data.measure.name[0].toUpperCase()}${data.measure.name.slice(1)} against the rate`;
     this.logs = false;
   }
 
@@ -195,7 +195,7 @@ class ByRate {
     const values = data.trials.map(trial => trial.value).filter(value => value !== null);
     const ends = data.by_rate.flatMap(of => [of.low, of.high]).filter(value => value !== null);
     let low = Math.min(...values, ...ends), high = Math.max(...values, ...ends);
-    if (data.measure.share) [low, high] = [0, 1];
+    if (data.measure.share || !values.length) [low, high] = [0, 1];
     const apart = high - low || 1;
     this.below = low - 0.06 * apart;  // of what diverged
     const figure = frame({

@@ -9,10 +9,10 @@ const button = (parent, text, label, act) => {
 };
 
 function mount(chart, parent) {
-  const host = element('figure', parent, {className: 'chart'}, {role: 'group', 'aria-label': chart.title});
-  const head = element('figcaption', host, {textContent: chart.title});
+  const host = element('section', parent, {className: 'chart'}, {'aria-label': chart.title});
+  element('p', host, {className: 'title', textContent: chart.title});
   const tools = element('div', host, {className: 'tools'}, {role: 'group', 'aria-label': `Tools of ${chart.title}`});
-  chart.place = element('div', host, {className: 'plot'}, {'aria-hidden': 'true'});
+  chart.place = element('div', host, {className: 'plot'});
   if (chart.logs) {
     const log = button(tools, 'Log', `Logarithmic axis of ${chart.title}`, () => {
       chart.log = !chart.log;
@@ -26,7 +26,6 @@ function mount(chart, parent) {
     button(tools, kind.toUpperCase(), `Download ${chart.title} as ${kind.toUpperCase()}`, () => download(chart, kind));
   }
   charts.push(chart);
-  head.id = `chart-${chart.name}`;
 }
 
 async function draw(chart) {
@@ -115,10 +114,11 @@ function buildLegend(legend) {
 
 const at = name => document.getElementById(name);
 document.documentElement.classList.add('alive');
-if (at('legend')) buildLegend(at('legend'));
+const known = data.trials.some(trial => trial.value !== null);
+if (at('legend') && (known || data.charts.some(of => of.lines.length))) buildLegend(at('legend'));
 for (const of of data.charts) if (of.lines.length) mount(new Curves(of), at('curves'));
 if (at('by-rate') && data.by_rate.length) mount(new ByRate(), at('by-rate'));
-if (at('parallel') && data.axes.length && data.trials.some(trial => trial.value !== null)) {
+if (at('parallel') && data.axes.length && known) {
   mount(Object.assign(new Parallel(), {height: 340}), at('parallel'));
 }
 Bokeh.logger.set_level('warn');
