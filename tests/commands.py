@@ -38,6 +38,7 @@ _TMPFS_BYTES = 16 * 2**20
 DRAWING = (
   ('lr_study.report.pictures', 'build', lambda *_: {}),
   ('lr_study.report.page', 'write', lambda _: None),
+  ('lr_study.report.live', 'write', lambda *_: None),
 )
 
 

@@ -580,7 +580,9 @@ def test_batch_sizes():
 
 
 def test_colours_stand_out_from_either_paper():
-  drawn_colours = [f'#{r:02x}{g:02x}{b:02x}' for r in (0, 99, 255) for g in (0, 150) for b in (50, 255)]
+  drawn_colours = [
+    f'#{r:02x}{g:02x}{b:02x}' for r in (0, 99, 255) for g in (0, 150) for b in (50, 255)
+  ]
   for scheme, paper in colours.PAPER.items():
     for colour in (*drawn_colours, '#b0b0b0', '#ffff00'):
       for contrast in (3.0, 4.5):
@@ -596,7 +598,9 @@ def test_the_command_writes_the_same_page_again(command, study, text, tmp_path):
   assert command('report.py', '--workdir', copy) == (0, f'{copy / page.NAME}\n', '')
   # The folder's name is in the title, and nowhere else is it another.
   own = (copy / page.NAME).read_text().split('</title>')[1]
-  before, after = (of.partition('<section class="next">') for of in (own, text.split('</title>')[1]))
+  before, after = (
+    of.partition('<section class="next">') for of in (own, text.split('</title>')[1])
+  )
   assert before[0] == after[0]
   # It names the folder in the commands, too.
   assert before[2].split('</section>')[1] == after[2].split('</section>')[1]

@@ -91,9 +91,13 @@ def _further_rates(results: Sequence[Result], verdict: Verdict) -> tuple[str, li
   """Rates that the study leaves open: beyond its grid, or between the best and its neighbours."""
   rates, best = sorted({r.learning_rate for r in results}), verdict.learning_rate
   if best is None:
-    if any(r.status == DIVERGED for r in results if r.learning_rate == rates[0]):
+    diverged = [r.learning_rate for r in results if r.status == DIVERGED]
+    if not diverged:
+      return 'Try larger rates:', [_rounded(rates[-1] * 10), _rounded(rates[-1] * 100)]
+    if verdict.largest_stable is None:
       return 'Try smaller rates:', [_rounded(rates[0] / 10), _rounded(rates[0] / 100)]
-    return 'Try larger rates:', [_rounded(rates[-1] * 10), _rounded(rates[-1] * 100)]
+    between = math.sqrt(verdict.largest_stable * min(diverged))
+    return 'Try a rate between those that diverged and those that did not:', [_rounded(between)]
   place = rates.index(best)
   new = [
     _rounded(math.sqrt(best * rates[i])) for i in (place - 1, place + 1) if 0 <= i < len(rates)

@@ -4,12 +4,12 @@ const data = JSON.parse(document.getElementById('charts-data').textContent);
 const model = name => Bokeh.Models.get(name);
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const mouse = matchMedia('(pointer: fine)');
-const shown = {hidden: new Set(), setting: data.setting ?? null, smooth: 0, lit: null};
+const shown = {hidden: new Set(), studies: new Set(), setting: data.setting ?? null, smooth: 0, lit: null};
 const charts = [];
 const palette = () => (dark.matches ? 'dark' : 'light');
 
 const isShown = trial =>
-  !shown.hidden.has(trial.rate) && (shown.setting === null || trial.setting === shown.setting);
+  !shown.hidden.has(trial.rate) && !shown.studies.has(trial.setting) && (shown.setting === null || trial.setting === shown.setting);
 const isLit = (rate, trial, setting) => shown.lit === null || (
   (shown.lit.rate === undefined || shown.lit.rate === rate) &&
   (shown.lit.trial === undefined || shown.lit.trial === trial) &&
@@ -128,6 +128,17 @@ class Curves {
     return found;
   }
 
+  // Their points, where they are so few that a line alone may not be seen.
+  points(rate) {
+    const of = this.columns(rate), found = {x: [], y: [], alpha: []};
+    if (this.few) {
+      found.x = of.xs.flat();
+      found.y = of.ys.flat();
+      found.alpha = of.ys.flatMap((ys, place) => ys.map(() => of.alpha[place]));
+    }
+    return found;
+  }
+
   range() {
     const all = this.of.lines.flatMap(line => numbers(line.y)).filter(Number.isFinite);
     const level = this.of.level?.value;
@@ -137,7 +148,10 @@ class Curves {
       return {start: 0.8 * Math.min(...above), end: 1.25 * (level ? Math.min(high, 3 * level) : high)};
     }
     if (this.of.kind === 'share') return {start: -0.02, end: 1.02};
-    if (this.of.kind === 'loss') return {start: 0, end: Math.min(2 * level, 1.05 * Math.max(high, level))};
+    if (this.of.kind === 'loss') {  // of what breaks, only the beginning
+      const most = all.sort((a, b) => a - b)[Math.floor(0.75 * all.length)];
+      return {start: 0, end: Math.min(Math.max(2 * level, 1.1 * most), 1.05 * Math.max(high, level))};
+    }
     const apart = high - low || Math.abs(high) || 1;
     return {start: low - 0.05 * apart, end: high + 0.05 * apart};
   }
@@ -152,13 +166,18 @@ class Curves {
     if (this.of.kind === 'share' && !this.log) percentAxis(figure);
     level(figure, this.of.level, scheme);
     this.sources = new Map();
+    this.dots = new Map();
+    this.few = Math.max(...this.of.lines.map(line => line.y.length)) <= 12;
     const renderers = [], items = [];
     for (const [number, rate] of data.rates.entries()) {
       const source = new Bokeh.ColumnDataSource({data: this.columns(number)});
       const renderer = figure.multi_line({field: 'xs'}, {field: 'ys'}, {
         source, line_color: rate[scheme], line_dash: rate.dash.map(part => Math.round(2 * part)), line_width: {field: 'width'}, line_alpha: {field: 'alpha'},
       });
+      const dots = new Bokeh.ColumnDataSource({data: this.points(number)});
+      figure.scatter({field: 'x'}, {field: 'y'}, {source: dots, size: 4, color: rate[scheme], alpha: {field: 'alpha'}});
       this.sources.set(number, source);
+      this.dots.set(number, dots);
       renderers.push(renderer);
       if (source.data.xs.length) items.push([rate.name, [renderer]]);
       source.inspect.connect(() => inspected(source));
@@ -170,7 +189,10 @@ class Curves {
   }
 
   update() {
-    for (const [rate, source] of this.sources) source.data = this.columns(rate);
+    for (const [rate, source] of this.sources) {
+      source.data = this.columns(rate);
+      this.dots.get(rate).data = this.points(rate);
+    }
   }
 
   rows() {
@@ -400,7 +422,7 @@ function light(found, redraw = true) {
   for (const row of document.querySelectorAll('tr[data-rate], tr[data-trial]')) {
     const trial = row.dataset.trial === undefined ? undefined : Number(row.dataset.trial);
     const rate = trial === undefined ? rateOf(row) : data.trials[trial]?.rate;
-    const matches = found && (trial === undefined || found.trial === undefined || found.trial === trial) && found.rate === rate;
+    const matches = found?.rate !== undefined && (trial === undefined || found.trial === undefined || found.trial === trial) && found.rate === rate;
     row.classList.toggle('lit', Boolean(matches));
   }
   if (redraw) update();

@@ -14,7 +14,7 @@ function mount(chart, parent) {
   const tools = element('div', host, {className: 'tools'}, {role: 'group', 'aria-label': `Tools of ${chart.title}`});
   chart.place = element('div', host, {className: 'plot'});
   if (chart.logs) {
-    const log = button(tools, 'Log', `Logarithmic axis of ${chart.title}`, () => {
+    const log = button(tools, 'Log', `Log axis of ${chart.title}`, () => {
       chart.log = !chart.log;
       log.setAttribute('aria-pressed', chart.log);
       draw(chart);
@@ -71,29 +71,32 @@ async function drawn(chart, kind) {
 
 // ---- The legend of all charts
 
+// A key for each rate, or in a comparison for each study.
 function buildLegend(legend) {
-  data.rates.forEach((rate, number) => {
-    const own = data.trials.filter(trial => trial.rate === number);
+  const [field, hidden] = data.series ? ['setting', shown.studies] : ['rate', shown.hidden];
+  const keys = data.series ? data.settings.map((name, number) => ({name, ...data.series[number]})) : data.rates;
+  keys.forEach((of, number) => {
+    const own = data.trials.filter(trial => trial[field] === number);
     const gone = own.filter(trial => trial.diverged).length;
     const words = gone ? (gone === own.length ? ' diverged' : ` ${gone} of ${own.length} diverged`) : '';
     const key = element('button', legend, {type: 'button', className: 'key'}, {'aria-pressed': 'true'});
-    element('i', key, {}, {style: `background: light-dark(${rate.light}, ${rate.dark})`});
-    key.append(rate.name);
+    element('i', key, {}, {style: `background: light-dark(${of.light}, ${of.dark})`});
+    key.append(of.name);
     if (words) element('small', key, {textContent: words});
     key.addEventListener('click', () => {
-      const hidden = shown.hidden.delete(number) ? false : Boolean(shown.hidden.add(number));
-      key.setAttribute('aria-pressed', !hidden);
+      const isHidden = hidden.delete(number) ? false : Boolean(hidden.add(number));
+      key.setAttribute('aria-pressed', !isHidden);
       update();
     });
-    for (const [event, found] of [['pointerenter', {rate: number}], ['focus', {rate: number}], ['pointerleave', null], ['blur', null]]) {
-      key.addEventListener(event, () => light(shown.hidden.has(number) ? null : found));
-    }
+    for (const event of ['pointerenter', 'focus']) key.addEventListener(event, () => light({[field]: number}));
+    for (const event of ['pointerleave', 'blur']) key.addEventListener(event, () => light(null));
   });
-  button(legend, 'All', 'Show all rates', () => {
-    shown.hidden.clear();
+  button(legend, 'All', 'Show all', () => {
+    hidden.clear();
     for (const key of legend.querySelectorAll('.key')) key.setAttribute('aria-pressed', 'true');
     update();
   });
+  if (data.series) return;
   const label = element('label', legend, {textContent: 'Smoothing '});
   const smooth = element('input', label, {type: 'range', min: 0, max: 0.95, step: 0.05, value: 0});
   smooth.addEventListener('input', () => { shown.smooth = Number(smooth.value); update(); });
