@@ -273,8 +273,8 @@ def changed(config: ConfigDict) -> dict[str, tuple[Any, Any]]:
   The default of an argument is that of the function that its section names, REQUIRED where it has
   none. Every field of a function that cannot be found counts.
   """
-  defaults = {name: field.default for name, field in _FIELDS.items()}
-  defaults |= {f'verdict.{name}': field.default for name, field in _VERDICT.items()}
+  defaults = {name: field.default for name, field in FIELDS.items()}
+  defaults |= {f'verdict.{name}': field.default for name, field in VERDICT.items()}
   for section, usual in SECTIONS.items():
     defaults[f'{section}.name'] = usual
     with contextlib.suppress(StudyError):  # the user's own file has gone, say

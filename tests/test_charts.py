@@ -81,7 +81,12 @@ def test_figures_for_print_are_those_of_the_folder(tmp_path):
   assert still['src'] == 'data:image/png;base64,iVBORw=='
 
 
-ARGUMENTS = ('--config=configs/alexnet_letters.py:quick', '--config.seeds=0', '--axis=seed=0')
+ARGUMENTS = (
+  'python scripts/',
+  '--config=configs/alexnet_letters.py:quick',
+  '--config.seeds=0',
+  '--axis=seed=0',
+)
 
 
 def steps_of(folder, arguments=ARGUMENTS, **changes):
@@ -98,14 +103,16 @@ def steps_of(folder, arguments=ARGUMENTS, **changes):
 def test_commands_to_go_on_with(tmp_path):
   folder = tmp_path / "it's a <b>study"
   seeds, finer, classify, export = steps_of(folder, rates=(1e-2, 1e-3, 1e-4))
-  start = ['python', 'scripts/sweep.py', f'--workdir={folder}', '--extend', ARGUMENTS[0]]
+  start = ['python', 'scripts/sweep.py', f'--workdir={folder}', '--extend', ARGUMENTS[1]]
   assert seeds == [*start, '--config.seeds=0,1,2']
   rates = '--config.learning_rates=1e-02,3.16e-03,1e-03,3.16e-04,1e-04'
-  assert finer == [*start, *ARGUMENTS[1:], rates]
+  assert finer == [*start, *ARGUMENTS[2:], rates]
   assert classify == ['python', 'scripts/classify.py', f'--workdir={folder}', '--part=validation']
   assert export[-1] == f'--out={folder}_model'
-  # Who called the function has no command line.
-  assert len(steps_of(tmp_path / 'b', ())) == 2
+  # Those that fit an installation; who called the function has no config file.
+  assert steps_of(tmp_path / 'b', ('lr-study', '--config=x'))[0][:2] == ['lr-study', 'sweep']
+  starts = [command[:4] for command in steps_of(tmp_path / 'c', ())]
+  assert starts == [['python', '-m', 'lr_study', name] for name in ('classify', 'export')]
 
 
 def test_commands_where_the_grid_ends_or_nothing_learned(tmp_path):

@@ -48,7 +48,9 @@ def test_what_cannot_be_drawn_costs_that_picture(
   assert said.count('Not drawn') == 1
   names = {path.name for path in (small_finished / 'figures').rglob('*')}
   assert {path.name for path in (undrawn / 'figures').rglob('*')} == names - {'schedule.png'}
-  assert (undrawn / page.NAME).read_text().count('Not drawn.') == 1
+  text = (undrawn / page.NAME).read_text()
+  assert text.count('class="still"') == 2
+  assert 'The rate over the epochs' not in text
   assert faults.results(undrawn) == faults.results(small_finished)
 
 

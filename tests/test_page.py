@@ -21,7 +21,7 @@ from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
 from lr_study.files.history import History
-from lr_study.report import compare, matrices, page, report
+from lr_study.report import colours, compare, matrices, page, report
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned, Setting
 from lr_study.use import best, classify, evaluate
@@ -320,7 +320,7 @@ def test_further_axes_and_metrics(tmp_path):
   make_study(tmp_path, axes=momentum, metrics=metrics)
   page.write(tmp_path)
   text = (tmp_path / page.NAME).read_text()
-  found = check_structure(text)
+  check_structure(text)
   assert drawn(text)['settings'] == ['momentum 0', 'momentum 0.9']
   assert drawn(text)['axes'] == [{'name': 'optimizer.momentum', 'values': ['0', '0.9']}]
   fields = ['train_loss', 'validation_loss', 'train_accuracy', 'validation_accuracy']
@@ -629,7 +629,7 @@ def test_what_a_comparison_says(study, tmp_path):
   out = tmp_path / 'c.html'
   compare.write([study, other], out)
   text = out.read_text()
-  found = check_structure(text)
+  check_structure(text)
   assert 'All saw the same images (fingerprint f00d)' in text
   fields = re.findall('<th scope="row"><code>(.*?)</code></th>(.*?)</tr>', text)
   assert [field for field, _ in fields] == ['batch_size', 'learning_rates', 'seeds']

@@ -172,7 +172,7 @@ class Curves {
     for (const [number, rate] of data.rates.entries()) {
       const source = new Bokeh.ColumnDataSource({data: this.columns(number)});
       const renderer = figure.multi_line({field: 'xs'}, {field: 'ys'}, {
-        source, line_color: rate[scheme], line_dash: rate.dash.map(part => Math.round(2 * part)), line_width: {field: 'width'}, line_alpha: {field: 'alpha'},
+        source, line_color: rate[scheme], line_dash: {value: rate.dash.map(part => Math.round(2 * part))}, line_width: {field: 'width'}, line_alpha: {field: 'alpha'},
       });
       const dots = new Bokeh.ColumnDataSource({data: this.points(number)});
       figure.scatter({field: 'x'}, {field: 'y'}, {source: dots, size: 4, color: rate[scheme], alpha: {field: 'alpha'}});
