@@ -148,9 +148,11 @@ class Curves {
       return {start: 0.8 * Math.min(...above), end: 1.25 * (level ? Math.min(high, 3 * level) : high)};
     }
     if (this.of.kind === 'share') return {start: -0.02, end: 1.02};
-    if (this.of.kind === 'loss') {  // of what breaks, only the beginning
-      const most = all.sort((a, b) => a - b)[Math.floor(0.75 * all.length)];
-      return {start: 0, end: Math.min(Math.max(2 * level, 1.1 * most), 1.05 * Math.max(high, level))};
+    if (this.of.kind === 'loss') {
+      // Up to twice the loss of guessing: what breaks is far above. But not if that hides the rest.
+      const ordered = all.sort((a, b) => a - b), count = ordered.length;
+      const most = ordered[Math.floor(0.1 * count)] < 2 * level ? 2 * level : 1.1 * ordered[Math.floor(0.75 * count)];
+      return {start: 0, end: Math.min(most, 1.05 * Math.max(high, level))};
     }
     const apart = high - low || Math.abs(high) || 1;
     return {start: low - 0.05 * apart, end: high + 0.05 * apart};
