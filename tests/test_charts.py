@@ -11,8 +11,8 @@ from conftest import make_small
 from ml_collections import ConfigDict
 from test_page import Page, check_structure, drawn, make_study
 
+from lr_study import cli, trials
 from lr_study import study as studies
-from lr_study import trials
 from lr_study.answer.measure import ACCURACY, LOSS
 from lr_study.report import charts, html, live, next_steps, page, report
 from lr_study.search import rounds
@@ -126,6 +126,18 @@ def test_commands_where_the_grid_ends_or_nothing_learned(tmp_path):
   optuna = ConfigDict({'name': 'optuna', 'trials': 2})
   found = steps_of(tmp_path / 'optuna', search=optuna, seeds=(0, 1, 2))
   assert [command[1] for command in found] == ['scripts/classify.py', 'scripts/export.py']
+
+
+def test_a_command_is_kept_as_it_was_given(monkeypatch):
+  """But for what is not of the study, such as its folder."""
+  given = ['--workdir', 'w', '--config', 'a.py:b', '-axis', 'batch_size=1,2', '--config.seeds=0,1']
+  further = ['--config.input.grey', '--noconfig.input.invert', '--extend', '--distributed']
+  monkeypatch.setattr(cli, '_ARGV', ['x', *given, *further])
+  monkeypatch.setattr(cli.sys, 'argv', ['lr-study sweep', *given, *further])
+  assert cli.study_command() == [
+    'lr-study', '--config=a.py:b', '--axis=batch_size=1,2', '--config.seeds=0,1',
+    '--config.input.grey', '--noconfig.input.invert',
+  ]  # fmt: skip
 
 
 def test_the_commands_of_a_page_run(command, whole, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lr_study import formats
+from lr_study import formats, plugs
 from lr_study.answer.measure import ACCURACY, LOSS, Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -81,7 +81,7 @@ def content(
   """
   rates = sorted({trial.learning_rate for trial in trials}, reverse=True)
   settings = list(dict.fromkeys(trial.setting for trial in trials))
-  axes = axis_values(settings)
+  axes = _axis_values(settings)
   of_rates = colours.of_rates(rates)
   levels = {'loss': _level(guessing_loss, 'guessing'), 'share': _level(chance, 'guessing')}
   levels['ratio'] = _level(1.0, 'edge of stability')
@@ -94,7 +94,7 @@ def content(
       for r in rates
     ],
     'settings': [rounds.title(setting, settings) for setting in settings],
-    'axes': [{'name': name, 'values': list(values)} for name, values in axes.items()],
+    'axes': [{'name': name, 'values': values} for name, values in axes.items()],
     'trials': [
       {
         'rate': rates.index(trial.learning_rate),
@@ -113,16 +113,16 @@ def content(
   }
 
 
-def axis_values(settings: Sequence[Setting]) -> dict[str, dict[str, None]]:
+def _axis_values(settings: Sequence[Setting]) -> dict[str, list[str]]:
   """The values of each axis that has several, as texts in their order, by its name."""
-  names = rounds.on_axes(settings[0])
-  values = {n: list(dict.fromkeys(rounds.on_axes(s).get(n) for s in settings)) for n in names}
-  numbers = {n: all(isinstance(v, int | float) for v in found) for n, found in values.items()}
-  return {
-    name: dict.fromkeys(map(rounds.value_text, sorted(found) if numbers[name] else found))
-    for name, found in values.items()
-    if len(found) > 1
-  }
+  found = {}
+  for name in rounds.on_axes(settings[0]):
+    values: list[Any] = list(dict.fromkeys(rounds.on_axes(s).get(name) for s in settings))
+    if all(map(plugs.is_number, values)):
+      values.sort()
+    if len(values) > 1:
+      found[name] = list(dict.fromkeys(map(rounds.value_text, values)))
+  return found
 
 
 def undrawn_words(trials: Sequence[Trial]) -> str:

@@ -19,6 +19,7 @@ from lr_study.files.workdir import write_text
 from lr_study.report import colours
 
 _TEMPLATES = Path(__file__).with_name('templates')
+_CHARTS = ('charts.js', 'measures.js', 'controls.js')
 _BOKEH = ('bokeh.min.js', 'bokeh-api.min.js')  # in its package
 
 
@@ -46,7 +47,7 @@ def render(
   )
   environment.filters['unbroken'] = _unbroken
   environment.filters['breakable'] = _breakable
-  own = ('page.js', *scripts, *(('charts.js', 'controls.js') if charts else ()))
+  own = ('page.js', *scripts, *(_CHARTS if charts else ()))
   texts = [(_TEMPLATES / name).read_text() for name in own]
   texts = [*(_bokeh() if charts else ()), *texts]
   return environment.get_template(template).render(

@@ -12,6 +12,7 @@ import numpy as np
 from lr_study import formats, loop
 from lr_study.answer import status
 from lr_study.answer.measure import Measure
+from lr_study.files.history import History
 from lr_study.report import charts, describe, drawing, html
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Setting
@@ -91,14 +92,16 @@ def _about(study: Mapping[str, Any]) -> str:
 
 def _trials(study: Study, planned: Plan) -> list[charts.Trial]:
   """All trials that were asked for so far, as far as they have trained."""
-  found, waves = [], {}
+  found: list[charts.Trial] = []
+  waves: dict[int, tuple[History, int, np.ndarray] | None] = {}
   for trial in rounds.last(planned, study.sweeps):
     sweep = study.sweeps[trial.setting]
     if trial.wave not in waves:
       waves[trial.wave] = _wave(study.folder, planned, trial.wave, sweep)
-    if waves[trial.wave] is None:
+    of_wave = waves[trial.wave]
+    if of_wave is None:
       continue
-    history, steps, bad = waves[trial.wave]
+    history, steps, bad = of_wave
     column = planned.column(trial)
     bad_step = int(bad[column]) or None
     epochs = steps // history.steps_per_epoch
@@ -112,7 +115,7 @@ def _trials(study: Study, planned: Plan) -> list[charts.Trial]:
 
 def _wave(
   folder: Path, planned: Plan, number: int, sweep: Sweep
-) -> tuple[charts.History, int, np.ndarray] | None:
+) -> tuple[History, int, np.ndarray] | None:
   """The curves of a wave, steps done and the first bad ones; None if it has not begun."""
   if not loop.place(folder / 'history', number).is_dir():
     return None

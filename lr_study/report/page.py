@@ -110,7 +110,8 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     checks=[check['line'] for check in study['data']['checks'].values() if check['count']],
     left_out=study['data']['left_out'],
     run=_run(study),
-    **_config(config),
+    changed=_changed(config),
+    config=sorted((name, repr(value)) for name, value in configs.flatten(config).items()),
   )
   html.save(out or workdir / NAME, text)
 
@@ -186,16 +187,12 @@ def _confusion(
   ]
 
 
-def _config(config: Any) -> dict[str, list[tuple[str, ...]]]:
-  """The fields that are not the defaults, with these; and all of them."""
-  changed = configs.changed(config)
-  return {
-    'changed': [
-      (name, repr(value), '–' if default is plugs.REQUIRED else repr(default))
-      for name, (value, default) in sorted(changed.items())
-    ],
-    'config': sorted((name, repr(value)) for name, value in configs.flatten(config).items()),
-  }
+def _changed(config: Any) -> list[tuple[str, str, str]]:
+  """The fields that are not the defaults: name, value, and default if there is one."""
+  return [
+    (name, repr(value), '–' if default is plugs.REQUIRED else repr(default))
+    for name, (value, default) in sorted(configs.changed(config).items())
+  ]
 
 
 def _about(study: dict[str, Any]) -> str:
@@ -227,13 +224,8 @@ def _table(
   known = {measure.field: measure for measure in (Measure(**of) for of in measures)}
   further = [known.get(name, Measure(name, is_share=False)) for name in results[0].metrics]
   metrics = [(of.field, of.name.removeprefix('validation '), of.show) for of in further]
-  columns: list[tuple[str, str, Callable[[Any], str]]] = [
-    *_FIRST,
-    *axes,
-    *_COLUMNS,
-    *metrics,
-    *_LAST,
-  ]
+  columns: list[tuple[str, str, Callable[[Any], str]]]
+  columns = [*_FIRST, *axes, *_COLUMNS, *metrics, *_LAST]
   leads = verdict.leads.field
   columns = [c for c in columns if c[0] == leads or _says_something(c[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
