@@ -21,7 +21,7 @@ from ml_collections.config_dict import RequiredValueError
 
 from lr_study import config as configs
 from lr_study import data as datasets
-from lr_study import finished, objects, paths, plugs, progress, study
+from lr_study import finished, objects, paths, plugs, progress, study, tracking
 from lr_study.errors import StudyError
 from lr_study.files import workdir as folders
 from lr_study.finished import Study
@@ -60,6 +60,7 @@ def sweep(
   workdir: 'str | PathLike[str] | None' = None,
   overwrite: bool = False,
   extend: bool = False,
+  track: str | None = None,
   progress: bool = True,
   **fields: Any,
 ) -> Study:
@@ -94,6 +95,7 @@ def sweep(
       the study is kept in memory only, and temporary files are deleted.
     overwrite: first delete the study that `workdir` holds.
     extend: keep the trials of that study, and train those that are new.
+    track: send the study to this experiment tracker, 'mlflow' or 'wandb'.
     progress: show progress.
     **fields: more fields, such as dtype='bfloat16'.
 
@@ -110,7 +112,7 @@ def sweep(
     whole = _whole({name: value for name, value in own.items() if value is not None}, config)
     plain = _named(whole, held)
     with finished.ONE_AT_A_TIME, objects.holding(held), _shown(progress):
-      return _run(configs.from_json(plain), held, workdir, overwrite, extend)
+      return _run(configs.from_json(plain), held, workdir, overwrite, extend, track)
 
 
 def read(
@@ -153,18 +155,24 @@ def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -
 
 
 def _run(
-  config: ConfigDict, held: Mapping[str, Held], workdir: Any, overwrite: bool, extend: bool
+  config: ConfigDict,
+  held: Mapping[str, Held],
+  workdir: Any,
+  overwrite: bool,
+  extend: bool,
+  track: str | None,
 ) -> Study:
   """Runs a study in its folder, or in a temporary one."""
+  tracking.check(track)
   try:
     if workdir is not None:
       folder = Path(paths.absolute(workdir))
       config = study.as_begun(config, folder, overwrite)
       with folders.held(folder):
-        study.carry_out(config, folder, overwrite, extend=extend)
+        study.carry_out(config, folder, overwrite, extend=extend, track=track)
       return finished.load(folder, held)
     with tempfile.TemporaryDirectory(prefix='lr_study_', ignore_cleanup_errors=True) as temporary:
-      study.carry_out(config, Path(temporary), reports=False)
+      study.carry_out(config, Path(temporary), reports=False, track=track)
       return finished.load(Path(temporary), held, keep=True)
   except Stopped as stopped:
     # The program's own handler decides; by default KeyboardInterrupt, or the end of the program.

@@ -2,22 +2,23 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lr_study import plan, progress, trials
+from lr_study import formats, plan, progress, trials
 from lr_study.files import workdir
 from lr_study.files.checkpoint import Checkpoints
 from lr_study.files.events import Events
 from lr_study.files.history import History
-from lr_study.files.points import Points
+from lr_study.files.points import Point, Points
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.search import rounds
-from lr_study.search.rounds import Plan
+from lr_study.search.rounds import Plan, Planned
+from lr_study.tracking import Run, Tracker
 from lr_study.training_view import Board, TrainingView
 from lr_study.trials import Running, Sweep
 
@@ -32,6 +33,7 @@ class Files(NamedTuple):
   events: Events
   checkpoints: Checkpoints
   page: Callable[[], None]
+  send: Callable[[int, int], None]  # the points of these steps, to a tracker
 
 
 def curves(
@@ -83,6 +85,7 @@ def train(
   count: int,
   board: Board,
   after_epoch: Callable[[Plan], None] = lambda _: None,
+  tracker: Tracker | None = None,
 ) -> None:
   """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
 
@@ -97,15 +100,17 @@ def train(
     count: how many waves this process trains in this round.
     board: what people are shown of the study's trials.
     after_epoch: is called with the study's trials after each epoch.
+    tracker: what its curves are sent to.
   """
-  config, total = sweep.config, sweep.epochs * sweep.steps_per_epoch
+  total = sweep.epochs * sweep.steps_per_epoch
   history = curves(folder, planned, number, sweep, read_only=False)
   labels = [sweep.labels[t.setting] for t in sweep.trials]
-  runs = folder / 'tensorboard'
-  at_best = sweep.measure if config.verdict.epoch == 'best' else None
-  points = Points(sweep.trials, sweep.height, config.log_every_steps, at_best)
   names = [rounds.title(trial.setting, sweep.labels) for trial in sweep.trials]
-  events = Events(runs, sweep.trials, labels, sweep.measure)
+  points = points_from(sweep)
+  events = Events(folder / 'tensorboard', sweep.trials, labels, sweep.measure)
+
+  def send(first: int, done: int) -> None:
+    track(tracker, sweep, planned, history, first, done)
 
   def like(done: int) -> Any:
     return trials.state_like(sweep, len(saved_columns(history, done, sweep)))
@@ -116,11 +121,14 @@ def train(
       done, state = _earlier(sweep, folder, planned, number, history)
     if done:
       progress.note(f'Resuming from step {done}' + (f' of {title}' if title else ''))
-    _replay(events, points, history, done, sweep)
+    for found, columns in points_of(points, history, 0, done, sweep):
+      events.write(found, columns)
+    send(0, done)
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
       now, state_T = _start(sweep, columns, done, state, count)
-      files = Files(history, points, events, checkpoints, lambda: after_epoch(planned))
+      own = (history, points, events, checkpoints)
+      files = Files(*own, lambda: after_epoch(planned), send)
       interrupt, shown = Interrupt(), (total, sweep.epochs, title)
       view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
       with interrupt, view:
@@ -187,7 +195,7 @@ def _train_steps(
     Stopped: a signal asked the study to stop; the state is saved.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
-  history, points, events, checkpoints, write_page = files
+  history, points, events, checkpoints, write_page, send = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(history, done)
   while done < total:
@@ -220,6 +228,7 @@ def _train_steps(
         events.write(points.of_epoch(history, epoch, done), now.columns)
         if done == total:
           view.diverged(history.first_bad_steps(chunk, done, evaluated=True))
+        send(start, done)
         view.epoch(history.epochs[sweep.measure.field][epoch])
       with clock('page'):
         write_page()
@@ -252,13 +261,44 @@ def chunk_end(step: int, sweep: Sweep) -> int:
   return min(_chunk_start(step - 1, sweep) + sweep.config.log_every_steps, epoch_end)
 
 
-def _replay(events: Events, points: Points, history: History, done: int, sweep: Sweep) -> None:
-  """Writes the TensorBoard events of the first `done` steps again."""
-  columns, first = np.arange(len(sweep.trials)), 0
+def points_of(
+  points: Points, history: History, first: int, done: int, sweep: Sweep
+) -> Iterator[tuple[list[Point], np.ndarray]]:
+  """The points of steps `first` to `done`, chunk by chunk, and the columns of those that trained.
+
+  `first` is where a chunk begins.
+  """
+  columns = history.running(first)
   while first < done and (stop := chunk_end(first + 1, sweep)) <= done:
-    events.write(points.of_steps(history, first, stop), columns)
+    yield list(points.of_steps(history, first, stop)), columns
     columns = columns[history.unbroken(first, stop)[columns]]
     if stop % sweep.steps_per_epoch == 0:
       epoch = stop // sweep.steps_per_epoch - 1
-      events.write(points.of_epoch(history, epoch, stop), columns)
+      yield list(points.of_epoch(history, epoch, stop)), columns
     first = stop
+
+
+def points_from(sweep: Sweep) -> Points:
+  """That gives the points of the sweep's trials."""
+  config = sweep.config
+  at_best = sweep.measure if config.verdict.epoch == 'best' else None
+  return Points(sweep.trials, sweep.height, config.log_every_steps, at_best)
+
+
+def track(
+  tracker: Tracker | None, sweep: Sweep, planned: Plan, history: History, first: int, done: int
+) -> None:
+  """Sends the points of steps `first` to `done` of a wave's trials to the tracker, if any."""
+  if tracker:
+    found = points_of(points_from(sweep), history, first, done, sweep)
+    tracker.reach([run_of(planned, trial, sweep) for trial in sweep.trials], found)
+
+
+def run_of(planned: Plan, trial: Planned, sweep: Sweep) -> Run:
+  """A trial as trackers show it."""
+  rate = trial.learning_rate
+  fields = {'learning_rate': rate, 'seed': trial.seed, **rounds.on_axes(trial.setting)}
+  name = f'lr_{formats.rate(rate)}_seed_{trial.seed}'
+  label = sweep.labels[trial.setting]
+  name = f'{label}/{name}' if label else name
+  return Run(rounds.origin(planned, trial), name, formats.rate(rate), fields)

@@ -19,6 +19,7 @@ from lr_study import (
   losses,
   progress,
   task,
+  tracking,
   trials,
   weights,
 )
@@ -27,16 +28,27 @@ from lr_study.answer import axes, verdict
 from lr_study.answer.measure import Measure, curve_of
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
-from lr_study.config import check
+from lr_study.config import check, flatten
 from lr_study.errors import StudyError
 from lr_study.files import provenance, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
-from lr_study.report import drawing, figures, live, page, pictures, report, tensorboard, terminal
+from lr_study.report import (
+  drawing,
+  figures,
+  live,
+  page,
+  pictures,
+  report,
+  summary,
+  tensorboard,
+  terminal,
+)
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
+from lr_study.tracking import Tracker
 from lr_study.training_view import Board
 from lr_study.trials import Sweep
 from lr_study.use import best
@@ -50,6 +62,7 @@ def run(
   process: Process = ALONE,
   extend: bool = False,
   command: Sequence[str] = (),
+  track: str | None = None,
 ) -> verdict.Verdict | None:
   """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
@@ -61,6 +74,7 @@ def run(
       process 0 gathers the results.
     extend: keep the trials of the study in the work directory, and train those that are new.
     command: from `cli.study_command`; the page builds its commands from it.
+    track: the experiment tracker to send the study to, one of `tracking.TRACKERS`.
 
   Returns:
     The answer in process 0, None in the others.
@@ -69,6 +83,7 @@ def run(
     StudyError: for errors that the user can fix; nothing was written.
     Stopped: a signal asked the study to stop; everything is saved.
   """
+  tracking.check(track)
   config = check(config)
   config = as_begun(config, folder, overwrite)
   with workdir.held(folder, process):
@@ -76,7 +91,9 @@ def run(
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, which finding the room for images does
     keep_compiled_programs()
-    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell, command=command)
+    finished = carry_out(
+      config, folder, overwrite, process, extend, tell=_tell, command=command, track=track
+    )
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 prints the answer')
     return None
@@ -132,6 +149,7 @@ def carry_out(
   reports: bool = True,
   tell: Callable[..., None] = lambda *_: None,
   command: Sequence[str] = (),
+  track: str | None = None,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains the trials that the folder does not hold yet, or reads a finished study.
 
@@ -146,6 +164,7 @@ def carry_out(
     reports: False: no figures, no page, and no analysis of the best trial's mistakes.
     tell: called with `folder`, `config`, the results and the answer before reports are made.
     command: see `run`.
+    track: see `run`; checked.
 
   Returns:
     The results of all trials and the answer; None in processes other than 0.
@@ -170,7 +189,7 @@ def carry_out(
   is_finished = not (overwrite or extends) and (folder / 'results.json').exists()
   # Before the folder is claimed, so that an error here leaves it as it was. A finished study is
   # only read, but the weights that it started from may have changed.
-  is_read = is_finished and not config.model.get('weights')
+  is_read = is_finished and not (config.model.get('weights') or track)
   sweeps = {} if is_read else _sweeps(config, of_study, data)
   origins = list(dict.fromkeys(sweep.task.origin for sweep in sweeps.values()))
   study |= weights.record(origins)
@@ -183,13 +202,39 @@ def carry_out(
   workdir.claim(folder, study, overwrite and not process.index)
   if not process.index:
     weights.keep(origins, folder)
-  finished = report.read(folder) or _train(config, sweeps, data, folder, study, process, reports)
-  if finished and not process.index:
-    tell(folder, config, *finished)
-    if reports and os.access(folder, os.W_OK):
-      with drawing.one_note():
-        _show(folder, config, data)
+  track = None if process.index else track
+  with tracking.tracked(track, folder, flatten(study['config'])) as tracker:
+    finished = report.read(folder) or _train(
+      config, sweeps, data, folder, study, process, reports, tracker
+    )
+    if finished and not process.index:
+      tell(folder, config, *finished)
+      if reports and os.access(folder, os.W_OK):
+        with drawing.one_note():
+          _show(folder, config, data)
+      if tracker:
+        _track(tracker, folder, sweeps, *finished)
   return finished
+
+
+def _track(
+  tracker: Tracker,
+  folder: Path,
+  sweeps: dict[Setting, Sweep],
+  results: list[verdict.Result],
+  answer: verdict.Verdict,
+) -> None:
+  """Sends what a tracker has not of a finished study, and its answer."""
+  planned = rounds.read(folder / 'history')
+  tracker.retry()
+  for number in sorted({trial.wave for trial in planned.trials}):
+    sweep = _of_wave(sweeps, planned, number)
+    history = loop.curves(folder, planned, number, sweep)
+    loop.track(tracker, sweep, planned, history, 0, len(history.steps['loss']))
+  for trial, result in zip(rounds.last(planned, sweeps), results, strict=True):
+    tracker.end(loop.run_of(planned, trial, sweeps[trial.setting]), result)
+  verdicts = report.of_settings(report.read_content(folder))
+  tracker.finish(summary.answer(results, answer, verdicts), answer)
 
 
 def _sweeps(
@@ -210,6 +255,7 @@ def _train(
   study: dict[str, Any],
   process: Process,
   reports: bool,
+  tracker: Tracker | None,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains this process's trials; process 0 then waits for the others and writes the results."""
   started = time.monotonic()
@@ -225,7 +271,7 @@ def _train(
   watched = live.Study(folder, study, sweeps, labels, guessing_loss, metrics)
   written = reports and not process.index
   after_epoch = live.Page(watched) if written else lambda _: None
-  planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch)
+  planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
   if process.index:
     return None
   by_trial = judged(planned)
@@ -291,6 +337,7 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
   labels: np.ndarray,
   measure: Measure,
   after_epoch: Callable[[Plan], None],
+  tracker: Tracker | None,
 ) -> Plan:
   """Trains round after round until the search ends; returns the plan with all trials."""
   board = Board(measure)
@@ -319,7 +366,7 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
       names = set(_names(sweeps, planned, place))
       title = _title(planned, place, names.pop() if len(names) == 1 else '')
       sweep, shown = _of_wave(sweeps, planned, place), (title, len(mine), board)
-      loop.train(sweep, folder, planned, place, *shown, after_epoch)
+      loop.train(sweep, folder, planned, place, *shown, after_epoch, tracker)
     if not process.index:
       _wait_for_waves(folder, waves, process.count)
 

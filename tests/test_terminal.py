@@ -31,7 +31,7 @@ class Screen:
     for name in ('COLUMNS', 'LINES', 'NO_COLOR', 'FORCE_COLOR', 'TTY_COMPATIBLE'):
       monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('TERM', 'xterm-256color')
-    self._ours, theirs = os.openpty()
+    self._asked, (self._ours, theirs) = 0, os.openpty()
     self._screen = pyte.HistoryScreen(columns, lines)
     self._stream, self._ended = pyte.ByteStream(self._screen), threading.Event()
     self.resize(columns, lines)
@@ -54,8 +54,12 @@ class Screen:
 
   def shown(self):
     """Its lines, once all that was written has come."""
+    self._asked += 1
+    self.file.write(f'\x1b]0;{self._asked}\x07')  # the window's title
     self.file.flush()
-    time.sleep(0.1)
+    deadline = time.monotonic() + 20
+    while self._screen.title != str(self._asked) and time.monotonic() < deadline:
+      time.sleep(0.01)
     return [line.rstrip() for line in self._screen.display]
 
   def text(self):
@@ -148,6 +152,10 @@ def test_it_is_never_taller_or_wider_than_the_window(screen, tmp_path, columns, 
     said = ' '.join(shown)
     assert f'more, {20} diverged' in said
     assert '29.0 %' in said or lines < 12  # the best one
+    assert ('loss' in said) == (columns > 40)  # figures are whole, and heads
+    if lines >= 12:
+      assert 'accuracy' in said
+      assert '…' not in said
   assert seen.text() == ['first']
 
 

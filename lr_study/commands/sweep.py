@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lr_study import cli, study
+from lr_study import cli, study, tracking
 
 cli.study_flags()
 _WORKDIR = cli.path_flag(
@@ -26,6 +26,12 @@ _EXTEND = flags.DEFINE_bool(
   'Keep the trials of the study in --workdir, and train only the rates, seeds, values and epochs '
   'that the config adds.',
 )
+_TRACK = flags.DEFINE_enum(
+  'track',
+  None,
+  tracking.TRACKERS,
+  'Send every trial, its curves, the answer and the report to this experiment tracker.',
+)
 cli.process_flags()
 
 
@@ -33,4 +39,5 @@ def main() -> None:
   config, name = cli.study_config()
   workdir = _WORKDIR.value or Path('runs', name)
   command = cli.study_command()
-  study.run(config, workdir, _OVERWRITE.value, cli.process(), _EXTEND.value, command)
+  more = (_EXTEND.value, command, _TRACK.value)
+  study.run(config, workdir, _OVERWRITE.value, cli.process(), *more)

@@ -30,6 +30,7 @@ from lr_study.progress import note
 _PLANNED = 'planned'  # process 0 adds this to its lock
 
 MEAN = 'mean.npy'  # of the training images: float32, with the shape of one image
+TRACKING = 'tracking.json'  # what was sent to which tracker
 WEIGHTS = 'weights.npz'  # that trials start from, by name; missing if they are drawn
 
 # What a study writes at the top of its folder.
@@ -41,6 +42,7 @@ CONTENT = (
   'diverged',
   MEAN,
   WEIGHTS,
+  TRACKING,
   'results.json',
   'results.csv',
   'summary.md',

@@ -12,7 +12,7 @@ from lr_study.answer.measure import ACCURACY, value_of
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.diagnosis import curvature
 from lr_study.report import describe, figures, tables
-from lr_study.search.rounds import label, title
+from lr_study.search.rounds import Setting, label, title
 
 _SIGNS = re.compile(r'[\\`*\[\]<&|]')  # what Markdown would not show as it is
 
@@ -72,6 +72,16 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
   if data['left_out']:
     lines += [f'{len(data["left_out"])} unreadable files were left out:', '']
     lines += [f'    {" ".join(name.splitlines())}' for name in data['left_out']] + ['']
+  return '\n'.join(lines)
+
+
+def answer(results: Sequence[Result], verdict: Verdict, verdicts: Mapping[Setting, Verdict]) -> str:
+  """The sentence, and the rates of each setting, as Markdown."""
+  lines = [f'**{plain(verdict.sentence)}**', '']
+  for setting, of in verdicts.items():
+    name = title(setting, verdicts)
+    lines += [f'### {plain(figures.capital(name))}', ''] if name else []
+    lines += [*rates([r for r in results if r.setting == setting], of), '']
   return '\n'.join(lines)
 
 

@@ -18,19 +18,14 @@ def write(workdir: Path) -> None:
     raise StudyError(f'{workdir} holds no finished study')
   (results, verdict), content = found, report.read_content(workdir)
   verdicts = report.of_settings(content)
-  text = [f'**{summary.plain(verdict.sentence)}**', '']
-  for setting, of in verdicts.items():
-    name = rounds.title(setting, verdicts)
-    text += [f'### {summary.plain(name)}', ''] if name else []
-    text += [*summary.rates([r for r in results if r.setting == setting], of), '']
-  pictures = {}
+  text, pictures = summary.answer(results, verdict, verdicts), {}
   for name in ('confusion', 'accuracy_by_rate'):
     label = rounds.label(verdict.setting, verdicts) if name == 'accuracy_by_rate' else ''
     file = workdir / 'figures' / label / f'{name}.png'
     if file.is_file():
       pictures[f'answer/{name}'] = file.read_bytes()
   pictures |= _mistakes(workdir, content.get('best_trial') or {})
-  write_answer(workdir / 'tensorboard', {'answer/verdict': '\n'.join(text)}, pictures)
+  write_answer(workdir / 'tensorboard', {'answer/verdict': text}, pictures)
 
 
 def _mistakes(workdir: Path, best_trial: Mapping[str, Any]) -> dict[str, bytes]:

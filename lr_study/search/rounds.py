@@ -315,6 +315,13 @@ def before(plan: Plan, planned: Planned) -> Planned | None:
   )
 
 
+def origin(plan: Plan, planned: Planned) -> str:
+  """What stays the same of a trial when it goes on or the study is extended: where it began."""
+  while (earlier := before(plan, planned)) is not None:
+    planned = earlier
+  return f'{planned.wave}:{plan.column(planned)}'
+
+
 def read(folder: Path) -> Plan:
   """The plan of the study whose history is in `folder`; an empty one if there is none yet.
 
