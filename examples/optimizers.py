@@ -1,4 +1,4 @@
-"""Compares SGD with momentum, Muon and Prodigy, each at its best rate.
+"""Is Muon or Prodigy better than SGD with momentum, each at its own best rate?
 
   python scripts/sweep.py --config examples/optimizers.py
 
