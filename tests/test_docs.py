@@ -44,7 +44,10 @@ NOT_RUN = {
   'my_config.py': 'configs/alexnet_letters.py with two fields changed',
   'configs/alexnet_letters_caffe.py': 'days at full size; test_torch.py has its network and solver',
 }
-OTHER = r'(?:\.venv/bin/)?(?:python3? -m (?:venv|pytest)|pip install|sphinx-build|tensorboard|for k in 0 1)'
+OTHER = (
+  r'(?:\.venv/bin/)?'
+  r'(?:python3? -m (?:venv|pytest)|pip install|sphinx-build|tensorboard|for k in 0 1)'
+)
 
 
 def fenced(page, language):
