@@ -46,6 +46,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_steps = 0
   config.sharpness_images = 0
   config.metrics = ('balanced_accuracy',)
+  config.figure_style = ()
 
   config.verdict = ConfigDict()
   config.verdict.measure = ''

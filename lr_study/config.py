@@ -136,6 +136,14 @@ FIELDS = {
     None,
     'What is measured besides loss and accuracy: names of lr_study/metrics.py, or file.py:name.',
   ),
+  'figure_style': _Field(
+    (),
+    tuple[str, ...],
+    None,
+    'Styles of Matplotlib for the figures, by name or file, each over the one before: ggplot, '
+    'my.mplstyle.',
+    counts=False,
+  ),
 }
 VERDICT = {
   'measure': _Field(
@@ -194,6 +202,7 @@ def check(config: ConfigDict) -> ConfigDict:
   for name in found['metrics']:
     plugs.find('metrics', name)
   found['metrics'] = tuple(map(paths.absolute_name, found['metrics']))
+  found['figure_style'] = tuple(map(_style, found['figure_style']))
   for section in SECTIONS:
     others = axes.get(f'{section}.name', ())
     found[section] = _section(section, _fields_of(section, fields), others)
@@ -487,6 +496,13 @@ def _no_axis(name: str, found: Mapping[str, Any], factory: Callable | None = Non
     )
   hint = plugs.nearest(name, [*_AXES, *known])
   return f'axes has {name!r}, which is not a field of this config{hint}'
+
+
+def _style(name: str) -> str:
+  """A style of Matplotlib; as a file, from the root on."""
+  if name.endswith('.mplstyle') or os.sep in name:
+    return plugs.convert('figure_style', name, str, paths.PATH)
+  return name
 
 
 def _check_measure(measure: str, metrics: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from lr_study.errors import StudyError
 from lr_study.files.history import History, open_joined
 from lr_study.objects import Held
 from lr_study.paths import Moved
-from lr_study.report import drawing, figures, report, tables
+from lr_study.report import curves, drawing, figures, report, tables
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Trained
@@ -197,11 +197,15 @@ class Study:
     setting = (verdict or self.verdict).setting
     place = [of.setting for of in self.verdicts].index(setting)
     with drawing.style():
-      figure = figures.all_rates(
-        self._of_settings[place],  # type: ignore[arg-type]  # has what is drawn of a History
-        [result for result in self.trials if result.setting == setting],
-        self.verdict.leads,
-        self.record['guessing_loss'],
+      figure = curves.all_rates(
+        curves.Trials(
+          self._of_settings[place],  # type: ignore[arg-type]  # has what is drawn of a History
+          [result for result in self.trials if result.setting == setting],
+          self.verdict.leads,
+          self.record['guessing_loss'],
+          (verdict or self.verdict).learning_rate,
+          {result.learning_rate for result in self.trials},
+        )
       )
     figure._repr_png_ = functools.partial(_png, figure)  # for notebooks without pyplot
     return figure
@@ -312,5 +316,5 @@ def _by_trial(
 
 def _png(figure: Figure) -> bytes:
   stream = io.BytesIO()
-  figures.save(figure, stream, settings={'savefig.dpi': 90})  # of a screen; a file has more
+  figures.save(figure, stream, settings={'savefig.dpi': 110})  # of a screen; a file has more
   return stream.getvalue()

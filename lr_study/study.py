@@ -170,6 +170,8 @@ def carry_out(
     The results of all trials and the answer; None in processes other than 0.
   """
   environment.check_devices()
+  for name in config.figure_style if reports else ():
+    drawing.load(name)  # an unknown one is said now, and not after the training
   of_study = rounds.settings(config)
   for own in {id(own): own for own in of_study.values()}.values():
     task.check(own)
@@ -314,11 +316,15 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
       best_trial = best.examine(folder, config, data, results, answer)
   with clock('figures'), progress.working('Drawing the figures', keep=False):
     verdicts = report.of_settings(content)
-    drawn = drawing.attempt(
-      'figures', pictures.build, folder, config, study, results, verdicts, best_trial
-    )
-    for label, of_label in (drawn or {}).items():
-      figures.draw(folder / 'figures' / label, of_label)
+    with drawing.using(config.figure_style):
+      drawn = drawing.attempt(
+        'figures', pictures.build, folder, config, study, results, verdicts, best_trial,
+        answer.setting,
+      )  # fmt: skip
+      printed = ('', rounds.label(answer.setting, verdicts))
+      for label, of_label in (drawn or {}).items():  # a study may have many settings
+        formats = figures.FORMATS if label in printed else ('png',)
+        figures.draw(folder / 'figures' / label, of_label, formats)
   if is_new or 'figures' not in study['seconds_of']:
     seconds = {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()}
     study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)

@@ -59,7 +59,7 @@ def test_a_suggestion_is_listed_with_the_nearest_rate(tmp_path):
   lines = climb.table(found, results, verdict).splitlines()
   assert "| fastai's valley, its default | 2.4e-03 | 1e-03 | 70.0 % |" in lines
   assert "| fastai's steepest fall | 3e-02 | 1e-02 | 50.0 % |" in lines
-  assert "| a tenth of fastai's minimum | – | – | the curve is too short for it |" in lines
+  assert "| a tenth of fastai's minimum | – | – | the curve is too short |" in lines
   assert lines[-1] == '| the sweep | 1e-03 | 1e-03 | 70.0 % |'
   loss = Verdict(
     1e-3, 1, 'constant', '', 'validation_loss', (), None, {}, 1e-2, False, is_share=False

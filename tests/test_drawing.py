@@ -9,7 +9,7 @@ import pytest
 from conftest import make_small
 
 from lr_study import faults
-from lr_study.report import figures, page, pictures
+from lr_study.report import curves, page, pictures
 from lr_study.study import run
 from lr_study.use import best, evaluate
 
@@ -39,7 +39,7 @@ def failing(error):
 def test_what_cannot_be_drawn_costs_that_picture(
   undrawn, small_finished, cache_dir, monkeypatch, capsys
 ):
-  monkeypatch.setattr(figures, '_schedule', failing(RuntimeError('latex could not be found\nx')))
+  monkeypatch.setattr(curves, 'schedule', failing(RuntimeError('latex could not be found\nx')))
   answer = run(make_small(cache_dir), undrawn)
   said = capsys.readouterr().out
   assert said.index(answer.sentence) < said.index(
@@ -47,7 +47,9 @@ def test_what_cannot_be_drawn_costs_that_picture(
   )
   assert said.count('Not drawn') == 1
   names = {path.name for path in (small_finished / 'figures').rglob('*')}
-  assert {path.name for path in (undrawn / 'figures').rglob('*')} == names - {'schedule.png'}
+  assert {path.name for path in (undrawn / 'figures').rglob('*')} == {
+    name for name in names if not name.startswith('schedule.')
+  }
   text = (undrawn / page.NAME).read_text()
   assert text.count('class="still"') == 2
   assert 'The rate over the epochs' not in text

@@ -2,14 +2,11 @@
 
 import csv
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
 from helpers import planned
-from matplotlib.figure import Figure
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -22,7 +19,7 @@ from lr_study.files import workdir
 from lr_study.files.events import Events, write_experiment
 from lr_study.files.history import EPOCH_CURVES, History, join, window_means
 from lr_study.files.points import Points
-from lr_study.report import describe, figures, report
+from lr_study.report import describe, report
 from lr_study.search.rounds import Setting
 
 RATES, SEEDS, GUESS = [1e-2, 1e-3, 1e-4], [0, 0, 0], float(np.log(10))
@@ -434,57 +431,6 @@ def test_a_run_is_described_by_what_differs_from_the_defaults():
   assert arrays == '30 training and 10 validation samples of 1 classes of npz'
 
 
-def test_figures_are_drawn(history, finished, tmp_path):
-  folder = tmp_path / 'figures'
-  figures.draw(folder, figures.build(history, *finished, heights, GUESS))
-  names = sorted(file.name for file in folder.iterdir())
-  assert names == sorted(
-    [f'lr_{formats.rate(rate)}_seed_0.png' for rate in RATES]
-    + ['accuracy_by_rate.png', 'all_rates.png', 'schedule.png', 'sharpness.png']
-  )
-  for name in names:
-    pixels = np.asarray(Image.open(folder / name).convert('RGB'))
-    assert pixels.std() > 10  # more than a blank sheet
-  crosses = np.asarray(Image.open(folder / 'accuracy_by_rate.png').convert('RGB')).reshape(-1, 3)
-  assert (crosses == [255, 0, 0]).all(1).sum() > 20  # the diverged rate's
-
-
-def test_figures_by_the_loss(two_seeds):
-  history, results, _ = two_seeds
-  answer = verdict.judge(results, np.arange(200) % 10, LOSS)
-  drawn = figures.build(history, results, answer, heights, GUESS)
-  (axes,) = drawn['accuracy_by_rate'].axes
-  assert axes.get_ylabel() == 'validation loss at the end'
-  labels = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert labels[:2] == ['training loss, mean of the epoch', 'validation loss, 90 % interval']
-  assert 'diverged' in labels
-  (crosses,) = (c for c in axes.collections if c.get_label() == 'diverged')
-  assert crosses.get_offsets()[0, 1] == axes.get_ylim()[1]  # where the worst losses are
-  assert [axes.get_ylabel() for axes in drawn['all_rates'].axes][1] == 'validation loss'
-  one_seed = verdict.judge(results[2::2], np.arange(9), Measure('validation_own', False))
-  assert one_seed.learning_rate is None  # not measured
-  own = [dataclasses.replace(r, metrics={'validation_own': 30.0 + r.seed}) for r in results[2:]]
-  answer = verdict.judge(own, np.arange(9), Measure('validation_own', False))
-  history.epochs['validation_own'] = history.epochs['validation_loss']
-  (axes,) = figures.build(history, own, answer, heights, GUESS)['accuracy_by_rate'].axes
-  assert axes.get_ylim()[1] > 30
-
-
-def test_a_figure_goes_into_a_page(history, finished):
-  drawn = figures.build(history, *finished, heights, GUESS)
-  stream = io.StringIO()
-  figures.save(drawn['accuracy_by_rate'], stream, 'svg')
-  assert '<svg' in stream.getvalue()
-
-
-def test_figures_of_a_study_where_all_diverged(history, tmp_path):
-  history.steps['loss'][:] = np.nan
-  results = verdict.results(history, TRIALS, np.arange(9), [60] * 3)
-  answer = verdict.judge(results, np.arange(9))
-  figures.draw(tmp_path / 'f', figures.build(history, results, answer, heights, GUESS))
-  assert (tmp_path / 'f' / 'all_rates.png').stat().st_size > 1000
-
-
 @pytest.fixture
 def two_seeds(tmp_path):
   """Two seeds of three rates; the largest rate diverges with one of them, at step 11."""
@@ -498,55 +444,6 @@ def two_seeds(tmp_path):
   rates = np.repeat(RATES, 2).tolist()
   results = verdict.results(history, planned(rates, [0, 1] * 3, 2), np.arange(2000) % 10, [60] * 6)
   return history, results, verdict.judge(results, np.arange(2000) % 10)
-
-
-def test_seeds_are_a_band_and_one_entry_of_the_legend(two_seeds):
-  drawn = figures.build(*two_seeds, heights, GUESS)['all_rates']
-  (legend,) = drawn.legends
-  labels = [text.get_text() for text in legend.get_texts()]
-  assert labels == ['1e-02 (1 of 2 diverged)', '1e-03', '1e-04']
-  assert legend.get_title().get_text().endswith('mean and range\nof 2 seeds')
-  losses, accuracies = drawn.axes
-  assert [len(axes.collections) for axes in drawn.axes] == [3, 3]  # a band a rate
-  line = accuracies.lines[1]
-  assert line.get_ydata().tolist() == pytest.approx([0.65, 0.65])
-  corners = accuracies.collections[1].get_paths()[0].vertices[:, 1]
-  assert (corners.min(), corners.max()) == (0.6, 0.7)
-  # The rate of which one seed diverged goes on with the other one, to its last step.
-  assert losses.lines[0].get_ydata()[-1] == pytest.approx(0.3)
-
-
-def test_intervals_and_divergence_in_the_figure_of_accuracies(two_seeds):
-  history, results, answer = two_seeds
-  (axes,) = figures.build(history, results, answer, heights, GUESS)['accuracy_by_rate'].axes
-  bars = [tuple(line.get_ydata()) for line in axes.lines if len(set(line.get_xdata())) == 1]
-  for rate in ('1e-03', '1e-04'):
-    assert answer.intervals[rate] in bars
-  labels = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert labels[1] == 'validation accuracy, 90 % interval'
-  assert 'diverged' in labels
-
-
-@pytest.mark.parametrize(
-  ('rates', 'marks'),
-  [
-    ([1e-6, 1e-1], ['1e-05', '1e-03', '1e-01']),
-    (RATES, ['1e-04', '1e-03', '1e-02']),
-    ([1e-3, 1e-2], ['1e-03', '2e-03', '5e-03', '1e-02']),
-    ([1.8e-3, 2.1e-3], ['1.8e-03', '1.9e-03', '2e-03', '2.1e-03']),
-    ([3e-3], ['2e-03', '5e-03']),
-    ([], []),
-  ],
-)
-def test_an_axis_of_rates_has_them_as_they_are_written(rates, marks):
-  axes = Figure().add_subplot(xscale='log')
-  axes.plot(rates, rates)
-  figures.rate_axis(axes.xaxis)
-  axes.figure.draw_without_rendering()
-  shown = [label.get_text() for label in axes.get_xticklabels()]
-  assert set(marks) <= set(shown)
-  assert len(set(shown)) == len(shown) <= 12
-  assert not len(axes.xaxis.get_minorticklocs())
 
 
 def test_a_table_of_rates_in_the_summary(two_seeds, tmp_path):

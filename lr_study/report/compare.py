@@ -15,7 +15,7 @@ from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result
 from lr_study.config import flatten
 from lr_study.paths import Moved
-from lr_study.report import colours, drawing, figures, html, report
+from lr_study.report import colours, drawing, figures, html, plotting, report
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Study
@@ -209,7 +209,7 @@ def _by_rate(
       axes.scatter([r.learning_rate for r in left], points, s=8, alpha=0.5, **style)
       gone = [r.learning_rate for r in results if r.status == DIVERGED]
       diverged.append((style['color'], gone))
-    figures.limit(axes, measure, guessing_loss)
+    plotting.limit(axes, measure, guessing_loss)
     bottom, top = axes.get_ylim()
     ticks = [tick for tick in axes.get_yticks() if bottom <= tick <= top]
     # Below what is measured, a line a study: the same rate may have diverged in several.
@@ -220,7 +220,7 @@ def _by_rate(
     axes.axhline(bottom, color='black', linewidth=0.8)
     axes.set_ylim(bottom - (len(series) + 0.8) * apart, top)
     axes.set_yticks(ticks)
-    figures.rate_axis(axes.xaxis)
+    plotting.rate_axis(axes.xaxis)
     legend = axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     for text in legend.get_texts():
       text.set_parse_math(False)  # names of folders may hold dollars

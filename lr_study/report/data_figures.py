@@ -30,7 +30,7 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
     PNG files by their names without ending: contact_sheet, counts, sizes, mean; without the sizes
     where there are no files, and the counts alone where samples are no images.
   """
-  with drawing.style(drawing.STYLE | {'axes.grid': False}):
+  with drawing.style(further={'axes.grid': False}):
     what = samples.noun(data.mean.shape)
     pictures = {'counts': _counts(data.classes, counts, what)}
     if len(sizes):
@@ -42,7 +42,8 @@ def draw(data: Dataset, counts: np.ndarray, sizes: np.ndarray) -> dict[str, byte
 
 def _png(figure: Figure) -> bytes:
   buffer = BytesIO()
-  figures.save(figure, buffer)
+  # A sheet of many classes is long.
+  figures.save(figure, buffer, settings={'savefig.dpi': 150})
   return buffer.getvalue()
 
 

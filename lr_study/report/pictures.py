@@ -23,6 +23,7 @@ def build(
   results: Sequence[Result],
   verdicts: Mapping[Setting, Verdict],
   best_trial: dict[str, Any] | None,
+  best: Setting,
 ) -> dict[str, dict[str, Figure]]:
   """The figures by their names, under the label of their setting; '' for those of the study.
 
@@ -33,11 +34,12 @@ def build(
     results: of all trials.
     verdicts: of each setting.
     best_trial: as under "best_trial" in results.json.
+    best: the setting of the answer, which is drawn in detail.
 
   Raises:
     StudyError: if a curve is lost or damaged.
   """
-  drawn = {}
+  drawn, rates = {}, {result.learning_rate for result in results}
   configs = rounds.settings(config)
   for setting in verdicts:  # a search may have left others out
     own, label = configs[setting], rounds.label(setting, verdicts)
@@ -50,6 +52,8 @@ def build(
       verdicts[setting],
       functools.partial(schedules.heights, schedule, **swept),
       study['guessing_loss'],
+      rates,
+      setting == best,
     )
   (measure, *_) = (verdict.leads for verdict in verdicts.values())
   of_study = matrices.build(results, study['data']['classes'], best_trial, measure)

@@ -11,7 +11,7 @@ from lr_study.data import samples
 from lr_study.errors import StudyError, is_full
 from lr_study.files.events import write_images
 from lr_study.progress import note
-from lr_study.report import data_figures
+from lr_study.report import data_figures, drawing
 
 
 def show(config: ConfigDict, folder: Path) -> None:
@@ -29,7 +29,8 @@ def show(config: ConfigDict, folder: Path) -> None:
   data, (counts, sizes) = opened.load(room), opened.files()
   data = inputs.check_range(config.input, data)
   _tell(data, counts, sizes)
-  pictures = data_figures.draw(data, counts, sizes)
+  with drawing.using(config.figure_style):
+    pictures = data_figures.draw(data, counts, sizes)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     for name, encoded in pictures.items():

@@ -1,6 +1,6 @@
 """One colour, dash and marker per learning rate, the same in every figure and on the page."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 # Neighbours differ by 17 or more and any two by 11 or more (CIEDE2000), for readers with all cones
 # and for those without red or green ones. Contrast with white and with the page's dark paper: 3.
@@ -13,7 +13,7 @@ DASHES = ((), (5, 1.5), (6, 1.5, 1, 1.5))
 MARKERS = 'os^Dv'
 
 
-def colour(rate: float, rates: Collection[float]) -> str:
+def colour(rate: float, rates: Collection[float], palette: Sequence[str] = PALETTE) -> str:
   """The colour of a rate, as '#rrggbb'.
 
   The largest rate has the first one, so a study that gets smaller rates keeps its colours. After
@@ -22,11 +22,12 @@ def colour(rate: float, rates: Collection[float]) -> str:
   Args:
     rate: one of `rates`.
     rates: all rates of the study, in any order; a rate may be there several times.
+    palette: colours to take, from the largest rate on.
 
   Raises:
     ValueError: `rate` is not among `rates`.
   """
-  return PALETTE[_place(rate, rates) % len(PALETTE)]
+  return palette[_place(rate, rates) % len(palette)]
 
 
 def dash(rate: float, rates: Collection[float]) -> tuple[float, ...]:

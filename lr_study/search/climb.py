@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from lr_study import formats, schedules, trials
@@ -15,7 +14,8 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.config import check
 from lr_study.data import Dataset
 from lr_study.files.history import window_means
-from lr_study.report import drawing, figures
+from lr_study.report import drawing, figures, plotting, style
+from lr_study.report.plotting import ONE_COLUMN
 from lr_study.search.range_test import suggestions
 
 _RULES = {
@@ -24,6 +24,8 @@ _RULES = {
   'minimum': "a tenth of fastai's minimum",
   'lightning': "Lightning's steepest fall",
 }
+_LOSS = '0.45'
+_DASHES = ('--', '-.', ':', (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 
 
 class Climb(NamedTuple):
@@ -95,22 +97,25 @@ def as_json(found: Climb) -> dict[str, Any]:
 def save(found: Climb, verdict: Verdict, file: Path) -> None:
   """Draws the loss against the rising rate, and the suggested rates."""
   with drawing.style():
-    axes = Figure(figsize=(6.4, 3.4)).add_subplot(xscale='log')
+    figure, ((axes,),) = plotting.sheet(
+      ONE_COLUMN, 2.9, 1, 1, (5, 8, 1.8, 0.8), subplot_kw={'xscale': 'log'}
+    )
     axes.set(xlabel='learning rate', ylabel='training loss (nats)')
     known = np.isfinite(found.losses)
     rates, losses = found.rates[known], found.losses[known]
-    axes.plot(rates, losses, color='tab:blue', linewidth=0.5, alpha=0.35)
+    axes.plot(rates, losses, color=_LOSS, linewidth=0.4, alpha=0.35)
     ends, means = window_means(losses, max(1, len(found.losses) // 100))
-    axes.plot(rates[ends - 1], means, color='tab:blue', linewidth=1.2)
+    axes.plot(rates[ends - 1], means, color=_LOSS, linewidth=1.2)
     axes.set_ylim(0, 2 * np.median(losses[: max(1, len(losses) // 10)]))
     marks = {_RULES[rule]: rate for rule, rate in found.suggested.items() if rate is not None}
     for number, (name, rate) in enumerate(marks.items()):
-      axes.axvline(rate, color=f'C{number + 1}', linewidth=1, linestyle='--', label=name)
+      look = {'color': style.PALETTE[number], 'linestyle': _DASHES[number % len(_DASHES)]}
+      axes.axvline(rate, linewidth=1.2, label=name, **look)
     if verdict.learning_rate is not None:
-      axes.axvline(verdict.learning_rate, color='black', linewidth=1.2, label='the sweep')
-    figures.rate_axis(axes.xaxis)
-    axes.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
-  figures.save(axes.figure, file)
+      axes.axvline(verdict.learning_rate, color='black', linewidth=1.4, label='the sweep')
+    plotting.rate_axis(axes.xaxis)
+    figure.legend(loc='lower center', ncols=2, columnspacing=1)
+  figures.draw(file.parent, {file.stem: figure})
 
 
 def _outcome(results: Sequence[Result], verdict: Verdict) -> str:
