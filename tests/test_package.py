@@ -49,10 +49,11 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
 
 def test_exact_versions_are_within_the_bounds():
   exact = {}
-  for file in ('cpu', 'dev', 'docs', 'optuna', 'benchmark'):
-    for line in (ROOT / f'requirements-{file}.txt').read_text().splitlines():
+  for file in {*ROOT.glob('requirements-*.txt')} - {ROOT / 'requirements-oldest.txt'}:
+    for line in file.read_text().splitlines():
       if found := re.match(r'([\w.-]+)(?:\[\w+\])?==([\w.]+)', line):
-        exact[found[1].replace('_', '-').lower()] = found[2]
+        name = found[1].replace('_', '-').lower()
+        assert exact.setdefault(name, found[2]) == found[2], f'{file.name} has another {name}'
   extras = PROJECT['optional-dependencies']
   asked = [*PROJECT['dependencies'], *(line for name in extras for line in extras[name])]
   for requirement in map(Requirement, asked):
