@@ -41,6 +41,9 @@ def test_curves_are_means_up_to_where_a_trial_diverged(tmp_path):
   assert curves['validation_loss']['x'] == [list(range(1, 21))]
   assert curves['validation_accuracy']['level'] == {'value': 0.25, 'name': 'guessing'}
   assert [trial['diverged'] for trial in found['trials']] == [11, None]
+  later = charts.content([of[1]._replace(bad_step=100)], ACCURACY, (), 1.4, 0.25)['charts'][0]
+  (line,) = later['lines']
+  assert len(line['y']) == 99 // 16  # whole windows of finite losses
   assert [trial['value'] for trial in found['trials']] == [None, 0.5]
 
 
