@@ -179,7 +179,7 @@ def test_a_page_while_a_study_trains(tmp_path, cache_dir, monkeypatch):
   text = (tmp_path / page.NAME).read_text()
   found = check_structure(text)
   assert found.all('p')[0][2] == 'Epoch 2 of 3'
-  assert 'there is no verdict yet' in text
+  assert 'there is no verdict yet. 1 of 2 trials have finished or diverged.' in text
   rows = [row for _, a, row in found.all('tr') if 'data-rate' in a]
   assert rows[0].startswith('1e+05')
   assert rows[0].endswith('–diverged')

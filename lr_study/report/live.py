@@ -66,7 +66,8 @@ def write(study: Study, planned: Plan) -> None:
   chance = status.chance_of(study.labels, measure)
   shown = chance.share if chance.measure == measure else None
   drawn = charts.content(trials, measure, study.metrics, study.guessing_loss, shown)
-  done, last = max(map(_epochs, trials)), max(asked)
+  training = [t for t in trials if not t.bad_step and t.steps < len(t.history.steps['loss'])]
+  done, last = max(map(_epochs, training or trials)), max(asked)
   text = html.render(
     'live.html',
     charts={**drawn, 'setting': None, 'by_rate': []},
@@ -74,6 +75,8 @@ def write(study: Study, planned: Plan) -> None:
     name=study.folder.resolve().name,
     about=_about(study.study),
     epoch=f'Epoch {done} of {last}',
+    ended=len(trials) - len(training),
+    planned=len(asked),
     rounds=1 + max(trial.round for trial in planned.trials),
     seconds=_SECONDS,
     written=datetime.now().astimezone().strftime('%H:%M:%S'),
