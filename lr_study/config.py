@@ -79,8 +79,9 @@ FIELDS = {
   'dtype': _Field(
     'float32',
     str,
-    one_of(('float32', 'bfloat16')),
-    'The type of activations and products. Weights and optimiser state are float32 either way.',
+    one_of(('float32', 'tensorfloat32', 'bfloat16')),
+    'The type of activations and products. Weights and optimiser state are float32 either way. '
+    'tensorfloat32 is float32 with the faster, coarser products that NVIDIA GPUs have.',
   ),
   'parallel': _Field(
     'auto',
@@ -92,8 +93,9 @@ FIELDS = {
   'accelerate': _Field(
     'auto',
     str,
-    one_of(('auto', 'off')),
-    'Compute the same numbers faster where possible (lr_study/accelerate/); or off.',
+    one_of(('auto', 'off', 'factored', 'products', 'all')),
+    'Compute the same numbers faster where possible (lr_study/accelerate/); or off; or only with '
+    'dense kernels as factors, only with convolutions as products, or with all.',
   ),
   'memory_gb': _Field(
     0.0,
@@ -215,6 +217,11 @@ def check(config: ConfigDict) -> ConfigDict:
   _check_written_apart(found['learning_rates'])
   _check_unique('data.classes', found['data']['classes'])
   return ConfigDict(found | {'axes': ConfigDict(axes, allow_dotted_keys=True)}).lock()
+
+
+def float_type(config: ConfigDict) -> str:
+  """The type of arrays of activations: TensorFloat-32 is a way to multiply float32."""
+  return 'float32' if config.dtype == 'tensorfloat32' else config.dtype
 
 
 def complete(

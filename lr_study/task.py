@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lr_study import inputs, losses, metrics, models, optimizers, plugs, schedules, weights
+from lr_study.config import float_type
 from lr_study.parts import Origin
 from lr_study.trial import Task
 
@@ -36,9 +37,9 @@ def make_task(
   """
   sweep = {part: swept(config, part) for part in ('optimizer', 'schedule', 'loss')}
   loss = losses.build(config.loss, counts, sweep['loss'])
-  model = models.build(config.model, classes, config.dtype)
+  model = models.build(config.model, classes, float_type(config))
   shape = inputs.shape(config.input, stored.shape, classes, stored.dtype)
-  models.check(model, shape, classes, config.dtype, config.model.name)
+  models.check(model, shape, classes, float_type(config), config.model.name)
   task = Task(
     model=model,
     optimizer=optimizers.build(config.optimizer, sweep['optimizer']),
@@ -47,7 +48,7 @@ def make_task(
     inputs=inputs.build(config.input, classes),
     metrics=metrics.build(config.metrics, classes, loss),
     shape=shape,
-    dtype=config.dtype,
+    dtype=float_type(config),
   )
   return dataclasses.replace(task, origin=origin or weights.origin(task, config.model))
 

@@ -31,7 +31,8 @@ def task_of(model, shape, schedule=lambda step: 1.0, sweep=(), **fields):
 def engine_of(task, how, batch_size=1, largest=None, **fields):
   """The engine of a study with `--config.accelerate=how`; for `fields` see `task_of`."""
   config = ConfigDict({
-    'accelerate': how, 'parallel': 'auto', 'batch_size': batch_size, 'optimizer': fields
+    'accelerate': how, 'parallel': 'auto', 'batch_size': batch_size, 'optimizer': fields,
+    'dtype': task.dtype,
   })  # fmt: skip
   return accelerate.choose(task, config, largest or {'learning_rate': 1e-2})
 

@@ -280,27 +280,6 @@ def test_the_loop_of_steps_copies_no_weights(tiny):
   assert not weights.intersection(copied)
 
 
-@pytest.mark.parametrize('accelerate', ['auto', 'off'])
-def test_a_step_lowers_for_cuda(tiny, accelerate):
-  """No GPU is needed to see that XLA can be asked for one; nothing is compiled."""
-  tiny.parallel, tiny.accelerate = 'vmap', accelerate
-  config, data_set = load(tiny)
-  sweep, now = prepare(config, data_set, np.geomspace(1e-4, 1e-6, 7))
-  engine, chunk = sweep.engine, next(trials.chunks(sweep, now.seeds, 0, 0, 1))
-
-  def step(state, hyper, data):
-    state, metrics = engine.step(state, hyper, data, jax.random.key(0), 3)
-    return state if engine.settle is None else engine.settle(state), metrics
-
-  many = jax.jit(jax.vmap(step, in_axes=(0, 0, None)))
-  batch = jax.tree.map(np.asarray, chunk.data)
-  batch = batch._replace(images=batch.images[:1], labels=batch.labels[:1])
-  state_T = jax.tree.map(np.asarray, sweep.spread.init(now.hyper_T, now.seeds))
-  exported = jax.export.export(many, platforms=['cuda'])(state_T, now.hyper_T, batch)
-  assert exported.platforms == ('cuda',)
-  assert ('feature_group_count = 7' in exported.mlir_module()) == (accelerate == 'off')
-
-
 def test_balanced_accuracy_is_the_mean_over_classes(tiny):
   """That of unequal classes beside the accuracy on each class alone; two classes are missing."""
   config, data_set = load(tiny)

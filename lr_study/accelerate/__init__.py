@@ -1,7 +1,8 @@
 """Accelerators, which make trials fast. The rest of the package knows only `Engine` and `Spread`.
 
 Each accelerator says in one function when it applies: `factored.layers`, `products.applies`, and
-`choose_spread` for threads. `--config.accelerate=off` turns all of them off, except threads.
+`choose_spread` for threads. `--config.accelerate` uses all that are known to be faster on the
+device ('auto'), none except threads ('off'), one ('factored', 'products'), or both ('all').
 """
 
 import math
@@ -25,6 +26,7 @@ __all__ = ['HOW', 'choose', 'choose_spread', 'room_for_images', 'shares_memory',
 HOW = ('auto', 'threads', *vectorize.HOW)
 
 _CALL_IMAGES = 16  # in the steps of a call: more are not faster, and a signal waits for its end
+_GPU_CALL_IMAGES = 64  # a GPU takes a step in less time than Python needs to start a call
 _LONG_BYTES = 32 * 2**20  # of parameters: a step of such a network takes long ...
 _LONG_CALL_IMAGES = 4  # ... and a signal would wait for seconds
 
@@ -39,25 +41,28 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
   """
   engine, about = plain(task), []
   # XLA's convolutions are slow in some cases, but only on a CPU.
-  on_cpu = jax.default_backend() == 'cpu'
-  convolutions = products.survey(task, config.batch_size) if on_cpu else products.NONE
+  survey = jax.default_backend() == 'cpu' or config.accelerate in ('products', 'all')
+  convolutions = products.survey(task, config.batch_size) if survey else products.NONE
   multiplies = _use_products(convolutions, task, config)
-  if config.accelerate == 'auto':
-    bounds = _bounds(config, largest)
+  bounds, paths = _bounds(config, largest), ()
+  if config.accelerate in ('auto', 'factored', 'all'):
     paths = factored.layers(task, config.batch_size, bounds)
-    if paths:
-      engine = factored.engine(task, config.batch_size, bounds, paths, largest)
-      about.append(
-        f'dense kernels {", ".join(path.removesuffix("/kernel") for path in paths)} as factors, '
-        f'folded every {engine.every} steps'
-      )
-    if multiplies:
-      about.append('convolutions as matrix products')
-      engine = engine._replace(
-        step=_with_products(engine.step),
-        evaluate=_with_products(engine.evaluate),
-        around=_with_products,
-      )
+  if paths:
+    engine = factored.engine(task, config.batch_size, bounds, paths, largest)
+    about.append(
+      f'dense kernels {", ".join(path.removesuffix("/kernel") for path in paths)} as factors, '
+      f'folded every {engine.every} steps'
+    )
+  if multiplies:
+    about.append('convolutions as matrix products')
+    engine = engine._replace(
+      step=_with_products(engine.step),
+      evaluate=_with_products(engine.evaluate),
+      around=_with_products,
+    )
+  if jax.default_backend() != 'cpu' and config.dtype == 'float32':
+    # Else JAX lets a GPU round what it multiplies to TensorFloat-32, with 10 bits for 23.
+    engine = _in_float32(engine)
   engine = engine._replace(
     # Traced once, both for the loop of steps and for the measured step.
     step=jax.jit(engine.step),
@@ -104,8 +109,10 @@ def shares_memory() -> bool:
 
 
 def _use_products(convolutions: products.Convolutions, task: Task, config: ConfigDict) -> bool:
-  if config.accelerate == 'off' or task.dtype != 'float32':
+  if config.accelerate in ('off', 'factored') or task.dtype != 'float32':
     return False
+  if config.accelerate in ('products', 'all'):  # who asks for them gets them if they are possible
+    return convolutions.fit > 0 and not convolutions.left
   return products.applies(convolutions, choose_spread(config.parallel))
 
 
@@ -113,6 +120,8 @@ def _steps_per_call(
   convolutions: products.Convolutions, multiplies: bool, task: Task, config: ConfigDict
 ) -> int:
   """Steps per call; 1 for XLA's convolutions on a CPU, which lose their fast kernels in a loop."""
+  if jax.default_backend() != 'cpu':
+    return max(1, _GPU_CALL_IMAGES // config.batch_size)
   if convolutions.fit + convolutions.left and not multiplies:
     return 1
   variables = jax.eval_shape(lambda: plain(task).draw(jax.random.key(0)))
@@ -131,6 +140,24 @@ def _bounds(config: ConfigDict, largest: Mapping[str, float]) -> factored.Bounds
   rate *= math.prod(max(1.0, factor) for factor in factors.values())
   decay = most('weight_decay') * rate * (rate if optimizer.get('decay_per_rate') else 1.0)
   return factored.Bounds(most('momentum'), decay)
+
+
+def _in_float32(engine: Engine) -> Engine:
+  """The engine with products of full precision."""
+
+  def whole(function):
+    def under(*arguments):
+      with jax.default_matmul_precision('float32'):
+        return function(*arguments)
+
+    return under
+
+  return engine._replace(
+    step=whole(engine.step),
+    evaluate=whole(engine.evaluate),
+    settle=engine.settle and whole(engine.settle),
+    around=lambda function, inner=engine.around: whole(inner(function)),
+  )
 
 
 def _with_products(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,7 +29,7 @@ from lr_study import (
 from lr_study.answer.measure import value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.config import from_json
+from lr_study.config import float_type, from_json
 from lr_study.data.images import Scale
 from lr_study.engine import Engine
 from lr_study.errors import StudyError
@@ -223,7 +223,7 @@ def logits_function(trained: Trained) -> Logits:
   of_inputs = inputs.build(trained.config.input, len(trained.classes))
   # An evaluation does not need the other parts of a task.
   parts = (network(trained), None, None, None, of_inputs, {})
-  task = Task(*parts, (), trained.config.dtype)
+  task = Task(*parts, (), float_type(trained.config))
 
   def logits(variables, mean, images):
     labels = jnp.zeros(images.shape[0], jnp.int32)
@@ -236,7 +236,7 @@ def logits_function(trained: Trained) -> Logits:
 
 def network(trained: Trained) -> nn.Module:
   """The trial's network."""
-  return models.build(trained.config.model, len(trained.classes), trained.config.dtype)
+  return models.build(trained.config.model, len(trained.classes), float_type(trained.config))
 
 
 def takes_files(config: ConfigDict) -> bool:

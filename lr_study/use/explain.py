@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lr_study import formats, models
 from lr_study import inputs as of_networks
+from lr_study.config import float_type
 from lr_study.data import samples, scanning
 from lr_study.errors import StudyError
 from lr_study.files.workdir import write_text
@@ -108,7 +109,7 @@ def look_inside(
   """The network's input, its filters and activations, and the logits, for one stored image."""
   config, model = trained.config, evaluate.network(trained)
   inputs = of_networks.evaluation(config.input, len(trained.classes))(trained.mean, pixels[None])
-  variables, given = _in_its_type(model, config.dtype, (trained.variables, inputs))
+  variables, given = _in_its_type(model, float_type(config), (trained.variables, inputs))
   by_layer, logits = models.outputs(model, variables, given)
   # Not with jax.tree.map, which would sort the layers by name.
   by_layer = {name: np.asarray(values[0], np.float32) for name, values in by_layer.items()}
