@@ -31,10 +31,11 @@ from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
 from lr_study import configs as packaged
-from lr_study import environment, flag_types, formats, processes, reference, usage
-from lr_study.errors import StudyError, is_full, is_of_disk, is_out_of_memory
+from lr_study import environment, flag_types, formats, processes, reference, time_limit, usage
+from lr_study.errors import MoreWaves, StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
+from lr_study.time_limit import TimeIsUp
 
 gc.freeze()
 gc.enable()
@@ -73,8 +74,8 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
   """Parses the flags and calls `main`, with the other arguments if it takes them.
 
   The exit status is 2, with a one-line message, for errors that the user can fix; 1, with a line,
-  for a full disk or memory; 130 after Ctrl-C; 141 if nobody reads the output any more; 143 after
-  SIGTERM; and 1, with a traceback, for other errors.
+  for a full disk or memory; 75 if a time limit stopped a study; 130 after Ctrl-C; 141 if nobody
+  reads the output any more; 143 after SIGTERM; and 1, with a traceback, for other errors.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -92,6 +93,11 @@ def run(main: Callable[..., None], takes_arguments: bool = False) -> None:
     except Stopped as stopped:
       print('\nsaved; run the same command again to resume', file=sys.stderr)
       sys.exit(128 + stopped.signum)
+    except TimeIsUp as up:
+      print(formats.printable(str(up)), file=sys.stderr)
+      sys.exit(time_limit.STATUS)
+    except MoreWaves as error:
+      _fail(str(error), status=1)
     except Exception as error:
       _fail_in_one_line(error)
       raise

@@ -4,12 +4,19 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from lr_study.time_limit import TimeLimit
+
 
 class Clock:
-  """Adds up the seconds of each phase: `with clock('evaluation'): ...`. Phases do not nest."""
+  """Adds up the seconds of each phase: `with clock('evaluation'): ...`. Phases do not nest.
+
+  `longest`: seconds of the longest time that each phase took at once. `limit`: of all, if any.
+  """
 
   def __init__(self):
     self.seconds: dict[str, float] = {}
+    self.longest: dict[str, float] = {}
+    self.limit: TimeLimit | None = None
 
   @contextlib.contextmanager
   def __call__(self, phase: str) -> Iterator[None]:
@@ -17,4 +24,6 @@ class Clock:
     try:
       yield
     finally:
-      self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
+      took = time.monotonic() - started
+      self.seconds[phase] = self.seconds.get(phase, 0.0) + took
+      self.longest[phase] = max(self.longest.get(phase, 0.0), took)

@@ -27,6 +27,10 @@ class StudyError(Exception):
     return [f'StudyError: {self}']
 
 
+class MoreWaves(Exception):
+  """There was no memory for trials that train together; fewer will, when the study goes on."""
+
+
 def is_full(error: BaseException) -> bool:
   """True if this error or its cause says that a disk, quota or file size limit is exhausted."""
   if isinstance(error, OSError) and error.errno in _FULL:

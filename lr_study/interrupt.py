@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM: lets a study save before it stops."""
+"""Ctrl-C, SIGTERM and a time limit: lets a study save before it stops."""
 
 import signal
 import threading
 from types import FrameType
+
+from lr_study.time_limit import TimeLimit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,8 +24,14 @@ class Interrupt:
   Python does not handle signals, this does nothing.
   """
 
-  def __init__(self):
+  def __init__(self, limit: TimeLimit | None = None):
     self.signum: int | None = None
+    self._limit = limit
+
+  @property
+  def asked(self) -> bool:
+    """True once the study has to stop: after a signal, or as its time is up."""
+    return self.signum is not None or (self._limit is not None and self._limit.is_up)
 
   def __enter__(self) -> 'Interrupt':
     in_main = threading.current_thread() is threading.main_thread()

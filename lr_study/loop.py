@@ -18,11 +18,17 @@ from lr_study.files.points import Point, Points
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned
+from lr_study.time_limit import TimeIsUp
 from lr_study.tracking import Run, Tracker
 from lr_study.training_view import Board, TrainingView
 from lr_study.trials import Running, Sweep
+from lr_study.vectorize import tree_bytes
 
 FINISHED = 'finished'  # a file next to the curves of trials that have ended
+
+# Guesses at what ending a study takes, for a time limit, until it is measured.
+_SAVED_BYTES = 50e6  # of a checkpoint, per second; two slow cores write 110 MB
+_REPORT_SECONDS, _REPORT_TRIAL_SECONDS = 4.0, 1.0
 
 
 class Files(NamedTuple):
@@ -101,7 +107,11 @@ def train(
     board: what people are shown of the study's trials.
     after_epoch: is called with the study's trials after each epoch.
     tracker: what its curves are sent to.
+
+  Raises:
+    Stopped, TimeIsUp: a signal or the time limit asked the study to stop; the state is saved.
   """
+  check_time(sweep)
   total = sweep.epochs * sweep.steps_per_epoch
   history = curves(folder, planned, number, sweep, read_only=False)
   labels = [sweep.labels[t.setting] for t in sweep.trials]
@@ -126,13 +136,13 @@ def train(
     send(0, done)
     columns = saved_columns(history, done, sweep)
     if done < total and len(columns):
-      now, state_T = _start(sweep, columns, done, state, count)
+      now, state_T, ahead = _start(sweep, columns, done, state, count)
       own = (history, points, events, checkpoints)
       files = Files(*own, lambda: after_epoch(planned), send)
-      interrupt, shown = Interrupt(), (total, sweep.epochs, title)
+      interrupt, shown = Interrupt(sweep.clock.limit), (total, sweep.epochs, title)
       view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
       with interrupt, view:
-        _train_steps(sweep, files, view, interrupt, now, state_T, done)
+        _train_steps(sweep, files, view, interrupt, now, state_T, done, ahead)
     else:
       board.read(board.add(sweep.trials, names), history, total)
   events.close(history.first_bad_steps(0, total, evaluated=True))
@@ -168,16 +178,22 @@ def _earlier(
 
 def _start(
   sweep: Sweep, columns: np.ndarray, done: int, state: Any, waves: int
-) -> tuple[Running, Any]:
-  """The trials of a wave in their state at step `done`; 0 is the initial state."""
+) -> tuple[Running, Any, float]:
+  """The trials of a wave in their state at step `done`; 0 is the initial state.
+
+  Returns:
+    The trials, their state_T, and how many seconds may pass before a study that must stop can save.
+  """
   total = sweep.epochs * sweep.steps_per_epoch
   now = trials.running(sweep, columns)
   with sweep.clock('start'):
     progress.note(f'How a trial is computed: {sweep.engine.about}')
-    plan.announce(sweep, now, (total * waves - done) / sweep.steps_per_epoch)
+    epochs = (total * waves - done) / sweep.steps_per_epoch
+    step_seconds, eval_seconds = plan.announce(sweep, now, epochs)
+    ahead = sweep.spread.ahead(sweep.config.log_every_steps) * step_seconds + eval_seconds
     if done:
-      return now, sweep.spread.put(state)
-    return now, sweep.spread.init(now.hyper_T, now.seeds)
+      return now, sweep.spread.put(state), ahead
+    return now, sweep.spread.init(now.hyper_T, now.seeds), ahead
 
 
 def _train_steps(
@@ -188,17 +204,19 @@ def _train_steps(
   now: Running,
   state_T: Any,
   done: int,
+  ahead: float,
 ) -> None:
   """Trains from step `done` to the last epoch, or until all trials have diverged.
 
   Raises:
-    Stopped: a signal asked the study to stop; the state is saved.
+    Stopped, TimeIsUp: see `train`.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
   history, points, events, checkpoints, write_page, send = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(history, done)
   while done < total:
+    _allow_for_end(sweep, checkpoints, state_T, ahead)
     epoch, stop = done // per_epoch, chunk_end(done + 1, sweep)
     chunk, start = _chunk_start(done, sweep), epoch * per_epoch
     with clock('steps'):
@@ -232,7 +250,7 @@ def _train_steps(
         view.epoch(history.epochs[sweep.measure.field][epoch])
       with clock('page'):
         write_page()
-    stops = interrupt.signum and done < total
+    stops = interrupt.asked and done < total
     late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
     due = late or done - saved >= (config.checkpoint_steps or total)
     if stops or due or done == start + per_epoch:
@@ -240,8 +258,33 @@ def _train_steps(
         history.flush()  # first: a checkpoint promises that the curves up to it are saved
         checkpoints.save(done, sweep.spread.get(state_T, len(now.columns)))
       saved, saved_at = done, time.monotonic()
-    if stops:
+    if stops and interrupt.signum:
       raise Stopped(interrupt.signum)
+    if stops:
+      raise TimeIsUp
+
+
+def check_time(sweep: Sweep) -> None:
+  """Raises TimeIsUp if what comes next would not end within the time limit."""
+  if sweep.clock.limit and sweep.clock.limit.is_up:
+    raise TimeIsUp
+
+
+def _allow_for_end(sweep: Sweep, checkpoints: Checkpoints, state_T: Any, ahead: float) -> None:
+  """Tells the time limit what it takes to get from here to a report; all of it as measured so far.
+
+  Args:
+    sweep: of the trials.
+    checkpoints: theirs.
+    state_T: their state.
+    ahead: seconds of the steps under way and of an evaluation.
+  """
+  limit, longest = sweep.clock.limit, sweep.clock.longest
+  if limit:
+    measured = (longest.get(name, 0.0) for name in ('sharpness', 'departures', 'page', 'checkpoints'))
+    saving = checkpoints.seconds or tree_bytes(state_T) / _SAVED_BYTES
+    report = _REPORT_SECONDS + _REPORT_TRIAL_SECONDS * len(sweep.trials)
+    limit.to_end = ahead + sum(measured) + saving + report
 
 
 def saved_columns(history: History, done: int, sweep: Sweep) -> np.ndarray:

@@ -3,12 +3,22 @@
 import contextlib
 import ctypes
 import functools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import psutil
 
+from lr_study import nvml
+
+# Of JAX, for GPUs: its share of a card's memory, whether it takes all of it at once, and how.
+_SETTINGS = (
+  'XLA_CLIENT_MEM_FRACTION',
+  'XLA_PYTHON_CLIENT_MEM_FRACTION',  # as it was called before
+  'XLA_PYTHON_CLIENT_PREALLOCATE',
+  'XLA_PYTHON_CLIENT_ALLOCATOR',
+)
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # as glibc's malloc.h numbers them
 
 
@@ -28,10 +38,36 @@ class Memory(NamedTuple):
 def free_memory() -> int:
   """Bytes free on a device; for CPUs, on the machine or in this process's cgroups."""
   device = jax.local_devices()[0]
-  if device.platform != 'cpu':
-    stats = device.memory_stats()
-    return stats['bytes_limit'] - stats['bytes_in_use']
-  return free_of_machine()
+  return free_of_machine() if device.platform == 'cpu' else _free_of(device)
+
+
+def _free_of(device: jax.Device) -> int:
+  """Bytes that JAX may still take on a GPU, or that other processes have left, if those are fewer.
+
+  JAX has a limit, a share of the whole card, that it keeps to; it does not know what others take.
+  Some of its allocators do not tell; then it is what the card has, and without that what the
+  machine has.
+  """
+  stats, free = device.memory_stats() or {}, nvml.free_memory()
+  if 'bytes_limit' not in stats:
+    return free_of_machine() if free is None else free
+  used = stats['bytes_in_use']
+  allowed = stats['bytes_limit'] - used
+  if free is None:
+    return allowed
+  # What JAX holds for itself, as it does from its start, is not free on the card, but is to it.
+  held = max(stats.get('pool_bytes', used), used)
+  return min(allowed, free + held - used)
+
+
+def about() -> str:
+  """For people, what decides how much of a GPU JAX may take; empty on a CPU."""
+  if jax.local_devices()[0].platform == 'cpu':
+    return ''
+  given = [f'{name}={os.environ[name]}' for name in _SETTINGS if name in os.environ]
+  if not any('FRACTION' in setting for setting in given):
+    given.insert(0, f'{_SETTINGS[0]} is 0.75 by default')
+  return f' ({", ".join(given)})'
 
 
 def free_of_machine() -> int:

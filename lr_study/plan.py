@@ -42,7 +42,7 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
   once = f'; {need.shared / 1e9:.2g} GB of frozen weights are held once' if need.shared else ''
   note(
     f'A trial needs {need.trial / 1e9:.2g} GB and the program {need.call / 1e9:.2g} GB{once}; '
-    f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}: '
+    f'{free / 1e9:.3g} GB are free{" on each device" if need.devices > 1 else ""}{memory.about()}: '
     f'{formats.count(fit, "trial")} fit{"s" if fit == 1 else ""}'
   )
   if fit < 1:
@@ -71,16 +71,20 @@ def measure(sweep: Sweep, now: Running) -> memory.Memory:
   return need._replace(call=need.call + data)
 
 
-def announce(sweep: Sweep, now: Running, epochs: float) -> None:
+def announce(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
   """Times a few steps on weights that are then discarded, and prints how long the study will take.
 
   Args:
     sweep: the study's.
     now: the trials that train first.
     epochs: how many are left to train, over all waves of this process.
+
+  Returns:
+    The seconds of a step of all these trials, and of an evaluation.
   """
   with working('Timing a few steps', keep=False):
-    step_seconds, seconds = _time(sweep, now, epochs)
+    step_seconds, eval_seconds = _time(sweep, now)
+  seconds = epochs * (sweep.steps_per_epoch * step_seconds + eval_seconds)
   note(
     f'{formats.count(sweep.epochs, "epoch")} of {formats.count(sweep.steps_per_epoch, "step")}, '
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
@@ -91,10 +95,11 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> None:
       'alexnet_letters:quick is a scaled-down study that takes minutes. To resume a stopped '
       'study, run the same command again.'
     )
+  return step_seconds, eval_seconds
 
 
-def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
-  """The seconds that a step takes, and those that `epochs` epochs take; see `announce`."""
+def _time(sweep: Sweep, now: Running) -> tuple[float, float]:
+  """The seconds that a step and an evaluation take; see `announce`."""
   spread, size = sweep.spread, sweep.config.eval_batch_size
 
   def steps(state_T, count):
@@ -117,7 +122,7 @@ def _time(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
   _, eval_seconds = _timed(evaluate, state_T)
   step_seconds = seconds / count + settle_seconds / (sweep.engine.every or 1)
   windows = math.ceil(len(sweep.validation.labels) / size)
-  return step_seconds, epochs * (sweep.steps_per_epoch * step_seconds + windows * eval_seconds)
+  return step_seconds, windows * eval_seconds
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from lr_study import (
   accelerate,
   environment,
+  errors,
   extension,
   inputs,
   loop,
   losses,
   progress,
+  so_far,
   task,
   tracking,
   trials,
@@ -30,7 +32,7 @@ from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check, flatten
 from lr_study.errors import StudyError
-from lr_study.files import provenance, workdir
+from lr_study.files import provenance, record, workdir
 from lr_study.files.events import write_experiment
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
@@ -48,6 +50,7 @@ from lr_study.report import (
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
+from lr_study.time_limit import TimeIsUp, TimeLimit
 from lr_study.tracking import Tracker
 from lr_study.training_view import Board
 from lr_study.trials import Sweep
@@ -63,6 +66,7 @@ def run(
   extend: bool = False,
   command: Sequence[str] = (),
   track: str | None = None,
+  limit: TimeLimit | None = None,
 ) -> verdict.Verdict | None:
   """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
@@ -75,13 +79,14 @@ def run(
     extend: keep the trials of the study in the work directory, and train those that are new.
     command: from `cli.study_command`; the page builds its commands from it.
     track: the experiment tracker to send the study to, one of `tracking.TRACKERS`.
+    limit: when the study must end, finished or not.
 
   Returns:
     The answer in process 0, None in the others.
 
   Raises:
     StudyError: for errors that the user can fix; nothing was written.
-    Stopped: a signal asked the study to stop; everything is saved.
+    Stopped, TimeIsUp: a signal or the limit asked the study to stop; everything is saved.
   """
   tracking.check(track)
   config = check(config)
@@ -91,9 +96,8 @@ def run(
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, which finding the room for images does
     keep_compiled_programs()
-    finished = carry_out(
-      config, folder, overwrite, process, extend, tell=_tell, command=command, track=track
-    )
+    more = {'command': command, 'track': track, 'limit': limit}
+    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell, **more)
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 prints the answer')
     return None
@@ -150,6 +154,7 @@ def carry_out(
   tell: Callable[..., None] = lambda *_: None,
   command: Sequence[str] = (),
   track: str | None = None,
+  limit: TimeLimit | None = None,
 ) -> tuple[list[verdict.Result], verdict.Verdict] | None:
   """Trains the trials that the folder does not hold yet, or reads a finished study.
 
@@ -165,6 +170,7 @@ def carry_out(
     tell: called with `folder`, `config`, the results and the answer before reports are made.
     command: see `run`.
     track: see `run`; checked.
+    limit: see `run`.
 
   Returns:
     The results of all trials and the answer; None in processes other than 0.
@@ -205,6 +211,8 @@ def carry_out(
   if not process.index:
     weights.keep(origins, folder)
   track = None if process.index else track
+  for sweep in sweeps.values():
+    sweep.clock.limit = limit  # one clock for all
   with tracking.tracked(track, folder, flatten(study['config'])) as tracker:
     finished = report.read(folder) or _train(
       config, sweeps, data, folder, study, process, reports, tracker
@@ -273,15 +281,22 @@ def _train(
   watched = live.Study(folder, study, sweeps, labels, guessing_loss, metrics)
   written = reports and not process.index
   after_epoch = live.Page(watched) if written else lambda _: None
-  planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
+  measures = [further._asdict() for further in metrics]
+  study = study | {'guessing_loss': guessing_loss, 'measures': measures}
+  try:
+    planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
+  except TimeIsUp as up:
+    limit = shared.clock.limit
+    if limit is None:
+      raise
+    raise so_far.stopped(config, sweeps, folder, study, labels, limit, written) from up
   if process.index:
     return None
+  so_far.delete(folder)
   by_trial = judged(planned)
   last = rounds.last(planned, sweeps)
   results = [by_trial[trial] for trial in last]
   answer = axes.answer(results, labels, measure, guessing_loss, config.search.name == 'bisect')
-  measures = [further._asdict() for further in metrics]
-  study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   with shared.clock('curves'):
     trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may skip settings
     for setting in trained:
@@ -347,11 +362,12 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
 ) -> Plan:
   """Trains round after round until the search ends; returns the plan with all trials."""
   board = Board(measure)
+  limit = next(iter(sweeps.values())).clock.limit
   for number in itertools.count():
     planned = rounds.read(folder / 'history')
     if not (planned.of_round(number) or planned.ended):
       if process.index:
-        planned = _wait_for_round(folder, number)
+        planned = _wait_for_round(folder, number, limit)
       else:
         planned = next_round(sweeps, planned, judged(planned), labels, measure, process.count)
         rounds.write(folder / 'history', planned)
@@ -372,9 +388,38 @@ def _run_rounds(  # type: ignore[return]  # the loop has no other end
       names = set(_names(sweeps, planned, place))
       title = _title(planned, place, names.pop() if len(names) == 1 else '')
       sweep, shown = _of_wave(sweeps, planned, place), (title, len(mine), board)
-      loop.train(sweep, folder, planned, place, *shown, after_epoch, tracker)
+      try:
+        loop.train(sweep, folder, planned, place, *shown, after_epoch, tracker)
+      except Exception as error:  # XLA has no class for it
+        if not errors.is_out_of_memory(error) or process.count > 1:
+          raise
+        _halve(folder, planned, place, error)
     if not process.index:
-      _wait_for_waves(folder, waves, process.count)
+      _wait_for_waves(folder, waves, process.count, limit)
+
+
+def _halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
+  """After there was no memory for a wave: makes it two, if nothing of it is saved, and says so.
+
+  Raises:
+    MoreWaves: the plan has them.
+    Exception: `error`, as it is one trial, or has trained before.
+  """
+  of_wave = [trial for trial in planned.trials if trial.wave == number]
+  saved = loop.place(folder / 'checkpoints', number)
+  begun = saved.is_dir() and any(path.name.isdecimal() for path in saved.iterdir())
+  if len(of_wave) < 2 or begun or not record.is_there(folder):
+    raise error
+  late, new = set(of_wave[1::2]), planned.waves
+  trials = (t._replace(wave=new) if t in late else t for t in planned.trials)
+  curves = str(loop.place(Path('history'), number)) + os.sep
+  record.delete(folder, keep=lambda name: not name.startswith(curves))
+  rounds.write(folder / 'history', planned._replace(trials=tuple(trials)))
+  raise errors.MoreWaves(
+    f'out of memory: {str(error).splitlines()[0][:200]}; nothing is lost: the same command '
+    f'trains these {len(of_wave)} trials in two waves. Other programs on the device may be '
+    'the reason, or a memory_gb above what is free'
+  ) from error
 
 
 def _names(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> list[str]:
@@ -436,13 +481,20 @@ def _rates_of_rounds(planned: Plan) -> list[list[float]]:
   ]
 
 
-def _wait_for_round(folder: Path, number: int) -> Plan:
-  """Waits until process 0 has asked for round `number`, or has ended the search."""
+def _wait_for_round(folder: Path, number: int, limit: TimeLimit | None) -> Plan:
+  """Waits until process 0 has asked for round `number`, or has ended the search.
+
+  Raises:
+    TimeIsUp: it is, or is for process 0.
+    StudyError: if that has ended before.
+  """
   while True:
     held = workdir.is_held(folder, 0)
     planned = rounds.read(folder / 'history')
     if planned.of_round(number) or planned.ended:
       return planned
+    if limit and (limit.is_up or not held):
+      raise TimeIsUp
     if not held:
       raise StudyError(
         'process 0 stopped before the search ended; run the same command again to resume'
@@ -450,15 +502,21 @@ def _wait_for_round(folder: Path, number: int) -> Plan:
     time.sleep(0.1)
 
 
-def _wait_for_waves(folder: Path, waves: Sequence[int], count: int) -> None:
+def _wait_for_waves(
+  folder: Path, waves: Sequence[int], count: int, limit: TimeLimit | None
+) -> None:
   """Waits for the waves of the other processes, of `count` in all.
 
   Raises:
+    TimeIsUp: it is up here or in another process.
     StudyError: a process stopped before its trials ended.
   """
   for place, number in enumerate(waves):
     while not loop.is_finished(folder, number):
-      if not workdir.is_held(folder, place % count) and not loop.is_finished(folder, number):
+      ended = not workdir.is_held(folder, place % count) and not loop.is_finished(folder, number)
+      if limit and (limit.is_up or ended):
+        raise TimeIsUp
+      if ended:
         raise StudyError(
           f'process {place % count} stopped before its trials ended; they are saved: run the same '
           'command again to resume'

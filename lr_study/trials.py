@@ -198,7 +198,7 @@ def train_steps(
   last: int,
   interrupt: Interrupt | None = None,
 ) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Takes steps `first` to `last` of an epoch; after a signal it finishes only those under way.
+  """Takes steps `first` to `last` of an epoch; if the study must stop, only those under way.
 
   Returns:
     The state; the curves over steps, (steps, trials); and, if the last step of the epoch is
@@ -206,13 +206,13 @@ def train_steps(
     at that step only.
   """
 
-  def until_signal() -> Iterable[Chunk]:
+  def until_asked() -> Iterable[Chunk]:
     for chunk in chunks(sweep, now.seeds, epoch, first, last):
       yield chunk
-      if interrupt and interrupt.signum:
+      if interrupt and interrupt.asked:
         return
 
-  state_T, curves, ratio = sweep.spread.train(state_T, now.hyper_T, now.seeds, until_signal())
+  state_T, curves, ratio = sweep.spread.train(state_T, now.hyper_T, now.seeds, until_asked())
   return state_T, curves, {} if ratio is None else {'update_ratio': ratio}
 
 

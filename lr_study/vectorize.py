@@ -105,6 +105,9 @@ class Spread(Protocol):
       None if there was none.
     """
 
+  def ahead(self, steps: int) -> int:
+    """Of so many steps that `train` is asked for, how many are under way at once, at most."""
+
   def settle(self, state_T: Any) -> Any:
     """Settles the state; see `Engine.settle`. The given state_T must not be used again."""
 
@@ -256,6 +259,9 @@ class Batched:
     if len(set(seeds)) == 1:
       return np.uint32(seeds[0]), index_of[seeds[0]]
     return self.put(np.asarray(seeds, np.uint32)), self.put(np.stack([index_of[s] for s in seeds]))
+
+  def ahead(self, steps: int) -> int:
+    return steps  # a device is handed all calls at once
 
   def settle(self, state_T: Any) -> Any:
     return self.programs['settle'](state_T) if self.engine.settle else state_T

@@ -1,8 +1,10 @@
 """What memory is free to this process, by the limits of the cgroups that it is in."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from lr_study import memory
+from lr_study import memory, nvml
 
 GB = 2**30
 
@@ -86,3 +88,43 @@ def test_without_limits_there_are_none(root, tmp_path):
 def test_a_limit_of_a_cgroup_is_what_is_free(monkeypatch):
   monkeypatch.setattr(memory, 'room_in_cgroups', lambda: [9 * 2**60, 12345])
   assert memory.free_memory() == memory.free_of_machine() == 12345
+
+
+@pytest.mark.parametrize(
+  ('stats', 'on_card', 'free'),
+  [
+    # JAX keeps to its share, of which it has taken all at its start.
+    ({'bytes_limit': 60 * GB, 'bytes_in_use': 10 * GB, 'pool_bytes': 60 * GB}, 20 * GB, 50 * GB),
+    # It takes memory as it needs it, and another process has most of the card.
+    ({'bytes_limit': 60 * GB, 'bytes_in_use': 10 * GB, 'pool_bytes': 12 * GB}, 20 * GB, 22 * GB),
+    ({'bytes_limit': 60 * GB, 'bytes_in_use': 10 * GB}, 20 * GB, 20 * GB),
+    # Nobody tells of the card, or of JAX.
+    ({'bytes_limit': 60 * GB, 'bytes_in_use': 10 * GB}, None, 50 * GB),
+    (None, 20 * GB, 20 * GB),
+    ({}, None, 7),
+  ],
+)
+def test_what_is_free_on_a_gpu(monkeypatch, stats, on_card, free):
+  device = SimpleNamespace(platform='gpu', memory_stats=lambda: stats)
+  monkeypatch.setattr(memory.jax, 'local_devices', lambda: [device])
+  monkeypatch.setattr(memory.nvml, 'free_memory', lambda: on_card)
+  monkeypatch.setattr(memory, 'free_of_machine', lambda: 7)
+  assert memory.free_memory() == free
+
+
+def test_what_decides_over_a_gpu_is_told(monkeypatch):
+  assert memory.about() == ''
+  monkeypatch.setattr(memory.jax, 'local_devices', lambda: [SimpleNamespace(platform='gpu')])
+  for name in memory._SETTINGS:
+    monkeypatch.delenv(name, raising=False)
+  assert memory.about() == ' (XLA_CLIENT_MEM_FRACTION is 0.75 by default)'
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  monkeypatch.setenv('XLA_CLIENT_MEM_FRACTION', '.9')
+  assert memory.about() == ' (XLA_CLIENT_MEM_FRACTION=.9, XLA_PYTHON_CLIENT_PREALLOCATE=false)'
+
+
+def test_a_machine_without_a_card_is_no_error():
+  nvml._library.cache_clear()
+  if nvml._library() is None:
+    assert nvml.joules() is None
+    assert nvml.free_memory() is None

@@ -104,6 +104,9 @@ class Threads:
     # Otherwise several calls would start their next chunk, each with its own temporaries.
     return jax.block_until_ready((state, metrics, ratio))
 
+  def ahead(self, steps: int) -> int:
+    return min(steps, 2 * self.engine.steps_per_call)
+
   def settle(self, state_T: list[Any]) -> list[Any]:
     return self._each(self.programs['settle'], state_T) if self.engine.settle else state_T
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lr_study import cli, study, tracking
+from lr_study import cli, study, time_limit, tracking
 
 cli.study_flags()
 _WORKDIR = cli.path_flag(
@@ -32,12 +32,19 @@ _TRACK = flags.DEFINE_enum(
   tracking.TRACKERS,
   'Send every trial, its curves, the answer and the report to this experiment tracker.',
 )
+_TIME_LIMIT = flags.DEFINE_string(
+  'time_limit',
+  None,
+  'Stop before this much time, such as 8m30s or 12h, has passed since the start: save, report what '
+  'there is, and exit with status 75. The same command continues the study.',
+)
 cli.process_flags()
 
 
 def main() -> None:
+  limit = time_limit.parse(_TIME_LIMIT.value) if _TIME_LIMIT.value is not None else None
   config, name = cli.study_config()
   workdir = _WORKDIR.value or Path('runs', name)
   command = cli.study_command()
-  more = (_EXTEND.value, command, _TRACK.value)
+  more = (_EXTEND.value, command, _TRACK.value, limit)
   study.run(config, workdir, _OVERWRITE.value, cli.process(), *more)

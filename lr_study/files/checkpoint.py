@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +36,8 @@ class Checkpoints:
     """
     self._folder, self._read_only = folder.resolve(), read_only
     self._reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-    self._saving, self._manager = 0, None
+    self._saving, self._manager, self._began = 0, None, 0.0
+    self.seconds = 0.0  # that the slowest write took so far
     if not read_only:
       folder.mkdir(parents=True, exist_ok=True)
       options = ocp.CheckpointManagerOptions(
@@ -56,7 +58,7 @@ class Checkpoints:
       # Checked first, because the threads that write cannot fail cleanly.
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
     self._manager.wait_until_finished()  # `_seal` needs to know which one is being written
-    self._saving = steps_done
+    self._saving, self._began = steps_done, time.monotonic()
     record.add(self._folder / str(steps_done), is_folder=True)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
@@ -174,6 +176,7 @@ class Checkpoints:
       json.dump(_contents(part), stream)
       stream.flush()
       os.fsync(stream.fileno())
+    self.seconds = max(self.seconds, time.monotonic() - self._began)
 
 
 class _Damaged(Exception):

@@ -137,7 +137,8 @@ class History:
 def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epochs: int) -> History:
   """Writes a history to `folder` that joins columns of the histories of waves, and opens it.
 
-  Rows that a column does not have are NaN, for example after a trial has ended.
+  Rows that a column does not have are NaN, for example after a trial has ended; extra rows are
+  left out.
 
   Args:
     folder: created if missing.
@@ -151,7 +152,7 @@ def join(folder: Path, columns: Sequence[tuple[History, int]], steps: int, epoch
       whole = np.full((rows, len(columns)), np.nan, like.dtype)
       for i, (history, column) in enumerate(columns):
         curve = getattr(history, f'{kind}s')[name][:, column]
-        whole[: len(curve), i] = curve
+        whole[: len(curve), i] = curve[:rows]
       _write(folder / f'{kind}_{name}.npy', whole)
   return History(folder, steps, epochs, len(columns), columns[0][0].metrics, read_only=True)
 

@@ -39,6 +39,7 @@ CONTENT = (
   'tensorboard',
   'history',
   'figures',
+  'so_far',
   'diverged',
   MEAN,
   WEIGHTS,

@@ -88,6 +88,7 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     charts=_charts(trials, results, verdicts, verdict, study),
     name=workdir.resolve().name,
     verdict=verdict,
+    stopped=study.get('stopped', ''),
     rate='none' if verdict.learning_rate is None else formats.rate(verdict.learning_rate),
     about=_about(study),
     facts=_facts(verdict),

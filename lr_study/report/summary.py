@@ -33,6 +33,7 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
     '',
     f'**{plain(answer.verdict.sentence)}**',
     '',
+    *([plain(study['stopped']), ''] if 'stopped' in study else []),
     *_settings(results, answer),
     'A row a trial:',
     '',
