@@ -281,7 +281,9 @@ def _allow_for_end(sweep: Sweep, checkpoints: Checkpoints, state_T: Any, ahead: 
   """
   limit, longest = sweep.clock.limit, sweep.clock.longest
   if limit:
-    measured = (longest.get(name, 0.0) for name in ('sharpness', 'departures', 'page', 'checkpoints'))
+    measured = (
+      longest.get(name, 0.0) for name in ('sharpness', 'departures', 'page', 'checkpoints')
+    )
     saving = checkpoints.seconds or tree_bytes(state_T) / _SAVED_BYTES
     report = _REPORT_SECONDS + _REPORT_TRIAL_SECONDS * len(sweep.trials)
     limit.to_end = ahead + sum(measured) + saving + report

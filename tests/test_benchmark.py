@@ -89,3 +89,42 @@ def test_what_is_not_there_is_one_line(tmp_path):
   assert done.stderr.startswith("error: --rows: there is no row 'nothing'")
   with pytest.raises(StudyError, match='not a checkout of lr_study'):
     rows.run('tiny', 1, print, tmp_path)
+
+
+GPU_SIDE = """
+import json, sys
+
+options = json.loads(sys.argv[1])
+if options['kind'] == 'torch':
+  raise ModuleNotFoundError('no torch')
+print(json.dumps({'trials': 1, 'start_seconds': 1, 'device': 'DEVICE'}), flush=True)
+for line in sys.stdin:
+  if options['kind'] == 'jax_vmap' and 'run' in line:
+    raise MemoryError('no room')
+  answer = {'seconds': 0.001 * int(line.split()[1])} if 'run' in line else {'peak': 1}
+  print(json.dumps(answer | {'joules': 0.5}), flush=True)
+"""
+
+
+@pytest.mark.parametrize('device', ['cpu', 'gpu'])
+def test_sides_that_fail_cost_only_themselves_in_a_hurry(tmp_path, monkeypatch, device):
+  folder = tmp_path / 'lr_study' / 'benchmark'
+  folder.mkdir(parents=True)
+  (folder / 'side.py').write_text(GPU_SIDE.replace('DEVICE', device))
+  monkeypatch.setattr(rows, 'ROOT', tmp_path)
+  kinds = {'lr_study': False, 'torch': False, 'jax_vmap': False, 'torch_graph': True}
+  sides = {kind: {'kind': kind, 'on_gpu': on_gpu} for kind, on_gpu in kinds.items()}
+  monkeypatch.setitem(rows.ROWS, 'some', rows.Row('some', 5, sides))
+  found = rows.run('some', 2, print, hurry=True)['sides']
+  assert found.keys() == ({*kinds} if device == 'gpu' else {*kinds} - {'torch_graph'})
+  assert 'no torch; pip install' in found['torch']['error']
+  assert 'no room' in found['jax_vmap']['error']
+  ours = found['lr_study']
+  assert ours['median'] == pytest.approx(1e-3)
+  # As many steps as fit in half a second, where a card takes them in no time.
+  assert ours['joules'] == pytest.approx(0.5 / (500 if device == 'gpu' else 5))
+  table = rows.table({'row': 'some', 'title': 'some', 'sides': found})
+  assert '| torch | – |' in table
+  assert 'Millijoules a step per trial, by the meter of the card: lr_study' in table
+  with pytest.raises(StudyError, match='no torch'):
+    rows.run('some', 2, print)

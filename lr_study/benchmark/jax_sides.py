@@ -10,11 +10,24 @@ import optax
 
 from lr_study import models, plan, trials
 from lr_study.benchmark.side import LOOKS, RATES, config_of, data_of
+from lr_study.config import float_type
 from lr_study.data import Dataset, Part
 from lr_study.vectorize import keep_compiled_programs, tree_bytes
 
 
-class LrStudy:
+class _OnJax:
+  """What all sides in JAX can say of their device."""
+
+  @property
+  def device(self) -> str:
+    return jax.local_devices()[0].platform
+
+  def on_device(self) -> int | None:
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get('peak_bytes_in_use')
+
+
+class LrStudy(_OnJax):
   """Trials as a study trains them, including settling."""
 
   def __init__(self, options: dict[str, Any]):
@@ -23,7 +36,7 @@ class LrStudy:
     keep_compiled_programs()
     config = config_of(options)
     self.trials = options['trials']
-    self._sweep = trials.prepare(config, _data(*data_of(options, config.image_size)))
+    self._sweep = trials.prepare(config, dataset(*data_of(options, config.image_size)))
     self._now = trials.running(self._sweep, np.arange(self.trials))
     self._memory = plan.measure(self._sweep, self._now)
     self._state_T = self._sweep.spread.init(self._now.hyper_T, self._now.seeds)
@@ -48,13 +61,14 @@ class LrStudy:
     return tree_bytes(self._state_T) + need.call
 
 
-class JaxVmap:
+class JaxVmap(_OnJax):
   """jit(vmap(step)) as a user would write it: Flax layers, optax.sgd, donated state."""
 
   def __init__(self, options: dict[str, Any]):
     config = config_of(options)
+    _exactly(config.dtype)
     images, labels, mean = (jnp.asarray(x) for x in data_of(options, config.image_size))
-    model = models.build(config.model, 10, 'float32')
+    model = models.build(config.model, 10, float_type(config))
     self.trials = options['trials']
     momentum = config.optimizer.momentum or None
 
@@ -98,7 +112,7 @@ class JaxVmap:
     return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
 
-class Ladder:
+class Ladder(_OnJax):
   """The published grid of rates, with a study's functions. `run(n)`: n images in 3 epochs."""
 
   def __init__(self, options: dict[str, Any]):
@@ -115,7 +129,7 @@ class Ladder:
     images, labels, mean = data_of(
       self._options | {'images': max(1, steps // 3)}, config.image_size
     )
-    sweep = trials.prepare(config, _data(images, labels, mean))
+    sweep = trials.prepare(config, dataset(images, labels, mean))
     now = trials.running(sweep, np.arange(len(RATES)))
     plan.measure(sweep, now)  # compiles everything, as a study does before it starts
     state_T = sweep.spread.init(now.hyper_T, now.seeds)
@@ -140,30 +154,46 @@ class Ladder:
     return None
 
 
-def _data(images: np.ndarray, labels: np.ndarray, mean: np.ndarray) -> Dataset:
+def _exactly(dtype: str) -> None:
+  """As a study multiplies: float32 is no TensorFloat-32 on a GPU either."""
+  if jax.default_backend() != 'cpu' and dtype == 'float32':
+    jax.config.update('jax_default_matmul_precision', 'float32')
+
+
+def dataset(images: np.ndarray, labels: np.ndarray, mean: np.ndarray) -> Dataset:
   part = Part(images, labels)
   return Dataset('noise', tuple('ABCDEFGHIJ'), part, part, mean, 0, '', (), {})
 
 
-class Floor:
+class Floor(_OnJax):
   """The machine's limits: a large matrix product, and reading a large array."""
 
   trials = 1
 
   def __init__(self, options: dict[str, Any]):
-    del options
-    self._matrix, self._array = jnp.ones((2048, 2048)), jnp.ones(2**26)
-    self._product, self._sum = jax.jit(lambda a: a @ a), jax.jit(jnp.sum)
+    dtype = options.get('dtype', 'float32')
+    _exactly(dtype)
+    self._size, count = (2048, 2**26) if self.device == 'cpu' else (8192, 2**28)
+    # Not ones: a card draws less power for those, and is faster.
+    key = jax.random.key(0)
+    self._matrix = jax.random.normal(key, (self._size, self._size)).astype(
+      'bfloat16' if dtype == 'bfloat16' else 'float32'
+    )
+    self._array = jax.random.normal(key, (count,))
+    self._do = {
+      'flops': (jax.jit(lambda a: a @ a), self._matrix, 2 * self._size**3),
+      'bytes': (jax.jit(jnp.sum), self._array, 4 * count),
+      'copied': (jax.jit(lambda x: x + 1), self._array, 2 * 4 * count),
+    }
 
   def run(self, steps: int) -> dict[str, float]:
-    times = [[], []]
-    for _ in range(max(3, steps)):
-      for k, (function, x) in enumerate(((self._product, self._matrix), (self._sum, self._array))):
+    best = dict.fromkeys(self._do, 0.0)
+    for _ in range(max(3, min(steps, 20))):
+      for name, (function, x, amount) in self._do.items():
         started = time.perf_counter()
         function(x).block_until_ready()
-        times[k].append(time.perf_counter() - started)
-    product, read = (min(t) for t in times)
-    return {'flops': 2 * 2048**3 / product, 'bytes': 4 * 2**26 / read}
+        best[name] = max(best[name], amount / (time.perf_counter() - started))
+    return best
 
   def reported(self) -> None:
     return None

@@ -18,21 +18,29 @@ from ml_collections import ConfigDict
 
 from lr_study.config import check
 from lr_study.configs import alexnet_letters  # type: ignore[attr-defined]  # a file of configs/
+from lr_study.nvml import joules
 
 RATES = tuple(10.0**-k for k in range(1, 8))  # the published grid
 LOOKS = 24  # checks for diverged trials in a run of the grid; a real study checks far more often
 
 
 class Side(Protocol):
-  """The interface of all kinds of sides. `trials`: how many trials a step trains."""
+  """The interface of all kinds of sides.
+
+  trials: how many trials a step trains. device: 'cpu' or 'gpu'.
+  """
 
   trials: int
+  device: str
 
-  def run(self, steps: int) -> None:
-    """Takes `steps` steps and waits until they are done."""
+  def run(self, steps: int) -> dict[str, Any] | None:
+    """Takes `steps` steps and waits until they are done; may return figures of its own."""
 
   def reported(self) -> int | None:
     """Bytes that the compiled program reports that it needs, or None."""
+
+  def on_device(self) -> int | None:
+    """The most bytes of a device that it has held; None on a CPU."""
 
 
 def config_of(options: dict[str, Any]) -> ConfigDict:
@@ -47,6 +55,10 @@ def config_of(options: dict[str, Any]) -> ConfigDict:
   config.optimizer.momentum = options.get('momentum', 0.0)
   config.batch_size = options.get('batch_size', 1)
   config.image_size = options.get('image_size', config.image_size)
+  if options['network'] == 'resnet18':
+    config.model = ConfigDict({'name': 'resnet18'})
+    config.image_size = options.get('image_size', 64)
+  config.dtype = options.get('dtype', 'float32')
   config.parallel = options.get('parallel', 'auto')
   config.accelerate = options.get('accelerate', 'auto')
   return check(config)
@@ -79,16 +91,25 @@ def main() -> None:
   side = kind(options)
   side.run(1)
   start_seconds = time.perf_counter() - started
-  print(json.dumps({'trials': side.trials, 'start_seconds': start_seconds}), flush=True)
+  told = {'trials': side.trials, 'start_seconds': start_seconds, 'device': side.device}
+  print(json.dumps(told), flush=True)
   for line in sys.stdin:
     command, *arguments = line.split()
     if command == 'run':
-      started = time.perf_counter()
+      before_it, started = joules(), time.perf_counter()
       found = side.run(int(arguments[0])) or {}
-      answer = {'seconds': time.perf_counter() - started} | found
+      answer: dict[str, Any] = {'seconds': time.perf_counter() - started} | found
+      after_it = joules()
+      if before_it is not None and after_it is not None:
+        answer['joules'] = after_it - before_it
     else:
       peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-      answer = {'peak': peak - before, 'reported': side.reported()}
+      held = side.on_device()
+      answer = {
+        'peak': peak - before if held is None else held,
+        'on_device': held is not None,
+        'reported': side.reported(),
+      }
     print(json.dumps(answer), flush=True)
 
 
