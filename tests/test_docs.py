@@ -25,6 +25,7 @@ RUN_BY = {
   'classify.py': 'test_classify.py',
   'diagnose.py': 'test_diagnose.py',
   'export.py': 'test_export.py',
+  'gpu_check.py': 'test_gpu_check.py',
   'kill.py': 'test_faults.py',
   'range_test.py': 'test_paths.py',
   'report.py': 'test_page.py',
