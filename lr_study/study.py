@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +181,7 @@ def carry_out(
   of_study = rounds.settings(config)
   for own in {id(own): own for own in of_study.values()}.values():
     task.check(own)
-  room = accelerate.room_for_images(config.parallel)
-  opened = datasets.opened(config.data, config.image_size)
-  with progress.working('Reading and checking the data', keep=False):
-    data = inputs.check_range(config.input, opened.load(room))
-  _tell_checks(data)
-  largest = max(setting.batch_size for setting in of_study)
-  if largest > len(data.train.labels):
-    raise StudyError(
-      f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
-    )
+  data = _load(config, of_study)
   study = provenance.describe(config, data)
   study |= {'command': list(command)} if command else {}
   extends = extend and workdir.holds_another(folder, study)
@@ -225,6 +216,21 @@ def carry_out(
       if tracker:
         _track(tracker, folder, sweeps, *finished)
   return finished
+
+
+def _load(config: ConfigDict, of_study: Iterable[Setting]) -> datasets.Dataset:
+  """Reads the data of a study with these settings, and says what its checks found."""
+  room = accelerate.room_for_images(config.parallel)
+  opened = datasets.opened(config.data, config.image_size)
+  with progress.working('Reading and checking the data', keep=False):
+    data = inputs.check_range(config.input, opened.load(room))
+  _tell_checks(data)
+  largest = max(setting.batch_size for setting in of_study)
+  if largest > len(data.train.labels):
+    raise StudyError(
+      f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
+    )
+  return data
 
 
 def _track(

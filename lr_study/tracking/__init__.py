@@ -9,6 +9,7 @@ import contextvars
 import dataclasses
 import importlib
 import json
+import os
 import queue
 import threading
 import uuid
@@ -250,6 +251,9 @@ def tracked(name: str | None, folder: Path, fields: Mapping[str, Any]) -> Iterat
     folder: the study's work directory.
     fields: the study's config, flat.
   """
+  if name and not os.access(folder, os.W_OK):
+    progress.note(f'{folder} cannot be written, so {TRACKERS[name]} is sent nothing')
+    name = None
   if name is None:
     yield None
     return
