@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.live import Live
+from rich.measure import Measurement
 from rich.segment import ControlType, Segment, SegmentLines
 from rich.spinner import Spinner
 from rich.text import Text
@@ -21,6 +22,7 @@ from rich.text import Text
 from lr_study import formats
 
 _NOTEBOOK_SECONDS = 0.5  # between two pictures in a notebook
+WIDE = 1000  # characters, more than any table has
 _WIDTH = 110  # characters of a line in a notebook
 _PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 _QUIET = contextvars.ContextVar('quiet', default=False)
@@ -204,6 +206,13 @@ def note(text: str) -> None:
 def show(shown: RenderableType) -> None:
   """Prints what Rich can show."""
   _Console(quiet=_QUIET.get()).print(shown)
+
+
+def fits(shown: RenderableType) -> bool:
+  """True if this can be shown whole, though some of its lines may have to break."""
+  on = _Console()
+  wide = on.options.update(max_width=WIDE)  # or nothing would be wider than the window
+  return Measurement.get(on, wide, shown).minimum <= on.width
 
 
 def width(text: str) -> int:

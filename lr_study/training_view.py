@@ -20,7 +20,6 @@ from lr_study.search.rounds import Planned
 
 _PLAIN_SECONDS = 300  # an epoch that takes longer has further lines where there is no terminal
 _MOST_NAMED = 5  # rates in a line
-_WIDE = 1000  # characters, more than any table has
 _BAR = 24  # characters of the bar; less where the window is narrow
 
 
@@ -343,7 +342,7 @@ def _table(
       )
     for row, *cells in zip(rows, *(cells for _, cells in columns), strict=True):
       table.add_row(*map(Text, cells), style=_style(row, row in best))
-    wide = console.options.update(max_width=_WIDE)  # or it would be as wide as the window
+    wide = console.options.update(max_width=progress.WIDE)  # or it would be as wide as the window
     if Measurement.get(console, wide, table).maximum <= console.width:
       break
   return table

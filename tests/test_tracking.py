@@ -53,7 +53,7 @@ class Server:
   """A tracker: what it has stays from study to study."""
 
   def __init__(self, remembers):
-    self.points, self.ended, self.studies, self.endings = {}, {}, [], []
+    self.points, self.ended, self.runs, self.studies, self.endings = {}, {}, {}, [], []
     self.remembers, self.calls, self.fails = remembers, 0, lambda calls: False
 
   def made(self, folder):
@@ -71,15 +71,17 @@ class Server:
 
   def steps(self, run, sent):
     self._called()
-    return max((v[1] for v in self.points.get(run, [])), default=0) if self.remembers else sent
+    return max((v[1] for v in self.points.get(run.key, [])), default=0) if self.remembers else sent
 
   def log(self, run, points):
     self._called()
-    self.points.setdefault(run, []).extend(points)
+    self.runs[run.key] = run
+    self.points.setdefault(run.key, []).extend(points)
 
   def end(self, run, failed, fields):
     self._called()
-    self.ended.setdefault(run, []).append((failed, fields['status']))
+    self.runs[run.key] = run
+    self.ended.setdefault(run.key, []).append((failed, fields['status']))
 
   def finish(self, ending):
     self._called()
@@ -104,7 +106,7 @@ def curves_of(folder):
   found = {}
   for run in sorted((folder / 'tensorboard').glob('**/lr_*')):
     curves = events.read(run).items()
-    found[run.name] = {
+    found[str(run.relative_to(folder / 'tensorboard'))] = {
       (name, step)
       for name, points in curves
       for step, x in points
@@ -115,7 +117,8 @@ def curves_of(folder):
 
 def check_whole(server, folder):
   """Each point that TensorBoard has, the tracker has once."""
-  have = {run.name.rpartition('/')[2]: points for run, points in server.points.items()}
+  have = {server.runs[key].name: points for key, points in server.points.items()}
+  assert len(have) == len(server.points)  # a trial has one run
   for name, points in curves_of(folder).items():
     names = [(name, step) for name, step, _ in have.get(name, [])]
     assert len(names) == len(set(names))
@@ -126,12 +129,12 @@ def test_a_study_is_sent_once(server, tmp_path, without_figures):
   fields = {'learning_rates': [1e30, 1e-2], 'optimizer': 'sgd', 'workdir': tmp_path / 'a'}
   study = sweep(**fields, track='mlflow')
   check_whole(server, tmp_path / 'a')
-  ended = {run.name: found for run, found in server.ended.items()}
+  ended = {server.runs[key].name: found for key, found in server.ended.items()}
   statuses = [r.status for r in study.trials]
   assert ended == {
     'lr_1e+30_seed_0': [(True, 'diverged')], 'lr_1e-02_seed_0': [(False, statuses[1])],
   }  # fmt: skip
-  (run,) = (run for run in server.points if run.name == 'lr_1e-02_seed_0')
+  (run,) = (run for run in server.runs.values() if run.name == 'lr_1e-02_seed_0')
   assert (run.group, run.fields['learning_rate'], run.fields['seed']) == ('1e-02', 1e-2, 0)
   (ending,) = server.endings
   assert ending.sentence == study.verdict.sentence
@@ -142,7 +145,7 @@ def test_a_study_is_sent_once(server, tmp_path, without_figures):
   # Once more it has all, whether it is asked or the record says so.
   calls = server.calls
   sweep(**fields, track='mlflow')
-  assert len(server.ended[run]) == len(server.endings) == 1
+  assert len(server.ended[run.key]) == len(server.endings) == 1
   assert server.calls - calls <= 3
   check_whole(server, tmp_path / 'a')
   # More seeds, epochs and values of an axis go on with the same runs.
@@ -196,7 +199,7 @@ def test_points_that_are_not_finite_are_left_out(server, tmp_path):
   tracker = Tracker('mlflow', tmp_path, {})
   tracker.reach([run_of('0:0'), run_of('0:1')], chunk(10))
   tracker._join(20)
-  assert server.points == {run_of('0:0'): [('train/loss', step, 0.5) for step in (10, 20, 30)]}
+  assert server.points == {'0:0': [('train/loss', step, 0.5) for step in (10, 20, 30)]}
 
 
 def test_a_client_that_is_missing_is_one_line(tmp_path, monkeypatch):

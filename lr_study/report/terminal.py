@@ -1,6 +1,7 @@
 """A finished study's answer in the terminal: a table of its rates, and the verdict's sentence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich import box
 from rich.table import Table
@@ -13,6 +14,11 @@ from lr_study.report import tables
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
+# Spaces become line breaks, but those of words that stay together.
+_INTERVAL = f'{STATED} interval>'.replace(' %', '\u00a0%')
+_PROBABILITY = 'probability of\u00a0being\u00a0best>'
+_LEFT_OUT = (_PROBABILITY, _INTERVAL)
+
 
 def tell(results: Sequence[Result], verdicts: Mapping[Setting, Verdict], answer: Verdict) -> None:
   """Prints the answer of each setting, if there are several, each rate of the best one, and why.
@@ -22,7 +28,7 @@ def tell(results: Sequence[Result], verdicts: Mapping[Setting, Verdict], answer:
     verdicts: of each setting.
     answer: that of the study; its setting is the best one.
   """
-  measured = [f'{answer.leads.name}>', f'{STATED}\ninterval>']
+  measured = [f'{answer.leads.name}>', _INTERVAL]
   if len(verdicts) > 1:
     names = tables.dimensions(verdicts)
     heads = [*(f'{name}>' for name in names), 'rate to use>', *measured]
@@ -35,7 +41,7 @@ def tell(results: Sequence[Result], verdicts: Mapping[Setting, Verdict], answer:
     progress.note('')
     progress.note(f'The rates at {rounds.title(answer.setting, verdicts)}:')
   own = tables.rates([r for r in results if r.setting == answer.setting], answer)
-  heads = ['rate>', *measured, 'probability\nof being best>', 'status']
+  heads = ['rate>', *measured, _PROBABILITY, 'status']
   progress.show(_table(heads, [row[:-1] for row in own], [row.may_be_best for row in own]))
   if any(row.may_be_best for row in own):
     progress.note('Bold: may be the best.')
@@ -43,13 +49,20 @@ def tell(results: Sequence[Result], verdicts: Mapping[Setting, Verdict], answer:
   progress.note(answer.sentence)
 
 
-def _table(heads: Iterable[str], rows: Sequence[Sequence[str]], bold: Iterable[bool]) -> Table:
-  """A head that ends in > is that of numbers."""
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[bool]) -> Table:
+  """A head that ends in > is that of numbers, which stay whole.
+
+  Where the window is too narrow, columns of `_LEFT_OUT` are left out: the sentence has them.
+  """
   table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
   for head in heads:
-    # Figures stay whole where the window is narrow; heads and words break.
-    text = Text(head.removesuffix('>'))
-    table.add_column(text, justify='right' if head.endswith('>') else 'left', vertical='bottom')
+    text, is_number = Text(head.removesuffix('>').replace(' ', '\n')), head.endswith('>')
+    justify: Literal['left', 'right'] = 'right' if is_number else 'left'
+    table.add_column(text, justify=justify, no_wrap=is_number, vertical='bottom')
   for row, is_bold in zip(rows, bold, strict=True):
     table.add_row(*map(Text, row), style='bold' if is_bold else '')
-  return table
+  left_out = next((heads.index(head) for head in _LEFT_OUT if head in heads), None)
+  if left_out is None or progress.fits(table):
+    return table
+  fewer = [[cell for i, cell in enumerate(of) if i != left_out] for of in (heads, *rows)]
+  return _table(fewer[0], fewer[1:], bold)

@@ -345,7 +345,7 @@ def write(folder: Path, plan: Plan) -> None:
   """Writes the plan."""
   folder.mkdir(parents=True, exist_ok=True)
   parts = [f'"ended": {json.dumps(plan.ended)}', _lines('trials', plan.trials)]
-  if plan.earlier:
+  if plan.taken:
     parts += [f'"taken": {plan.taken}', _lines('earlier', plan.earlier)]
   write_text(folder / FILE, f'{{{", ".join(parts)}}}\n')
 
