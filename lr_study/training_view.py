@@ -288,7 +288,9 @@ class TrainingView:
     shown = [row for row in rows if row in first]
     rest = [row for row in rows if row not in first]
     gone = sum(row.has_diverged for row in rest)
-    text = f'and {formats.count(len(rest), "rate")} more' + f', {gone} diverged' * bool(gone)
+    text = f'and {formats.count(len(rest), "more rate")}' + f', {gone} of them diverged' * bool(
+      gone
+    )
     table = _table(console, self._measure, shown, best[:1])
     return Group(bar, *([table] if room > 1 else []), Text(text, style='dim'))
 
@@ -297,7 +299,9 @@ class TrainingView:
     time_left = f', {self._time()}' if done < 1 else ''
     said = f'{100 * done:.0f} %{time_left}: {self._where()}'
     if self._is_stopping():
-      said = 'Stopping: the steps under way end, then all is saved. Ctrl-C again ends at once.'
+      said = (
+        'Stopping: finishing the current steps, then saving. Press Ctrl-C again to stop at once.'
+      )
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=min(_BAR, width // 4))
     grid.add_column(overflow='fold')

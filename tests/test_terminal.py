@@ -150,7 +150,7 @@ def test_it_is_never_taller_or_wider_than_the_window(screen, tmp_path, columns, 
     assert shown[0] == 'first'  # nothing was scrolled away
     assert 'left' in ' '.join(shown[1:3])
     said = ' '.join(shown)
-    assert f'more, {20} diverged' in said
+    assert 'more rates, 20 of them diverged' in said
     assert '29.0 %' in said or lines < 12  # the best one
     assert ('loss' in said) == (columns > 40)  # figures are whole, and heads
     if lines >= 12:
@@ -211,7 +211,7 @@ def test_ctrl_c_is_acknowledged(screen, tmp_path):
     view.start(history_of(tmp_path), 0)
     asked.append(2)
     view._drawn.update()
-    assert 'Stopping: the steps under way end' in ' '.join(seen.text())
+    assert 'Stopping: finishing the current steps' in ' '.join(seen.text())
 
 
 def test_a_spinner_says_what_takes_a_while(screen):

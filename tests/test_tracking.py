@@ -160,7 +160,7 @@ def test_a_tracker_that_is_away_costs_a_line(server, tmp_path, capsys, without_f
   server.fails = lambda calls: calls > 3
   study = sweep(**fields)
   said = capsys.readouterr().out
-  assert said.count('W&B does not take the study (away). The study goes on') == 1
+  assert said.count('Sending to W&B failed (away). The study continues') == 1
   assert study.verdict.learning_rate
   server.fails = lambda calls: False
   sweep(**fields)
@@ -190,7 +190,7 @@ def test_training_does_not_wait_for_a_tracker(server, tmp_path, monkeypatch, cap
   tracker.finish('', Verdict(None, 1, 'constant', '', '', (), None, {}, None, False))
   assert 0.3 <= time.monotonic() - started < 5
   tracker.close()
-  assert capsys.readouterr().out.count('MLflow does not take the study (it does not answer)') == 1
+  assert capsys.readouterr().out.count('Sending to MLflow failed (it does not answer)') == 1
   blocked.set()
   tracker._thread.join(20)
 
@@ -342,7 +342,7 @@ def test_no_server_costs_a_line(tmp_path, cache_dir):
       MLFLOW_TRACKING_URI='http://127.0.0.1:9',
     )
   )  # fmt: skip
-  assert re.search(r'^MLflow does not take the study \(.*\)\. The study goes on', out, re.M)
+  assert re.search(r'^Sending to MLflow failed \(.*\)\. The study continues', out, re.M)
   assert time.monotonic() - started < 120
 
 

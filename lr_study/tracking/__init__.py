@@ -194,8 +194,8 @@ class Tracker:
   def _tell(self, why: str) -> None:
     if not self._was_told:
       progress.note(
-        f'{TRACKERS[self._name]} does not take the study ({why}). The study goes on; once it does, '
-        'the same command sends what is missing'
+        f'Sending to {TRACKERS[self._name]} failed ({why}). The study continues; run the same '
+        'command again later to send the rest'
       )
     self._is_away = self._was_told = True
 
@@ -252,7 +252,7 @@ def tracked(name: str | None, folder: Path, fields: Mapping[str, Any]) -> Iterat
     fields: the study's config, flat.
   """
   if name and not os.access(folder, os.W_OK):
-    progress.note(f'{folder} cannot be written, so {TRACKERS[name]} is sent nothing')
+    progress.note(f'{folder} is read-only, so nothing is sent to {TRACKERS[name]}')
     name = None
   if name is None:
     yield None
