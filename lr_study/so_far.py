@@ -12,7 +12,7 @@ from lr_study.answer import axes, verdict
 from lr_study.errors import StudyError
 from lr_study.files import record
 from lr_study.files.history import History, join
-from lr_study.report import drawing, figures, page, pictures, report
+from lr_study.report import drawing, page, pictures, report
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.time_limit import TimeIsUp, TimeLimit
@@ -183,9 +183,8 @@ def _write(
     'rounds': [],
   }
   report.write(folder, of_study, results, answer, None)
-  drawn = pictures.build(folder, config, of_study, results, answer.of_setting, None)
-  for label, of_label in drawn.items():
-    figures.draw(folder / 'figures' / label, of_label)
+  best = answer.verdict.setting
+  pictures.draw(folder, config, of_study, results, answer.of_setting, None, best)
   page.write(folder)
 
 

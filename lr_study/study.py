@@ -38,7 +38,6 @@ from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
 from lr_study.report import (
   drawing,
-  figures,
   live,
   page,
   pictures,
@@ -337,15 +336,9 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
       best_trial = best.examine(folder, config, data, results, answer)
   with clock('figures'), progress.working('Drawing the figures', keep=False):
     verdicts = report.of_settings(content)
-    with drawing.using(config.figure_style):
-      drawn = drawing.attempt(
-        'figures', pictures.build, folder, config, study, results, verdicts, best_trial,
-        answer.setting,
-      )  # fmt: skip
-      printed = ('', rounds.label(answer.setting, verdicts))
-      for label, of_label in (drawn or {}).items():  # a study may have many settings
-        formats = figures.FORMATS if label in printed else ('png',)
-        figures.draw(folder / 'figures' / label, of_label, formats)
+    drawing.attempt(
+      'figures', pictures.draw, folder, config, study, results, verdicts, best_trial, answer.setting
+    )
   if is_new or 'figures' not in study['seconds_of']:
     seconds = {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()}
     study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)

@@ -29,7 +29,7 @@ from PIL import Image  # noqa: E402
 from lr_study.answer.verdict import Result, Verdict  # noqa: E402
 from lr_study.data.letters import render  # noqa: E402
 from lr_study.files.history import open_joined, window_means  # noqa: E402
-from lr_study.report import by_rate, drawing, figures, matrices, report  # noqa: E402
+from lr_study.report import by_rate, drawing, figures, report  # noqa: E402
 from lr_study.search import climb, rounds  # noqa: E402
 from lr_study.use import evaluate, explain  # noqa: E402
 
@@ -39,17 +39,19 @@ _WINDOWS = 75  # of a curve that is kept: as many points as figures have
 _STEPS, _EPOCHS = ('loss', 'accuracy'), ('train_loss', 'validation_loss', 'validation_accuracy')
 _FIGURES = ('drawing', 'plotting', 'style', 'figures', 'curves', 'by_rate')
 _STUDY = [f'report/{name}.py' for name in _FIGURES]
-# picture: the code that draws it, and what it is drawn from.
+_LAYERS = 'picture _draw_top _describe _draw_tiles _draw_bars _draw_spread _mosaic _scale'
+# picture: the code that draws it, a module or some of its functions, and what it is drawn from.
 PICTURES = {
   'quick/accuracy_by_rate.png': (_STUDY, ['quick/results.json']),
   'quick/all_rates.png': (_STUDY, ['quick/results.json', 'quick/curves.npz']),
   'quick/rate_by_rate.png': (_STUDY, ['quick/results.json', 'quick/curves.npz']),
   'photos/accuracy_by_rate.png': (_STUDY, ['photos/results.json']),
-  'photos/all_rates.png': (_STUDY, ['photos/results.json', 'photos/curves.npz']),
-  'batch_sizes.png': ([*_STUDY, 'report/matrices.py'], ['batch_sizes/results.json']),
-  'range_test.png': ([*_STUDY, 'search/climb.py'], ['quick/results.json', 'quick/range_test.json']),
+  'range_test.png': (
+    [*_STUDY, 'search/climb.py:save'],
+    ['quick/results.json', 'quick/range_test.json'],
+  ),
   'letters.png': (['data/letters/render.py'], []),
-  'layers.png': (['use/explain.py'], []),
+  'layers.png': ([f'use/explain.py:{_LAYERS}'], []),
 }
 
 
@@ -58,7 +60,10 @@ def stamp(picture: str) -> str:
   code, data = PICTURES[picture]
   found = hashlib.sha256()
   for name in code:
-    tree = ast.parse((ROOT / 'lr_study' / name).read_text())
+    file, _, functions = name.partition(':')
+    tree = ast.parse((ROOT / 'lr_study' / file).read_text())
+    if functions:
+      tree.body = [n for n in tree.body if getattr(n, 'name', '') in functions.split()]
     for node in ast.walk(tree):
       body = getattr(node, 'body', None)
       docstring = isinstance(body, list) and body and isinstance(body[0], ast.Expr)
@@ -143,13 +148,6 @@ def draw_study(name: str) -> None:
   _save(folder, {stem: figure for stem, figure in drawn.items() if stem in wanted})
 
 
-def draw_batch_sizes() -> None:
-  """The heat map of docs/batch_sizes."""
-  results, verdict, _ = results_in(DOCS / 'batch_sizes')
-  drawn = matrices.build(results, (), None, verdict.leads)
-  _save(DOCS, {'batch_sizes': drawn['rate_and_batch_size']})
-
-
 def draw_range_test() -> None:
   """The curve of docs/quick/range_test.json."""
   found = json.loads((DOCS / 'quick' / 'range_test.json').read_text())
@@ -183,11 +181,11 @@ def draw_page(workdir: Path) -> None:
   program = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chrome'))), None)
   if program is None:
     sys.exit('Chromium is not installed')
-  for scheme, dark in (('light', 'false'), ('dark', 'true')):
-    blink = f'--blink-settings=preferredColorScheme={1 if scheme == "light" else 0}'
+  for number, scheme in enumerate(('dark', 'light')):
     command = [
-      program, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', blink,
-      '--window-size=1280,1000', '--virtual-time-budget=5000', f'--force-dark-mode={dark}',
+      program, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
+      f'--blink-settings=preferredColorScheme={number}', '--window-size=1280,1530',
+      '--virtual-time-budget=5000',
       f'--screenshot={DOCS / f"report_{scheme}.png"}', (workdir / 'report.html').resolve().as_uri(),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
@@ -220,7 +218,6 @@ def main() -> None:
     return
   for study in ('quick', 'photos'):
     draw_study(study)
-  draw_batch_sizes()
   draw_range_test()
   draw_letters()
   stamp_all([name for name in PICTURES if name != 'layers.png'])

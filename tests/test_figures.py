@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from commands import ROOT
 from helpers import planned
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -322,6 +323,16 @@ def test_a_style_that_cannot_be_read_is_one_line(tmp_path, capsys, content, said
 def test_a_style_that_is_misspelt():
   with pytest.raises(StudyError, match=r'neither .* nor a file; did you mean ggplot'):
     drawing.load('gplot')
+
+
+def test_a_style_that_is_misspelt_is_told_before_training(command, tmp_path):
+  config = f'--config={ROOT}/configs/alexnet_letters.py:quick'
+  style_of, folder = '--config.figure_style=gplot', f'--workdir={tmp_path}/study'
+  status, _, errors = command('sweep.py', config, style_of, folder)
+  assert status == 2
+  assert errors.count('\n') == 1
+  assert 'config.figure_style: gplot is neither' in errors
+  assert not (tmp_path / 'study').exists()
 
 
 @pytest.mark.parametrize(

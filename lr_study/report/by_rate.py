@@ -16,6 +16,8 @@ from lr_study.report import curves, plotting
 from lr_study.report.plotting import CHANCE, ONE_COLUMN
 
 _TRAINING, _MEASURE, _GONE = '0.45', '#0072b2', '#c1420a'
+_EDGE = (('color', 'edgecolor'), ('linewidth', 'linewidth'))
+_LARGEST = 8.5  # size of a font in which a key of two columns fits
 _STRIP = 0.12  # height of that for what diverged, below the axis, in that of the axis
 
 
@@ -25,8 +27,11 @@ def figure(results: Sequence[Result], verdict: Verdict, guessing_loss: float) ->
   Rates at which all trials diverged are crosses below the axis, others with the number of them.
   """
   measure = verdict.leads
+  size = matplotlib.rcParams['font.size']
+  wide, room = (2, 9) if size <= _LARGEST else (1, 13)  # the key's columns, and its height
+  height = 1.75 + (2 + room) * size / 72
   drawn, ((axes,),) = plotting.sheet(
-    ONE_COLUMN, 3.0, 1, 1, (7.5, 9, 1.8, 1.8), subplot_kw={'xscale': 'log'}
+    ONE_COLUMN, height, 1, 1, (7.5, room, 1.8, 1.8), subplot_kw={'xscale': 'log'}
   )
   ended = {}
   for result in sorted(results, key=lambda result: result.learning_rate):
@@ -56,7 +61,7 @@ def figure(results: Sequence[Result], verdict: Verdict, guessing_loss: float) ->
   _diverged(axes, results)
   axes.set(xlabel='learning rate', ylabel=f'{measured(measure)} {when(results)}')
   plotting.rate_axis(axes.xaxis)
-  drawn.legend(loc='lower center', ncols=2, columnspacing=1, handlelength=2.4)
+  drawn.legend(loc='lower center', ncols=wide, columnspacing=1, handlelength=2.4)
   return drawn
 
 
@@ -112,7 +117,8 @@ def _diverged(axes: Axes, results: Sequence[Result]) -> None:
         f'{sum(of)}/{len(of)}', (rate, bottom - height / 2), (4, 0), va='center_baseline',
         textcoords='offset points', color=_GONE, fontsize='x-small',
       )  # fmt: skip
-  axes.axhline(bottom, color='black', linewidth=matplotlib.rcParams['axes.linewidth'])
+  edge = {name: matplotlib.rcParams[f'axes.{key}'] for name, key in _EDGE}
+  axes.axhline(bottom, **edge)
   axes.set_ylim(bottom - height, top)
   show = axes.yaxis.get_major_formatter()
   axes.set_yticks([bottom - height / 2, *ticks], ['diverged', *show.format_ticks(ticks)])

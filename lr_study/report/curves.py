@@ -208,7 +208,7 @@ def _gone(trials: Trials) -> str:
 def _note(figure: Figure, *sentences: str) -> None:
   """Small print at the foot of a figure."""
   text = ' '.join(filter(None, sentences))
-  figure.text(0.01, 0.01, text, fontsize='small', va='bottom', parse_math=False, color='0.25')
+  figure.text(0.01, 0.01, text, fontsize='small', va='bottom', parse_math=False, alpha=0.8)
 
 
 def rate_by_rate(trials: Trials) -> Figure | None:
@@ -273,8 +273,8 @@ def _panel(axes: Axes, trials: Trials, rate: float, columns: list[int], is_last:
   bad = [trials.results[c].first_bad_step for c in columns]
   for step in filter(None, bad):
     axes.plot(
-      step / trials.steps_per_epoch, 1, 'x', color='black', markersize=5, clip_on=False,
-      transform=axes.get_xaxis_transform(),
+      step / trials.steps_per_epoch, 1, 'x', color=matplotlib.rcParams['text.color'], markersize=5,
+      clip_on=False, transform=axes.get_xaxis_transform(),
     )  # fmt: skip
   statuses = Counter(trials.results[c].status.replace('_', ' ') for c in columns)
   (status, count), *_ = statuses.most_common()
@@ -294,12 +294,17 @@ def _key(figure: Figure, diverged: bool, left_out: int) -> None:
   ]
   lines.append(Line2D([], [], color=CHANCE, linewidth=0.8, linestyle=':', label='chance (loss)'))
   if diverged:
-    cross = {'marker': 'x', 'markersize': 5, 'linestyle': 'none', 'color': 'black'}
+    cross = {
+      'marker': 'x',
+      'markersize': 5,
+      'linestyle': 'none',
+      'color': matplotlib.rcParams['text.color'],
+    }
     lines.append(Line2D([], [], label='diverged', **cross))
   figure.legend(handles=lines, loc='lower left', ncols=len(lines), bbox_to_anchor=(0, -0.01))
   if left_out:
     text = f'{left_out} rates further away are not shown.'
-    figure.text(0.99, 0.01, text, ha='right', va='bottom', fontsize='small', color='0.25')
+    figure.text(0.99, 0.01, text, ha='right', va='bottom', fontsize='small', alpha=0.8)
 
 
 def schedule(trials: Trials, heights: Callable[[np.ndarray], np.ndarray]) -> Figure:

@@ -11,9 +11,30 @@ from ml_collections import ConfigDict
 from lr_study import schedules, trial
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.files.history import open_joined
-from lr_study.report import figures, matrices
+from lr_study.report import drawing, figures, matrices
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
+
+
+def draw(
+  workdir: Path,
+  config: ConfigDict,
+  study: Mapping[str, Any],
+  results: Sequence[Result],
+  verdicts: Mapping[Setting, Verdict],
+  best_trial: dict[str, Any] | None,
+  best: Setting,
+) -> None:
+  """Saves the figures in the study's folder and style; arguments and errors are those of `build`.
+
+  For print too where they are of the whole study or of its answer's setting.
+  """
+  with drawing.using(config.figure_style):
+    drawn = build(workdir, config, study, results, verdicts, best_trial, best)
+    printed = ('', rounds.label(best, verdicts))
+    for label, of_label in drawn.items():  # a study may have many settings
+      formats = figures.FORMATS if label in printed else ('png',)
+      figures.draw(workdir / 'figures' / label, of_label, formats)
 
 
 def build(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -109,10 +110,11 @@ def save(found: Climb, verdict: Verdict, file: Path) -> None:
     axes.set_ylim(0, 2 * np.median(losses[: max(1, len(losses) // 10)]))
     marks = {_RULES[rule]: rate for rule, rate in found.suggested.items() if rate is not None}
     for number, (name, rate) in enumerate(marks.items()):
-      look = {'color': style.PALETTE[number], 'linestyle': _DASHES[number % len(_DASHES)]}
-      axes.axvline(rate, linewidth=1.2, label=name, **look)
+      dash, colour = _DASHES[number % len(_DASHES)], style.PALETTE[number]
+      axes.axvline(rate, linewidth=1.2, label=name, color=colour, linestyle=dash)
     if verdict.learning_rate is not None:
-      axes.axvline(verdict.learning_rate, color='black', linewidth=1.4, label='the sweep')
+      ink = matplotlib.rcParams['text.color']
+      axes.axvline(verdict.learning_rate, label='the sweep', color=ink, linewidth=1.4)
     plotting.rate_axis(axes.xaxis)
     figure.legend(loc='lower center', ncols=2, columnspacing=1)
   figures.draw(file.parent, {file.stem: figure})
