@@ -95,8 +95,17 @@ def run(
       datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
     leave()  # before a device is touched, which finding the room for images does
     keep_compiled_programs()
-    more = {'command': command, 'track': track, 'limit': limit}
-    finished = carry_out(config, folder, overwrite, process, extend, tell=_tell, **more)
+    finished = carry_out(
+      config,
+      folder,
+      overwrite,
+      process,
+      extend,
+      tell=_tell,
+      command=command,
+      track=track,
+      limit=limit,
+    )
   if finished is None or process.index:
     progress.note(f'Process {process.index} is done; process 0 prints the answer')
     return None

@@ -44,7 +44,8 @@ def choose(task: Task, config: ConfigDict, largest: Mapping[str, float]) -> Engi
   survey = jax.default_backend() == 'cpu' or config.accelerate in ('products', 'all')
   convolutions = products.survey(task, config.batch_size) if survey else products.NONE
   multiplies = _use_products(convolutions, task, config)
-  bounds, paths = _bounds(config, largest), ()
+  bounds = _bounds(config, largest)
+  paths: tuple[str, ...] = ()
   if config.accelerate in ('auto', 'factored', 'all'):
     paths = factored.layers(task, config.batch_size, bounds)
   if paths:
