@@ -29,7 +29,7 @@ from PIL import Image  # noqa: E402
 from lr_study.answer.verdict import Result, Verdict  # noqa: E402
 from lr_study.data.letters import render  # noqa: E402
 from lr_study.files.history import open_joined, window_means  # noqa: E402
-from lr_study.report import by_rate, drawing, figures, report  # noqa: E402
+from lr_study.report import by_rate, drawing, figures, matrices, report  # noqa: E402
 from lr_study.search import climb, rounds  # noqa: E402
 from lr_study.use import evaluate, explain  # noqa: E402
 
@@ -46,6 +46,7 @@ PICTURES = {
   'quick/all_rates.png': (_STUDY, ['quick/results.json', 'quick/curves.npz']),
   'quick/rate_by_rate.png': (_STUDY, ['quick/results.json', 'quick/curves.npz']),
   'photos/accuracy_by_rate.png': (_STUDY, ['photos/results.json']),
+  'batch_sizes.png': ([*_STUDY, 'report/matrices.py'], ['batch_sizes/results.json']),
   'range_test.png': (
     [*_STUDY, 'search/climb.py:save'],
     ['quick/results.json', 'quick/range_test.json'],
@@ -148,6 +149,13 @@ def draw_study(name: str) -> None:
   _save(folder, {stem: figure for stem, figure in drawn.items() if stem in wanted})
 
 
+def draw_batch_sizes() -> None:
+  """The heat map of docs/batch_sizes."""
+  results, verdict, _ = results_in(DOCS / 'batch_sizes')
+  drawn = matrices.build(results, (), None, verdict.leads)
+  _save(DOCS, {'batch_sizes': drawn['rate_and_batch_size']})
+
+
 def draw_range_test() -> None:
   """The curve of docs/quick/range_test.json."""
   found = json.loads((DOCS / 'quick' / 'range_test.json').read_text())
@@ -218,6 +226,7 @@ def main() -> None:
     return
   for study in ('quick', 'photos'):
     draw_study(study)
+  draw_batch_sizes()
   draw_range_test()
   draw_letters()
   stamp_all([name for name in PICTURES if name != 'layers.png'])
