@@ -86,6 +86,7 @@ def test_numbers_that_differ_are_no_pass(run_part, monkeypatch, off, differs):
   assert found['diverged_left'] == (off != 'left')
 
 
+@pytest.mark.slow
 def test_the_answer_of_the_quick_study(run_part):
   found = run_part('answer')
   assert found['ok'], found
