@@ -53,7 +53,9 @@ def test_a_study_from_letters_to_verdict(whole):
     'config.json', 'checkpoints', 'tensorboard', 'history', 'figures', 'results.json',
     'results.csv', 'summary.md', 'mean.npy', 'report.html', 'written',
   }  # fmt: skip
-  assert len(list((folder / 'figures').glob('*.png'))) == 7
+  drawn = {'all_rates', 'accuracy_by_rate', 'rate_by_rate', 'schedule', 'confusion'}
+  for kind in ('png', 'pdf', 'svg'):
+    assert {file.stem for file in (folder / 'figures').glob(f'*.{kind}')} == drawn
 
 
 def test_the_best_trial_is_looked_at(whole):
