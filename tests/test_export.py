@@ -77,7 +77,7 @@ def test_files_that_the_folder_cannot_read_are_named(made, photos, tmp_path):
   assert ran.stdout.startswith(f'{good}  ')
   assert ran.stdout.count('\n') == 1
   assert ran.stderr.splitlines() == [
-    f"'{photos}': Is a directory; name the files in it: {photos}/*",
+    f"'{photos}': Is a directory; give the files in it: {photos}/*",
     f'{str(missing)!r}: No such file or directory',
     f"'{cut}': image file is truncated",
   ]

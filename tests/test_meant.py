@@ -317,7 +317,7 @@ def test_the_range_of_arrays_is_told(digits):
   assert finding.count == 1
   spread = float(finding.line.partition('deviation of ')[2].partition(':')[0])
   assert spread == pytest.approx(255 / 12**0.5, rel=0.05)
-  assert f'--config.input.scale={1 / spread:.2g} makes it' in finding.line
+  assert f'--config.input.scale={1 / spread:.2g} gives' in finding.line
   assert told(scale=1 / spread).count == 0
   assert told(scale=1e-6).count == 1
   assert told(standardise=True) is None

@@ -175,7 +175,7 @@ def test_the_exported_folder_takes_arrays(request, name, tmp_path):
   first, *others = found.stderr.splitlines()
   assert first.startswith("'other.npy': it holds float64 (3, 5); the model takes ")
   assert others == [
-    "'several.npz': several arrays; the model takes an .npy file, which has one",
+    "'several.npz': several arrays; the model takes an .npy file, which has one array",
     "'notes.npy': not an .npy file of numbers",
   ]
   text = (out / 'README.md').read_text()
