@@ -1,6 +1,5 @@
 """Runs a study from its data to its answer, in rounds of trials that a search asks for."""
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,6 @@ from ml_collections import ConfigDict
 from lr_study import (
   accelerate,
   environment,
-  errors,
   extension,
   inputs,
   loop,
@@ -23,17 +21,16 @@ from lr_study import (
   task,
   tracking,
   trials,
+  waves,
   weights,
 )
 from lr_study import data as datasets
 from lr_study.answer import axes, verdict
-from lr_study.answer.measure import Measure, curve_of
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check, flatten
 from lr_study.errors import StudyError
-from lr_study.files import provenance, record, workdir
-from lr_study.files.events import write_experiment
+from lr_study.files import provenance, workdir
 from lr_study.files.history import join
 from lr_study.processes import ALONE, Process, leave
 from lr_study.report import (
@@ -47,11 +44,9 @@ from lr_study.report import (
   terminal,
 )
 from lr_study.search import rounds
-from lr_study.search.asking import next_round
 from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.time_limit import TimeIsUp, TimeLimit
 from lr_study.tracking import Tracker
-from lr_study.training_view import Board
 from lr_study.trials import Sweep
 from lr_study.use import best
 from lr_study.vectorize import keep_compiled_programs
@@ -252,7 +247,7 @@ def _track(
   planned = rounds.read(folder / 'history')
   tracker.retry()
   for number in sorted({trial.wave for trial in planned.trials}):
-    sweep = _of_wave(sweeps, planned, number)
+    sweep = waves.of_wave(sweeps, planned, number)
     history = loop.curves(folder, planned, number, sweep)
     loop.track(tracker, sweep, planned, history, 0, len(history.steps['loss']))
   for trial, result in zip(rounds.last(planned, sweeps), results, strict=True):
@@ -298,7 +293,7 @@ def _train(
   measures = [further._asdict() for further in metrics]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   try:
-    planned = _run_rounds(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
+    planned = waves.train(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
   except TimeIsUp as up:
     limit = shared.clock.limit
     if limit is None:
@@ -358,102 +353,13 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
     drawing.attempt(page.NAME, page.write, folder)
 
 
-def _run_rounds(  # type: ignore[return]  # the loop has no other end
-  sweeps: dict[Setting, Sweep],
-  folder: Path,
-  process: Process,
-  judged: Callable[[Plan], dict[Planned, verdict.Result]],
-  labels: np.ndarray,
-  measure: Measure,
-  after_epoch: Callable[[Plan], None],
-  tracker: Tracker | None,
-) -> Plan:
-  """Trains round after round until the search ends; returns the plan with all trials."""
-  board = Board(measure)
-  limit = next(iter(sweeps.values())).clock.limit
-  for number in itertools.count():
-    planned = rounds.read(folder / 'history')
-    if not (planned.of_round(number) or planned.ended):
-      if process.index:
-        planned = _wait_for_round(folder, number, limit)
-      else:
-        planned = next_round(sweeps, planned, judged(planned), labels, measure, process.count)
-        rounds.write(folder / 'history', planned)
-    if not number and not process.index:
-      sweep = next(iter(sweeps.values()))
-      further = [curve_of(name) for name in sweep.config.metrics]
-      about = (list(sweeps), further, sweep.measure)
-      at_best = sweep.config.verdict.epoch == 'best'
-      write_experiment(folder / 'tensorboard', len(planned.trials), *about, at_best)
-      workdir.tell_planned(folder)
-    waves = sorted({trial.wave for trial in planned.of_round(number)})
-    if not waves:
-      return planned
-    mine = waves[process.index :: process.count]
-    for place in mine:
-      board.add(planned.of_wave(place), _names(sweeps, planned, place))
-    for place in mine:
-      names = set(_names(sweeps, planned, place))
-      title = _title(planned, place, names.pop() if len(names) == 1 else '')
-      sweep, shown = _of_wave(sweeps, planned, place), (title, len(mine), board)
-      try:
-        loop.train(sweep, folder, planned, place, *shown, after_epoch, tracker)
-      except Exception as error:  # XLA has no class for it
-        if not errors.is_out_of_memory(error) or process.count > 1:
-          raise
-        _halve(folder, planned, place, error)
-    if not process.index:
-      _wait_for_waves(folder, waves, process.count, limit)
-
-
-def _halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
-  """After there was no memory for a wave: makes it two, if nothing of it is saved, and says so.
-
-  Raises:
-    MoreWaves: the plan has them.
-    Exception: `error`, as it is one trial, or has trained before.
-  """
-  of_wave = [trial for trial in planned.trials if trial.wave == number]
-  saved = loop.place(folder / 'checkpoints', number)
-  begun = saved.is_dir() and any(path.name.isdecimal() for path in saved.iterdir())
-  if len(of_wave) < 2 or begun or not record.is_there(folder):
-    raise error
-  late, new = set(of_wave[1::2]), planned.waves
-  trials = (t._replace(wave=new) if t in late else t for t in planned.trials)
-  curves = str(loop.place(Path('history'), number)) + os.sep
-  record.delete(folder, keep=lambda name: not name.startswith(curves))
-  rounds.write(folder / 'history', planned._replace(trials=tuple(trials)))
-  raise errors.MoreWaves(
-    f'out of memory: {str(error).splitlines()[0][:200]}; nothing is lost: the same command '
-    f'trains these {len(of_wave)} trials in two waves. Other programs on the device may be '
-    'the reason, or a memory_gb above what is free'
-  ) from error
-
-
-def _names(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> list[str]:
-  """Of the setting of each trial of a wave, for people; empty where there is but one."""
-  return [rounds.title(trial.setting, sweeps) for trial in planned.of_wave(number)]
-
-
-def _title(planned: Plan, number: int, name: str) -> str:
-  """What people are told a wave is; '' if there is only one."""
-  this = max(trial.round for trial in planned.of_wave(number))
-  waves = sorted({trial.wave for trial in planned.of_round(this)})
-  parts = [name] if name else []
-  if this:
-    parts.append(f'round {this + 1}')
-  if len(waves) > 1:
-    parts.append(f'wave {waves.index(number) + 1} of {len(waves)}')
-  return ', '.join(parts)
-
-
 def _judged(
   sweeps: dict[Setting, Sweep], planned: Plan, folder: Path, labels: np.ndarray
 ) -> dict[Planned, verdict.Result]:
   """The result of every trial of every round, from the curves of its wave."""
   found = {}
   for number in sorted({trial.wave for trial in planned.trials}):
-    sweep = _of_wave(sweeps, planned, number)
+    sweep = waves.of_wave(sweeps, planned, number)
     at_best = sweep.config.verdict.epoch == 'best'
     history = loop.curves(folder, planned, number, sweep)
     total = len(history.steps['loss'])
@@ -464,17 +370,12 @@ def _judged(
   return found
 
 
-def _of_wave(sweeps: dict[Setting, Sweep], planned: Plan, number: int) -> Sweep:
-  of_wave = planned.of_wave(number)
-  return sweeps[of_wave[0].setting]._replace(trials=of_wave)
-
-
 def _join(
   sweep: Sweep, planned: Plan, of_setting: Sequence[Planned], folder: Path, label: str
 ) -> None:
   """Writes the history of a setting's trials, one column per trial."""
-  waves = {trial.wave for trial in of_setting}
-  of_waves = {number: loop.curves(folder, planned, number, sweep) for number in waves}
+  numbers = {trial.wave for trial in of_setting}
+  of_waves = {number: loop.curves(folder, planned, number, sweep) for number in numbers}
   columns = [(of_waves[trial.wave], planned.column(trial)) for trial in of_setting]
   epochs = max(trial.epochs for trial in of_setting)
   join(folder / 'history' / label, columns, epochs * sweep.steps_per_epoch, epochs)
@@ -487,46 +388,3 @@ def _rates_of_rounds(planned: Plan) -> list[list[float]]:
     list(dict.fromkeys(trial.learning_rate for trial in planned.of_round(number)))
     for number in range(count)
   ]
-
-
-def _wait_for_round(folder: Path, number: int, limit: TimeLimit | None) -> Plan:
-  """Waits until process 0 has asked for round `number`, or has ended the search.
-
-  Raises:
-    TimeIsUp: it is, or is for process 0.
-    StudyError: if that has ended before.
-  """
-  while True:
-    held = workdir.is_held(folder, 0)
-    planned = rounds.read(folder / 'history')
-    if planned.of_round(number) or planned.ended:
-      return planned
-    if limit and (limit.is_up or not held):
-      raise TimeIsUp
-    if not held:
-      raise StudyError(
-        'process 0 stopped before the search ended; run the same command again to resume'
-      )
-    time.sleep(0.1)
-
-
-def _wait_for_waves(
-  folder: Path, waves: Sequence[int], count: int, limit: TimeLimit | None
-) -> None:
-  """Waits for the waves of the other processes, of `count` in all.
-
-  Raises:
-    TimeIsUp: it is up here or in another process.
-    StudyError: a process stopped before its trials ended.
-  """
-  for place, number in enumerate(waves):
-    while not loop.is_finished(folder, number):
-      ended = not workdir.is_held(folder, place % count) and not loop.is_finished(folder, number)
-      if limit and (limit.is_up or ended):
-        raise TimeIsUp
-      if ended:
-        raise StudyError(
-          f'process {place % count} stopped before its trials ended; they are saved: run the same '
-          'command again to resume'
-        )
-      time.sleep(0.2)

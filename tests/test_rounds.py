@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import faults, study, trial, trials
+from lr_study import faults, study, trial, trials, waves
 from lr_study.config import check, from_json
 from lr_study.errors import StudyError
 from lr_study.search import rounds
@@ -70,14 +70,14 @@ def test_halving_goes_on_where_the_first_round_ended(small, tmp_path, network):
 def test_a_search_that_was_stopped_between_rounds_goes_on(small, tmp_path, monkeypatch):
   small.search.name = 'middle_out'
   study.run(small, tmp_path / 'whole')
-  asked = study.next_round
+  asked = waves.next_round
 
   def stop_at_second(*arguments):
     planned = asked(*arguments)
     return stop() if len({trial.round for trial in planned.trials}) == 2 else planned
 
   with monkeypatch.context() as patch:
-    patch.setattr(study, 'next_round', stop_at_second)
+    patch.setattr(waves, 'next_round', stop_at_second)
     with pytest.raises(KeyboardInterrupt):
       study.run(small, tmp_path / 'stopped')
   study.run(small, tmp_path / 'stopped')

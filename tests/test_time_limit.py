@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import make_small
 
-from lr_study import cli, faults, so_far, study, time_limit
+from lr_study import cli, faults, so_far, study, time_limit, waves
 from lr_study.errors import StudyError
 from lr_study.search.rounds import Planned
 from lr_study.so_far import Reached
@@ -86,9 +86,9 @@ def test_waiting_for_other_processes_ends_in_time(tmp_path):
   (tmp_path / 'history').mkdir()
   for limit, error in ((UpAfter(1), TimeIsUp), (None, StudyError)):
     with pytest.raises(error):
-      study._wait_for_waves(tmp_path, [0, 1], 2, limit)
+      waves._wait_for_waves(tmp_path, [0, 1], 2, limit)
     with pytest.raises(error):
-      study._wait_for_round(tmp_path, 0, limit)
+      waves._wait_for_round(tmp_path, 0, limit)
 
 
 def reached(epochs_of, diverged=()):
