@@ -216,5 +216,5 @@ def fits(shown: RenderableType) -> bool:
 
 
 def width(text: str) -> int:
-  """The places that text takes in a terminal: an emoji takes two, an accent of its own none."""
+  """The cells that text takes in a terminal: two for an emoji, none for a combining accent."""
   return cell_len(text)

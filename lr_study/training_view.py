@@ -126,15 +126,15 @@ class TimeLeft:
     self._steps, self._per_epoch = steps, steps / epochs
     self._last = 0.0  # when something ended
     self._done = 0
-    self._timed = (0.0, 0, 0)  # seconds and steps while so many trials have trained
+    self._timed = (0.0, 0, 0)  # seconds and steps with the current number of trials
     self._step = self._evaluation = (0.0, 1)  # seconds of one, and with how many trials
 
   def start(self, now: float, done: int) -> None:
-    """The clock starts now, after so many steps."""
+    """Starts the clock after this many steps."""
     self._last, self._done = now, done
 
   def stepped(self, now: float, done: int, trials: int) -> None:
-    """So many steps are done, the last ones by so many trials."""
+    """Notes how many steps are done, and how many trials took the last ones."""
     seconds, steps, of = self._timed
     if of != trials:
       seconds, steps = 0.0, 0
@@ -147,7 +147,7 @@ class TimeLeft:
     self._evaluation, self._last = (now - self._last, trials), now
 
   def seconds(self, now: float, trials: int) -> float:
-    """The time left for so many trials."""
+    """The time left with this many trials."""
     steps = self._steps - self._done
     evaluations = math.ceil(steps / self._per_epoch)
     (step, of), (evaluation, of_evaluation) = self._step, self._evaluation

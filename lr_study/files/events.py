@@ -27,14 +27,14 @@ from lr_study.search import rounds
 from lr_study.search.rounds import Planned, Setting
 
 _FILE = 'events.out.tfevents.{}.lr_study'  # TensorBoard asks for the beginning; with the time
-_ANSWER = 'answer'  # a run beside those of the trials
+_ANSWER = 'answer'  # a run next to those of the trials
 _BAD_STEP = 'diverged_at_step'
 
 
 class Events:
   """Writes a study's curves as TensorBoard runs `lr_1e-04_seed_0`, ... in a folder.
 
-  Those on validation images are runs of their own, `lr_1e-04_seed_0/validation`: loss of training
+  Values on validation images are in separate runs, `lr_1e-04_seed_0/validation`: loss of training
   and of validation have one tag, and so one chart.
   """
 
@@ -52,7 +52,7 @@ class Events:
       trials: what each is.
       labels: of each trial's setting, the folder of its run in `folder`; none if there is one
         setting.
-      measure: that the study goes by, whose charts come first.
+      measure: the one that decides; its charts come first.
     """
     self._measure = measure
     self._writers: list[dict[str, _Writer]] = []
@@ -95,15 +95,15 @@ def write_experiment(
   measure: Measure = ACCURACY,
   at_best: bool = False,
 ) -> None:
-  """Tells TensorBoard's HParams tab, in `folder`, what the runs of so many trials differ in.
+  """Tells TensorBoard's HParams tab, in `folder`, what the runs of the trials differ in.
 
   Args:
     folder: TensorBoard's logdir, or one in it.
     trials: how many.
     settings: those of the study; the tab has a column for each axis that they differ on.
     metrics: fields of further measures of an evaluation, as 'validation_top5'.
-    measure: what the study goes by, the first metric of the tab.
-    at_best: the study goes by each trial's best epoch.
+    measure: the one that decides, the first metric of the tab.
+    at_best: each trial is judged at its best epoch.
   """
   writer = _Writer(folder)
   writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials, settings, metrics, measure, at_best))
@@ -202,7 +202,7 @@ class _Writer:
 def _tag(part: str, name: str, measure: Measure) -> str:
   """What a curve is called: TensorBoard orders charts by it, and groups them by what is before /.
 
-  What the study goes by comes first.
+  The measure that decides comes first.
   """
   if name in (short(measure.field), best_of(measure)):
     return f'answer/{name}'

@@ -13,7 +13,7 @@ TRAIN, VALIDATION = 'train', 'validation'
 
 
 class Point(NamedTuple):
-  """A point of each trial's curve `name` of a part, at so many steps: values (trials,).
+  """A point of each trial's curve `name` of a part, after some steps: values (trials,).
 
   What is measured on validation images is of the part VALIDATION, all else of TRAIN.
   """

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 Tell = Callable[..., None]  # called with what is found, by names
 
 _RATES = tuple(np.geomspace(3e-4, 1e-6, 7).tolist())  # below the edge of stability
-_FLOAT32, _EARLY = 1e-4, 10  # what rounding may change in so many steps, as a share of the loss
+_FLOAT32, _EARLY = 1e-4, 10  # what rounding may change in the first steps, as a share of the loss
 _WITHIN = 0.1  # of what is taken, the plan of memory
 _FRACTION = 0.02  # of the card, for the study that needs more than it may have
 
@@ -68,7 +68,7 @@ def _nvidia_smi() -> dict[str, str]:
 
 
 def numbers(options: dict[str, Any], tell: Tell) -> None:
-  """Losses against the CPU's, and of seven trials against each alone, resumed, beside a broken one.
+  """Losses against the CPU's; seven trials against each alone, resumed, and next to a broken one.
 
   To rounding: `share` is the largest difference, divided by the loss, over the first steps and
   over all. Bitwise where that is promised, with operations that are deterministic.
@@ -112,8 +112,8 @@ def numbers(options: dict[str, Any], tell: Tell) -> None:
     beside_a_diverged_one=beside,
     diverged_left=left,
     ok=exact['early'] < _FLOAT32 and fits and left,
-    said_of_trials=f'{len(rates)} trials differ from each alone by {solo["early"]:.1e}, and beside '
-    f'one that diverged by {beside["early"]:.1e}; it {"left" if left else "stayed"}',
+    said_of_trials=f'{len(rates)} trials differ from each alone by {solo["early"]:.1e}, and next '
+    f'to one that diverged by {beside["early"]:.1e}; it {"left" if left else "stayed"}',
   )
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_deterministic_ops=true'
   fixed = trained('fixed', ['together', 'resumed'], XLA_FLAGS=flags)
@@ -289,15 +289,15 @@ def _ratios(found: dict[str, Any]) -> str:
 
 PARTS: dict[str, Part] = {
   'card': Part(40, card, 'card, driver, versions'),
-  'numbers': Part(110, numbers, 'losses against a CPU, alone, resumed, beside a diverged trial'),
-  'step_full': Part(110, _row('step_full', 3), 'a step of the published network beside PyTorch'),
+  'numbers': Part(110, numbers, 'losses against a CPU, alone, resumed, next to a diverged trial'),
+  'step_full': Part(110, _row('step_full', 3), 'a step of the published network against PyTorch'),
   'ways_full': Part(90, _row('ways_full', 2), 'ways to compute it'),
   'answer': Part(120, answer, 'what the quick study says'),
   'memory': Part(60, memory, 'the plan of memory'),
   'out_of_memory': Part(80, out_of_memory, 'a study that does not fit'),
   'move': Part(60, move, 'a study that moves between the device and a CPU'),
   'trials_quick': Part(90, _row('trials_quick', 2), '1 to 4,096 small trials'),
-  'step_quick': Part(90, _row('step_quick', 3), 'a step of the quick network beside PyTorch'),
+  'step_quick': Part(90, _row('step_quick', 3), 'a step of the quick network against PyTorch'),
   'trials_full': Part(90, _row('trials_full', 2), '1 to 64 trials of the published network'),
   'resnet18': Part(90, _row('resnet18', 2), 'ResNet-18 at batch size 128'),
   'ways_quick': Part(90, _row('ways_quick', 2), 'ways to compute the quick network'),
@@ -306,7 +306,7 @@ PARTS: dict[str, Part] = {
 
 
 def _child(asked: dict[str, Any], **environment: str) -> dict[str, Any]:
-  """What training.py answers, in a process of its own."""
+  """What training.py answers, in a separate process."""
   command = [sys.executable, '-m', 'lr_study.gpu_check.training', json.dumps(asked)]
   done = subprocess.run(
     command,

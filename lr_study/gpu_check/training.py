@@ -1,4 +1,4 @@
-"""What a part of the check starts in a process of its own, on a device of its own.
+"""What a part of the check starts in a separate process, on its own device.
 
 python -m lr_study.gpu_check.training '{"do": "curves", "out": "curves.npz", ...}'
 """

@@ -136,7 +136,7 @@ def when(results: Sequence[Result]) -> str:
 
 
 def _of_training(measure: Measure) -> list[Measure]:
-  """The figure of training that goes beside a measure, if there is one."""
+  """The training figure that corresponds to a measure, if there is one."""
   if measure == LOSS:
     return [measure._replace(field='train_loss')]
   return [Measure('train_accuracy')] if measure.field.endswith('accuracy') else []

@@ -15,7 +15,7 @@ from lr_study.report import colours, figures, style
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
-_POINTS = 150  # of a curve, unless the trials are so many that the page would grow large
+_POINTS = 150  # per curve; fewer if there are so many trials that the page would grow large
 _MOST_POINTS = 40_000  # of a chart
 _FEWEST = 3  # of a curve of a trial that diverged: of fewer there is nothing to see
 _TRAINING = {'train_loss': 'loss', 'train_accuracy': 'accuracy'}  # chart: curve over steps

@@ -87,12 +87,12 @@ def _common(found: Sequence[Study]) -> Measure:
 
 
 def _why(names: Sequence[str], found: Sequence[Study], measure: Measure) -> str:
-  """Why they are compared by this measure, if each goes by another; empty if all go by it."""
+  """Why studies that use other measures are compared by this one; empty if all use it."""
   leads = [study.verdict.leads for study in found]
   if set(leads) == {measure}:
     return ''
   each = '; '.join(f'{name}: {of.name}' for name, of in zip(names, leads, strict=True))
-  return f'Each goes by a measure of its own ({each}), so they are compared by {measure.name}.'
+  return f'The studies use different measures ({each}), so they are compared by {measure.name}.'
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:

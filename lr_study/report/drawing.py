@@ -85,7 +85,9 @@ def load(name: str) -> dict[str, Any]:
   Raises:
     StudyError: there is none, or it holds what is no setting.
   """
-  styles = importlib.import_module('matplotlib.style')  # reads all of its own: only where asked
+  styles = importlib.import_module(
+    'matplotlib.style'
+  )  # slow to import: it reads all built-in styles
   if name in styles.library:
     return dict(styles.library[name])
   path, what = Path(name), f'config.figure_style: {name}'

@@ -85,7 +85,7 @@ def look(rate: float, rates: Collection[float], best: float | None = None) -> di
 
 
 def end_labels(axes: Axes, labels: Sequence[Label]) -> list[Text]:
-  """Names lines beside their right ends, none over another; a hairline leads to a moved one.
+  """Labels lines at their right ends without overlap; a hairline leads to a moved label.
 
   The axes must have their limits and their place. Where there is no room for all, some between
   others are left out, and never a bold one.

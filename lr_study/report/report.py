@@ -40,7 +40,7 @@ def write(
   """
   trials = [dataclasses.asdict(result) for result in results]
   leads = answer.verdict.leads
-  # What the study goes by, by its name, and the value that each trial has of it.
+  # The measure that decides, by name, and its value for each trial.
   rows = [
     as_row(trial) | {'measure': leads.field, 'measured': value_of(result, leads)}
     for trial, result in zip(trials, results, strict=True)

@@ -1,6 +1,6 @@
 """Experiment trackers: a run per trial in MLflow or W&B, while a study trains.
 
-All that is sent comes from the curves on disk, in a thread of its own. A tracker that is away costs
+All that is sent comes from the curves on disk, in a separate thread. A tracker that is away costs
 a line; the same command sends later what is missing, and no point twice.
 """
 
@@ -28,7 +28,7 @@ from lr_study.files.workdir import TRACKING, write_text
 
 TRACKERS = {'mlflow': 'MLflow', 'wandb': 'W&B'}  # with what people call them
 _FILES = ('report.html', 'summary.md', 'results.json', 'results.csv', 'config.json')
-_STUDY = 'study'  # in the record, beside the trials
+_STUDY = 'study'  # in the record, next to the trials
 _PATIENCE = 120  # seconds without any progress at the end of a study, then it ends without
 
 _AGAIN = 'again'  # in the queue: ask a tracker that was away
@@ -85,7 +85,7 @@ _Task = Callable[[Backend], None]
 
 
 class Tracker:
-  """Sends what a study has, in a thread of its own: no call waits for the tracker but `finish`."""
+  """Sends what a study has, in a separate thread: only `finish` waits for the tracker."""
 
   def __init__(self, name: str, folder: Path, fields: Mapping[str, Any]):
     """Starts the thread.

@@ -49,7 +49,7 @@ async function download(chart, kind) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// A copy on light paper, with a legend, of a size of its own.
+// A copy on light paper, with a legend and its own size.
 async function drawn(chart, kind) {
   const copy = Object.assign(Object.create(Object.getPrototypeOf(chart)), chart);
   const host = element('div', document.body, {className: 'offscreen'});
