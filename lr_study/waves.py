@@ -91,8 +91,8 @@ def _halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
   rounds.write(folder / 'history', planned._replace(trials=tuple(trials)))
   raise errors.MoreWaves(
     f'out of memory: {str(error).splitlines()[0][:200]}; nothing is lost: the same command '
-    f'trains these {len(of_wave)} trials in two waves. Other programs on the device may be '
-    'the reason, or a memory_gb above what is free'
+    f'trains these {len(of_wave)} trials in two waves. If it happens again, lower memory_gb, '
+    'batch_size or eval_batch_size'
   ) from error
 
 

@@ -172,6 +172,7 @@ def _run(argv, folder, pipes, environment, draws, parses, at, largest_file, disk
   _set_up_jax(environment)
   os.chdir(folder)
   sys.argv = argv
+  importlib.import_module('lr_study.report.figures').FORMATS = ('png',)  # others take long
   if not draws:
     for module, name, function in DRAWING:
       setattr(importlib.import_module(module), name, function)

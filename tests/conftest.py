@@ -187,6 +187,12 @@ def without_figures(monkeypatch):
     monkeypatch.setattr(f'{module}.{name}', function)
 
 
+@pytest.fixture(autouse=True)
+def one_format(monkeypatch):
+  """Studies draw only PNG files; `whole` in this file and test_figures.py have PDF and SVG too."""
+  monkeypatch.setattr('lr_study.report.figures.FORMATS', ('png',))
+
+
 # The longest files first: the two processes that share them then end together.
 LONG = ['test_faults.py', 'test_processes.py', 'test_sweep.py', 'test_rounds.py']
 

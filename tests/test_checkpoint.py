@@ -168,7 +168,9 @@ def test_what_cannot_be_read_and_is_whole_is_not_damaged(folder, monkeypatch, fa
     assert newest(folder)[0] == 4
   else:
     whole = 'its files are as they were written' if sealed else 'it may be damaged'
-    with pytest.raises(StudyError, match=rf'4 cannot be read \(NOT_FOUND.*{whole}.*yourself'):
+    with pytest.raises(
+      StudyError, match=rf'4 cannot be read \(NOT_FOUND.*{whole}.*move that folder away'
+    ):
       newest(folder)
   assert listing(folder) == before
 

@@ -40,6 +40,8 @@ def test_a_command_goes_quiet_when_nobody_reads_on(small_finished, photos, tmp_p
 
 def test_every_command_ends_by_the_one_door():
   for script in (ROOT / 'scripts').glob('*.py'):
+    if script.stem == 'make_docs_figures':
+      continue  # for those who write the documentation
     door = r'^  (cli\.run\(main|commands\.run\()'
     assert re.search(door, script.read_text(), re.MULTILINE), script
 

@@ -25,6 +25,11 @@ ENDS = {'accuracy': [0.5, np.nan, 0.6, 0.7, 0.3, 0.2], 'loss': [1.5, np.nan, 1.2
 SMALL = {'lines.linewidth': 3.0, 'axes.prop_cycle': "cycler('color', ['111111', '222222'])"}
 
 
+@pytest.fixture(autouse=True)
+def one_format():
+  """Here figures have all formats."""
+
+
 def heights(steps):
   return np.where(np.asarray(steps) < 30, 1.0, 0.1)
 

@@ -101,6 +101,7 @@ def test_a_study_moves_between_devices(run_part):
   assert found['shares'] == {'to_cpu': {'early': 0.0, 'all': 0.0}}
 
 
+@pytest.mark.slow
 def test_what_the_plan_says_is_told(run_part):
   found = run_part('memory')
   assert found['ok']

@@ -249,7 +249,7 @@ def test_sizes_that_are_traps(config, photos):
   assert found == {
     'ant/nothing.png': 'empty',
     'ant/sparse.png': f'{2**42} bytes, more than {2**28}',
-    'ant/scans.jpg': 'a JPEG of more than 100 scans',
+    'ant/scans.jpg': 'a JPEG with more than 100 scans',
     'ant/postscript.png': 'not an image',
   }
 

@@ -122,7 +122,7 @@ def test_other_sources_have_no_unseen_split(config, tmp_path):
     for i in range(4):
       (folder / f'{i}.webp').write_bytes(workers.encode(np.full((8, 8, 3), i, np.uint8)))
   config.name, config.dir, config.split = 'image_folder', str(tmp_path), 'unseen'
-  with pytest.raises(StudyError, match='which image_folder does not name'):
+  with pytest.raises(StudyError, match='which image_folder does not record'):
     data.load(config, 16)
 
 

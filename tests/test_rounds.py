@@ -237,6 +237,7 @@ def test_the_plan_is_on_disk(tmp_path):
     rounds.read(tmp_path)
 
 
+@pytest.mark.usefixtures('without_figures')
 def test_an_axis_of_the_network_trains_as_it_would_alone(small, tmp_path):
   """Widths have separate programs; label smoothing is an argument of each."""
   small.learning_rates, small.epochs = (1e-2,), 2
@@ -291,6 +292,7 @@ def test_the_setting_that_is_named():
       rounds.matching(found, wanted)
 
 
+@pytest.mark.usefixtures('without_figures')
 def test_a_grid_of_numbers_compiles_one_program(small, tmp_path, monkeypatch):
   """As many times as for one combination is a step traced for rate x decay x momentum."""
   traced, train_step = [], trial.train_step

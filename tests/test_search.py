@@ -214,7 +214,7 @@ def test_a_search_of_ones_own_over_settings(tmp_path):
     '  return [(0.1, 1)]\n'
   )
   assert search.ask(study(f'{file}:search'), [], DECAYS) == [Ask(0.1, 1, DECAYS[1])]
-  with pytest.raises(StudyError, match=r'gives a list of \(learning rate, epochs, setting\)'):
+  with pytest.raises(StudyError, match=r'must return a list of \(learning rate, epochs, setting\)'):
     search.ask(study(f'{file}:nowhere'), [], DECAYS)
 
 

@@ -138,7 +138,7 @@ def check(trained: Trained, folder: Path) -> float:
     given, found = Path(scratch, 'images.npy'), Path(scratch, 'logits.npy')
     np.save(given, pixels)
     # -P: imports do not look next to check.py or in the current folder.
-    command = [sys.executable, '-P', str(_STANDALONE / 'check.py')]
+    command = [sys.executable, '-B', '-P', str(_STANDALONE / 'check.py')]
     ran = subprocess.run(
       [*command, str(folder.resolve()), str(given), str(found)],
       env=os.environ | {'JAX_PLATFORMS': 'cpu'},
