@@ -274,7 +274,7 @@ def test_a_full_disk_is_one_line_and_status_1(config_file, finished, unfinished,
 
 
 def blocks(path):
-  """The room that a file, or the files of a folder, take; without formats drawn by `whole` alone."""
+  """The room that a file, or a folder's files, take; without the formats drawn by `whole` alone."""
   of_all = (file for file in (path, *path.rglob('*')) if file.is_file())
   files = [file for file in of_all if file.suffix not in ('.pdf', '.svg')]
   return sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
