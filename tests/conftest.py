@@ -27,7 +27,12 @@ from PIL import Image  # noqa: E402
 
 from configs import alexnet_letters  # noqa: E402
 from lr_study.data.letters import render  # noqa: E402
+from lr_study.report import figures  # noqa: E402
 from lr_study.study import run as run_study  # noqa: E402
+
+# Studies draw only PNG files here: the other formats take long. Those of `whole` and the figures of
+# test_figures.py have all.
+figures.FORMATS = ('png',)
 
 
 def make_tiny(cache_dir):
@@ -185,12 +190,6 @@ def without_figures(monkeypatch):
   """Makes studies in this process draw nothing, as that takes as long as their trials."""
   for module, name, function in commands.DRAWING:
     monkeypatch.setattr(f'{module}.{name}', function)
-
-
-@pytest.fixture(autouse=True)
-def one_format(monkeypatch):
-  """Studies draw only PNG files; `whole` in this file and test_figures.py have PDF and SVG too."""
-  monkeypatch.setattr('lr_study.report.figures.FORMATS', ('png',))
 
 
 # The longest files first: the two processes that share them then end together.

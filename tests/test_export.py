@@ -38,7 +38,7 @@ def made(small_finished, command, tmp_path_factory):
 def started(folder, *arguments):
   """Runs Python in a folder."""
   return subprocess.run(
-    [sys.executable, *map(str, arguments)],
+    [sys.executable, '-B', *map(str, arguments)],
     cwd=folder,
     capture_output=True,
     text=True,
@@ -86,7 +86,7 @@ def test_files_that_the_folder_cannot_read_are_named(made, photos, tmp_path):
 
 
 def test_the_folder_goes_quiet_when_nobody_reads_on(made, photos):
-  command = [sys.executable, 'predict.py', *map(str, sorted((photos / 'T').iterdir()))]
+  command = [sys.executable, '-B', 'predict.py', *map(str, sorted((photos / 'T').iterdir()))]
   started = subprocess.Popen(command, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
   started.stdout.close()  # before anything is printed
   assert (started.stderr.read(), started.wait(120)) == (b'', 141)

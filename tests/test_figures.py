@@ -26,8 +26,8 @@ SMALL = {'lines.linewidth': 3.0, 'axes.prop_cycle': "cycler('color', ['111111', 
 
 
 @pytest.fixture(autouse=True)
-def one_format():
-  """Here figures have all formats."""
+def all_formats(monkeypatch):
+  monkeypatch.setattr(figures, 'FORMATS', ('png', 'pdf', 'svg'))
 
 
 def heights(steps):

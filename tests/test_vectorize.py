@@ -158,6 +158,7 @@ def test_no_rate_compiles_twice(tiny, how, request):
 @pytest.mark.parametrize('how', HOW)
 def test_all_is_compiled_when_memory_is_known(tiny, how, request):
   """Nothing is compiled again, or read from the cache, when trials call it."""
+  tiny.model = ConfigDict({'name': 'mlp', 'hidden': (16,)})
   tiny.parallel = how
   config, data_set = load(tiny)
   sweep, now = prepare(config, data_set, RATES * 3)
@@ -282,6 +283,7 @@ def test_the_loop_of_steps_copies_no_weights(tiny):
 
 def test_balanced_accuracy_is_the_mean_over_classes(tiny):
   """That of unequal classes beside the accuracy on each class alone; two classes are missing."""
+  tiny.model = ConfigDict({'name': 'mlp', 'hidden': (16,)})
   config, data_set = load(tiny)
   keep = np.repeat(np.arange(8), (7, 6, 5, 4, 3, 2, 1, 1))
   part = data.Part(data_set.train.images[: len(keep)], keep.astype(np.int32))
