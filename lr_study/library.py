@@ -67,7 +67,7 @@ def sweep(
   """Trains a network at many learning rates, and says which one to use.
 
   A part is a name that a config could hold, a function or class of your own, or a dict of such a
-  `name` and arguments. README.md says what a function of each kind takes and returns.
+  `name` and arguments. The pages docs/your_*.md say what a function of each kind takes and returns.
 
   Args:
     model: a part, or a Linen module with as many logits as there are classes.

@@ -146,9 +146,10 @@ def sentences(
   """Sentences about the best setting; results.json has the rest.
 
   Only gains of schedules get a sentence, because the comparison of settings already covers the
-  other axes.
+  other axes. A power that two points give gets none: nothing tells how far it can be trusted.
   """
-  said = [_growth_sentence(found) for found in growths if _is_about(found, best)]
+  told = (found for found in growths if found.error is not None)
+  said = [_growth_sentence(found) for found in told if _is_about(found, best)]
   return said + [
     _gain_sentence(gain, measure)
     for gain in all_gains
@@ -197,13 +198,12 @@ def _growth_sentence(found: Growth) -> str:
     f'{formats.rate(float(f"{rate:.2g}"))} at {rounds.value_text(value)}'
     for value, rate in zip(found.values, found.best_rates, strict=True)
   )
-  error = '' if found.error is None else f' ± {found.error:.2f}'
   of_batch_sizes = found.axis == BATCH_SIZE
   name = 'batch size' if of_batch_sizes else found.axis
   what = 'it grows as the batch size' if of_batch_sizes else f'it scales as {name}'
   return (
     f'The best rate with {", ".join([found.schedule, *axis_names(found.axes)])}, by {name}: '
-    f'{rates}; {what} to the power {found.exponent:.2f}{error}.'
+    f'{rates}; {what} to the power {found.exponent:.2f} ± {found.error:.2f}.'
   )
 
 

@@ -55,10 +55,13 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[b
   Where the window is too narrow, columns of `_LEFT_OUT` are left out: the sentence has them.
   """
   table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+  most = max(head.count(' ') for head in heads)
   for head in heads:
-    text, is_number = Text(head.removesuffix('>').replace(' ', '\n')), head.endswith('>')
+    above = '\n' * (most - head.count(' '))  # heads end in one line; rows begin in one
+    text = Text(above + head.removesuffix('>').replace(' ', '\n'))
+    is_number = head.endswith('>')
     justify: Literal['left', 'right'] = 'right' if is_number else 'left'
-    table.add_column(text, justify=justify, no_wrap=is_number, vertical='bottom')
+    table.add_column(text, justify=justify, no_wrap=is_number)
   for row, is_bold in zip(rows, bold, strict=True):
     table.add_row(*map(Text, row), style='bold' if is_bold else '')
   left_out = next((heads.index(head) for head in _LEFT_OUT if head in heads), None)
