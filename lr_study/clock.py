@@ -27,3 +27,7 @@ class Clock:
       took = time.monotonic() - started
       self.seconds[phase] = self.seconds.get(phase, 0.0) + took
       self.longest[phase] = max(self.longest.get(phase, 0.0), took)
+
+  def rounded(self) -> dict[str, float]:
+    """The seconds of each phase, to a tenth, as results.json has them."""
+    return {phase: round(seconds, 1) for phase, seconds in self.seconds.items()}

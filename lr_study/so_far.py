@@ -1,14 +1,14 @@
 """What a study knows when its time limit stops it: so_far/, a report of the epochs it has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from lr_study import formats, loop, time_limit
-from lr_study.answer import axes, verdict
+from lr_study import formats, loop, time_limit, waves
+from lr_study.answer import axes
 from lr_study.errors import StudyError
 from lr_study.files import record
 from lr_study.files.history import History, join
@@ -171,14 +171,13 @@ def _write(
     total = trials[0].epochs * sweep.steps_per_epoch
     place = folder / 'history' / rounds.label(setting, settings)
     history = join(place, columns, total, trials[0].epochs)
-    results += _results(history, trials, sweep, labels)
+    results += waves.results(sweep._replace(trials=tuple(trials)), history, labels)
   edge_only = config.search.name == 'bisect'
   answer = axes.answer(results, labels, sweep.measure, study['guessing_loss'], edge_only)
-  clock = sweep.clock
   planned = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in reached)
   of_study = {
     **study,
-    'seconds_of': {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
+    'seconds_of': sweep.clock.rounded(),
     'trial_steps': {'planned': planned, 'run': sum(result.steps for result in results)},
     'rounds': [],
   }
@@ -186,14 +185,3 @@ def _write(
   best = answer.verdict.setting
   pictures.draw(folder, config, of_study, results, answer.of_setting, None, best)
   page.write(folder)
-
-
-def _results(
-  history: History, trials: Sequence[Planned], sweep: Sweep, labels: np.ndarray
-) -> list[verdict.Result]:
-  """What has become of the trials by the end of a history."""
-  total = len(history.steps['loss'])
-  bad = history.first_bad_steps(0, total, evaluated=True)
-  steps = [loop.chunk_end(int(step), sweep) if step else total for step in bad]
-  at_best = sweep.config.verdict.epoch == 'best'
-  return verdict.results(history, trials, labels, steps, sweep.measure, at_best)

@@ -314,7 +314,7 @@ def _train(
   asked = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in last)
   study |= {
     'seconds': round(time.monotonic() - started, 1),
-    'seconds_of': {phase: round(seconds, 1) for phase, seconds in shared.clock.seconds.items()},
+    'seconds_of': shared.clock.rounded(),
     'trial_steps': {'planned': asked, 'run': sum(result.steps for result in results)},
     'rounds': _rates_of_rounds(planned),
   }
@@ -344,7 +344,7 @@ def _show(folder: Path, config: ConfigDict, data: datasets.Dataset) -> None:
       'figures', pictures.draw, folder, config, study, results, verdicts, best_trial, answer.setting
     )
   if is_new or 'figures' not in study['seconds_of']:
-    seconds = {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()}
+    seconds = clock.rounded()
     study['seconds'] = round(study['seconds'] + sum(seconds.values()), 1)
     study['seconds_of'] |= seconds
     report.write_content(folder, content | {'best_trial': best_trial})
@@ -360,13 +360,8 @@ def _judged(
   found = {}
   for number in sorted({trial.wave for trial in planned.trials}):
     sweep = waves.of_wave(sweeps, planned, number)
-    at_best = sweep.config.verdict.epoch == 'best'
     history = loop.curves(folder, planned, number, sweep)
-    total = len(history.steps['loss'])
-    bad = history.first_bad_steps(0, total, evaluated=True)
-    steps = [loop.chunk_end(int(step), sweep) if step else total for step in bad]
-    results = verdict.results(history, sweep.trials, labels, steps, sweep.measure, at_best)
-    found |= zip(sweep.trials, results, strict=True)
+    found |= zip(sweep.trials, waves.results(sweep, history, labels), strict=True)
   return found
 
 

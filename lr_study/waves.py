@@ -14,6 +14,7 @@ from lr_study.answer.measure import Measure, curve_of
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
 from lr_study.files.events import write_experiment
+from lr_study.files.history import History
 from lr_study.processes import Process
 from lr_study.search import rounds
 from lr_study.search.asking import next_round
@@ -117,6 +118,21 @@ def of_wave(sweeps: Mapping[Setting, Sweep], planned: Plan, number: int) -> Swee
   """The sweep of the setting of a wave, with the trials of the wave."""
   of_wave = planned.of_wave(number)
   return sweeps[of_wave[0].setting]._replace(trials=of_wave)
+
+
+def results(sweep: Sweep, history: History, labels: np.ndarray) -> list[verdict.Result]:
+  """The results of trials at the end of a history.
+
+  Args:
+    sweep: of these trials.
+    history: theirs, one column per trial.
+    labels: of the validation images, (images,).
+  """
+  total = len(history.steps['loss'])
+  bad = history.first_bad_steps(0, total, evaluated=True)
+  steps = [loop.chunk_end(int(step), sweep) if step else total for step in bad]
+  at_best = sweep.config.verdict.epoch == 'best'
+  return verdict.results(history, sweep.trials, labels, steps, sweep.measure, at_best)
 
 
 def _wait_for_round(folder: Path, number: int, limit: TimeLimit | None) -> Plan:

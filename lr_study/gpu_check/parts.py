@@ -307,15 +307,7 @@ PARTS: dict[str, Part] = {
 
 def _child(asked: dict[str, Any], **environment: str) -> dict[str, Any]:
   """What training.py answers, in a separate process."""
-  command = [sys.executable, '-m', 'lr_study.gpu_check.training', json.dumps(asked)]
-  done = subprocess.run(
-    command,
-    capture_output=True,
-    text=True,
-    check=False,
-    cwd=ROOT,
-    env={**os.environ, **environment},
-  )
+  done = _module('lr_study.gpu_check.training', json.dumps(asked), **environment)
   for line in done.stdout.splitlines():
     if line.startswith('RESULT '):
       return json.loads(line.removeprefix('RESULT '))
@@ -325,17 +317,21 @@ def _child(asked: dict[str, Any], **environment: str) -> dict[str, Any]:
 
 
 def _sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-  command = [sys.executable, '-m', 'lr_study', 'sweep', *arguments]
-  done = subprocess.run(
-    command,
+  done = _module('lr_study', 'sweep', *arguments, **environment)
+  sys.stderr.write(done.stdout[-4000:] + done.stderr[-4000:])
+  return done
+
+
+def _module(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+  """Runs a module in a separate process, to its end."""
+  return subprocess.run(
+    [sys.executable, '-m', name, *arguments],
     capture_output=True,
     text=True,
     check=False,
     cwd=ROOT,
     env={**os.environ, **environment},
   )
-  sys.stderr.write(done.stdout[-4000:] + done.stderr[-4000:])
-  return done
 
 
 def main() -> None:
