@@ -15,8 +15,9 @@ __path__ = [str(FOLDER)]  # makes this module a package, whose modules are the f
 
 
 def names() -> list[str]:
-  """The names of the configs, such as 'alexnet_letters'."""
-  return sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
+  """The names of the configs, such as 'alexnet_letters' and 'studies/batch_size'."""
+  found = [path.relative_to(FOLDER) for path in FOLDER.rglob('[!_]*.py')]
+  return sorted(path.with_suffix('').as_posix() for path in found)
 
 
 def find(name: str) -> str:

@@ -22,6 +22,7 @@ COMMANDS = (
   'show-data',
   'range-test',
   'calibrate',
+  'reproduce',
   'optuna-store',
 )
 

@@ -1,0 +1,64 @@
+"""Run a published study anew and compare it with the committed results.
+
+usage: lr-study reproduce STUDY [FLAGS]
+
+  lr-study reproduce batch_size
+  lr-study reproduce batch_size --stored
+
+A study is a config in configs/studies/. The table shows each number that the study found, the one
+found now, and whether the two agree to the stated tolerance. If not all agree, the exit status is 1.
+The same command continues a study that was stopped.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from lr_study import cli
+from lr_study.errors import StudyError
+from lr_study.studies import claims, reproduce
+
+_WORKDIR = cli.path_flag('workdir', 'Where the trials go. The default is runs/studies/STUDY.')
+_STORED = flags.DEFINE_bool(
+  'stored', False, 'Train nothing: analyse the committed trials again, and compare.'
+)
+_WRITE = flags.DEFINE_bool(
+  'write', False, 'Replace the committed results, the summary and the figures.'
+)
+
+
+def main(*names: str) -> None:
+  if len(names) != 1:
+    known = ', '.join(reproduce.names())
+    raise StudyError(f'give one study, such as {reproduce.names()[0]}; the studies: {known}')
+  (name,) = names
+  if _STORED.value:
+    before = reproduce.stored(name)
+    now = reproduce.Reproduced(
+      before.about, before.tables, reproduce.analysis_of(name).claims(before.tables)
+    )
+  else:
+    reproduce.config_of(name)
+    now = reproduce.run(name, _WORKDIR.value or Path('runs', 'studies', name))
+  for claim in now.claims:
+    print(claim.sentence)
+  if _WRITE.value:
+    reproduce.write(name, now)
+    print(f'\nWritten: {reproduce.RESULTS / name}')
+    return
+  rows = claims.compare(reproduce.stored(name).claims, now.claims)
+  print('\n' + table(rows))
+  if not all(same for *_, same in rows):
+    sys.exit(1)
+
+
+def table(rows: list[tuple[claims.Claim, claims.Claim | None, bool]]) -> str:
+  """The rows of `claims.compare` as text."""
+  width = max(len(before.name) for before, *_ in rows)
+  lines = [f'{"":{width}}  {"committed":>10}  {"now":>10}  {"tolerance":>10}']
+  for before, now, same in rows:
+    values = (before.value, now and now.value, before.tolerance)
+    shown = '  '.join(f'{"-" if value is None else format(value, ".4g"):>10}' for value in values)
+    lines.append(f'{before.name:{width}}  {shown}  {"agrees" if same else "DIFFERS"}')
+  return '\n'.join(lines)

@@ -1,0 +1,150 @@
+"""Claims: what a study found, each a sentence with the number and the interval behind it."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy
+
+_BOOTSTRAPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """One thing that a study found.
+
+  Attributes:
+    name: unique in the study, such as 'exponent of SGD'.
+    value: the number; None if it could not be determined.
+    sentence: states it, with the interval and the unit.
+    low, high: of its 95 % interval; None if there is none.
+    tolerance: how far the value of a second run may be away, in the unit of the value. Another
+      machine rounds differently, and training amplifies that, so it is usually half the interval.
+    source: what was claimed where, such as 'Goyal et al. 2017: 1'; '' if nothing was.
+    agrees: whether the source's claim holds here; None if there is none, or if it cannot be told.
+  """
+
+  name: str
+  value: float | None
+  sentence: str
+  tolerance: float
+  low: float | None = None
+  high: float | None = None
+  source: str = ''
+  agrees: bool | None = None
+
+  def as_json(self) -> dict[str, Any]:
+    """Its fields."""
+    return {
+      name: float(f'{value:.6g}') if isinstance(value, float) else value
+      for name, value in dataclasses.asdict(self).items()
+    }
+
+  def holds(self, other: 'Claim') -> bool:
+    """True if `other`, of a second run, has the same value to within the tolerance of this one."""
+    if self.value is None or other.value is None:
+      return self.value is other.value
+    return abs(self.value - other.value) <= self.tolerance
+
+
+def compare(before: Sequence[Claim], now: Sequence[Claim]) -> list[tuple[Claim, Claim | None, bool]]:
+  """Each claim of an earlier run with the one of a second run, and whether it holds."""
+  found = {claim.name: claim for claim in now}
+  return [
+    (claim, found.get(claim.name), claim.name in found and claim.holds(found[claim.name]))
+    for claim in before
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+  """y = factor x^exponent, by least squares of the logarithms."""
+
+  exponent: float
+  low: float  # of the 95 % interval of the exponent
+  high: float
+  factor: float
+
+  def __call__(self, x: Any) -> Any:
+    """The fitted y at x."""
+    return self.factor * np.asarray(x, float) ** self.exponent
+
+  @property
+  def between(self) -> str:
+    """The exponent with its interval: '0.52 (95 % interval 0.41 to 0.63)'."""
+    return f'{self.exponent:.2f} (95 % interval {self.low:.2f} to {self.high:.2f})'
+
+
+def power_law(x: Sequence[float], y: Sequence[float] | np.ndarray) -> Power:
+  """Fits y = c x^a.
+
+  The interval of a is Student's t of the regression's standard error. With y of several seeds it is
+  the wider one of that and the percentile interval of 1,000 bootstraps over seeds.
+
+  Args:
+    x: (points,), at least three, all above 0.
+    y: (points,) or (points, seeds), above 0; NaN is left out.
+
+  Raises:
+    ValueError: fewer than three points are left.
+  """
+  of_seeds = np.asarray(y, float).reshape(len(x), -1)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    log_x, log_y = np.log(np.asarray(x, float)), np.log(of_seeds)
+  slope, intercept, low, high = _line(log_x, _mean(log_y))
+  seeds = log_y.shape[1]
+  if seeds > 1:
+    random = np.random.default_rng(0)
+    drawn = random.integers(seeds, size=(_BOOTSTRAPS, seeds))
+    slopes = [_line(log_x, _mean(log_y[:, of]), is_checked=False)[0] for of in drawn]
+    ends = np.nanpercentile(slopes, (2.5, 97.5))
+    low, high = min(low, ends[0]), max(high, ends[1])
+  return Power(slope, low, high, math.exp(intercept))
+
+
+def bootstrap(
+  statistic: Callable[[np.ndarray], float], seeds: int
+) -> tuple[float, float, float]:
+  """A statistic of seeds, and its 95 % percentile interval over 1,000 bootstraps.
+
+  Args:
+    statistic: of the indices of seeds, (seeds,), some of which may be there several times.
+    seeds: how many there are.
+  """
+  random = np.random.default_rng(0)
+  drawn = [statistic(of) for of in random.integers(seeds, size=(_BOOTSTRAPS, seeds))]
+  low, high = np.nanpercentile(drawn, (2.5, 97.5))
+  return float(statistic(np.arange(seeds))), float(low), float(high)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+  """The mean of independent values and its 95 % interval, by Student's t."""
+  values = np.asarray(values, float)
+  mean, count = float(values.mean()), len(values)
+  if count < 2:
+    return mean, math.nan, math.nan
+  half = float(scipy.special.stdtrit(count - 1, 0.975) * values.std(ddof=1) / math.sqrt(count))
+  return mean, mean - half, mean + half
+
+
+def _mean(log_y: np.ndarray) -> np.ndarray:
+  """The mean over the seeds that have a value; NaN where none has."""
+  count = np.isfinite(log_y).sum(1)
+  total = np.where(np.isfinite(log_y), log_y, 0).sum(1)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _line(
+  x: np.ndarray, y: np.ndarray, is_checked: bool = True
+) -> tuple[float, float, float, float]:
+  """The slope, the intercept and the ends of the slope's interval."""
+  kept = np.isfinite(y)
+  if kept.sum() < 3:
+    if is_checked:
+      raise ValueError(f'a power law needs three points; there are {kept.sum()}')
+    return math.nan, math.nan, math.nan, math.nan
+  fit = scipy.stats.linregress(x[kept], y[kept])
+  half = float(np.nan_to_num(fit.stderr) * scipy.special.stdtrit(kept.sum() - 2, 0.975))
+  return float(fit.slope), float(fit.intercept), float(fit.slope - half), float(fit.slope + half)

@@ -1,0 +1,180 @@
+"""Runs the studies of configs/studies/, and writes and reads what is committed of them."""
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lr_study import configs, finished, study
+from lr_study.config import check
+from lr_study.errors import StudyError
+from lr_study.files import provenance, workdir
+from lr_study.plugs import nearest
+from lr_study.progress import note
+from lr_study.report import drawing, figures
+from lr_study.studies import table
+from lr_study.studies.claims import Claim
+from lr_study.studies.table import Table
+from lr_study.vectorize import keep_compiled_programs
+
+RESULTS = configs.FOLDER.parent / 'results'
+_DPI = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduced:
+  """What a run of a study found.
+
+  Attributes:
+    about: config, commit, machine, versions, and the seconds of each part.
+    tables: by the name of the part.
+    claims: what the study found.
+  """
+
+  about: Mapping[str, Any]
+  tables: Mapping[str, Table]
+  claims: Sequence[Claim]
+
+
+def names() -> list[str]:
+  """The names of all studies."""
+  return sorted(path.stem for path in (configs.FOLDER / 'studies').glob('[!_]*.py'))
+
+
+def config_of(name: str) -> ModuleType:
+  """The module of a study's config: its docstring, PARTS and get_config(part).
+
+  Raises:
+    StudyError: there is no such study.
+  """
+  if name not in names():
+    hint = nearest(name, names()) or f'; the studies: {", ".join(names())}'
+    raise StudyError(f'{name}: no such study{hint}')
+  return importlib.import_module(f'lr_study.configs.studies.{name}')
+
+
+def analysis_of(name: str) -> ModuleType:
+  """The module that turns a study's trials into claims and figures; see studies/__init__.py."""
+  return importlib.import_module(f'lr_study.studies.{name}')
+
+
+def run(name: str, folder: Path) -> Reproduced:
+  """Runs a study, or continues it, and analyses it.
+
+  Args:
+    name: of the study.
+    folder: gets a work directory for each part.
+  """
+  module, analysis = config_of(name), analysis_of(name)
+  keep_compiled_programs()
+  tables, seconds = {}, {}
+  for part in module.PARTS:
+    note(f'{name}: part {part}')
+    trained = train(module.get_config(part), folder / part)
+    own = analysis.columns(trained) if hasattr(analysis, 'columns') else {}
+    tables[part] = table.of_study(trained, getattr(analysis, 'CURVES', ()), own)
+    seconds[part] = trained.record['seconds']
+  if hasattr(analysis, 'measured'):
+    started = time.monotonic()
+    tables |= analysis.measured(folder)
+    seconds['measured'] = round(time.monotonic() - started, 1)
+  about = {
+    'config': f'configs/studies/{name}.py',
+    'command': f'python scripts/reproduce.py {name}',
+    'machine': provenance.machine(),
+    'seconds': seconds,
+  }
+  return Reproduced(about, tables, analysis.claims(tables))
+
+
+def train(config: Any, folder: Path) -> finished.Study:
+  """Trains one part of a study in its work directory, or reads it, without its report."""
+  config = study.as_begun(check(config), folder)
+  with workdir.held(folder):
+    study.carry_out(config, folder, reports=False)
+  return finished.load(folder, {})
+
+
+def stored(name: str) -> Reproduced:
+  """What is committed of a study.
+
+  Raises:
+    StudyError: nothing is.
+  """
+  config_of(name)
+  path = RESULTS / name / 'results.json'
+  if not path.exists():
+    raise StudyError(f'{path} does not exist, so there is nothing to compare with; add --write')
+  content = json.loads(path.read_text('utf-8'))
+  return Reproduced(
+    content['study'],
+    {part: table.from_json(of) for part, of in content['parts'].items()},
+    [Claim(**claim) for claim in content['claims']],
+  )
+
+
+def write(name: str, found: Reproduced, folder: Path | None = None) -> None:
+  """Writes results.json, summary.md and the figures of a study into its folder under results/."""
+  folder = folder or RESULTS / name
+  folder.mkdir(parents=True, exist_ok=True)
+  content = {
+    'study': dict(found.about),
+    'claims': [claim.as_json() for claim in found.claims],
+    'parts': {part: of.as_json() for part, of in found.tables.items()},
+  }
+  text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(',', ':'))
+  workdir.write_text(folder / 'results.json', text.replace('},"', '},\n"') + '\n')
+  drawn = draw(name, found)
+  for stem, figure in drawn.items():
+    figures.save(figure, folder / f'{stem}.png', settings={'savefig.dpi': _DPI})
+  workdir.write_text(folder / 'summary.md', summary(name, found, list(drawn)))
+
+
+def draw(name: str, found: Reproduced) -> dict[str, Figure]:
+  """The figures of a study, by name."""
+  with drawing.style():
+    return analysis_of(name).figures(found.tables)
+
+
+def question(name: str) -> str:
+  """The question of a study: the first line of its config's docstring."""
+  return docstring(name).partition('\n')[0]
+
+
+def docstring(name: str) -> str:
+  """The docstring of a study's config."""
+  path = configs.FOLDER / 'studies' / f'{name}.py'
+  return ast.get_docstring(ast.parse(path.read_text('utf-8'))) or ''
+
+
+def summary(name: str, found: Reproduced, drawn: Sequence[str]) -> str:
+  """The page of a study, in Markdown: its question, its figures, its claims, how it was run."""
+  title, _, rest = docstring(name).partition('\n')
+  about, machine = found.about, found.about['machine']
+  trials = sum(len(of) for of in found.tables.values())
+  minutes = sum(about['seconds'].values()) / 60
+  ran = (
+    f'{trials:,} trials in {minutes:.0f} minutes on {machine["cores"]} cores '
+    f'({machine["cpu"].strip()}, JAX {machine["jax"]}), commit {str(machine["commit"])[:9]}.'
+  )
+  lines = [f'# {title}', '', rest.strip(), '']
+  lines += [f'![{title}]({stem}.png)\n' for stem in drawn]
+  lines += ['| found | published | agrees |', '| --- | --- | --- |']
+  lines += [
+    f'| {claim.sentence} | {claim.source or "–"} | {agreement(claim)} |' for claim in found.claims
+  ]
+  return '\n'.join([*lines, '', ran, ''])
+
+
+def agreement(claim: Claim) -> str:
+  """'yes', 'no' or '–'."""
+  return {True: 'yes', False: 'no', None: '–'}[claim.agrees]
