@@ -16,6 +16,7 @@ from lr_study import (
   inputs,
   loop,
   losses,
+  models,
   progress,
   so_far,
   task,
@@ -263,6 +264,8 @@ def _sweeps(
   shared = trials.prepare(config, data)
   programs = {id(own): own for own in settings.values()}
   programs = {program: trials.in_setting(shared, own) for program, own in programs.items()}
+  for sweep in programs.values():
+    models.check_batch(sweep.task, sweep.config.batch_size, sweep.config.model.name)
   return {setting: programs[id(own)] for setting, own in settings.items()}
 
 

@@ -44,6 +44,27 @@ class Net(nn.Module):
     return nn.Dense(self.classes)(nn.relu(nn.BatchNorm(use_running_average=not train)(x)))
 
 
+class OverImages(nn.Module):
+  """A convolution, whose BatchNorm has a value for each pixel."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.BatchNorm(use_running_average=not train)(nn.Conv(2, (3, 3))(x[..., None]))
+    return nn.Dense(self.classes)(nn.relu(x).reshape(len(x), -1))
+
+
+class FlatNorm(nnx.Module):
+  """A BatchNorm of single values, in NNX."""
+
+  def __init__(self, classes, *, rngs):
+    self.norm, self.layer = nnx.BatchNorm(64, rngs=rngs), nnx.Linear(64, classes, rngs=rngs)
+
+  def __call__(self, x):
+    return self.layer(self.norm(x.reshape(len(x), -1)))
+
+
 class Flat(nnx.Module):
   """A single layer, in NNX."""
 
@@ -114,6 +135,22 @@ def test_the_best_trial_predicts_what_it_had_in_the_study():
     found.best.predict(X[0])
   with pytest.raises(lr_study.StudyError, match='uint8'):
     found.best.predict((255 * X).astype(np.uint8))
+
+
+@pytest.mark.parametrize(('model', 'name'), [(Net, 'Net'), (FlatNorm, 'FlatNorm')])
+def test_a_batch_norm_of_single_values_is_refused_before_anything_trains(tmp_path, model, name):
+  words = rf'model\.name={name}: with batch_size=1, BatchNorm(_0)? normalises a single value.*set '
+  with pytest.raises(lr_study.StudyError, match=f'{words}batch_size=2 or more'):
+    sweep(model=model, batch_size=1, workdir=tmp_path / 'study')
+  assert not [*tmp_path.rglob('config.json')]
+  with pytest.raises(lr_study.StudyError, match=words):  # a single setting with it is enough
+    sweep(model=model, axes={'batch_size': [4, 1]})
+
+
+def test_a_batch_norm_over_pixels_or_of_running_averages_trains_at_batch_size_1():
+  assert len(sweep(model=OverImages, batch_size=1, epochs=1).trials) == 2
+  frozen = {'name': Net, 'freeze': ['BatchNorm_0/.*']}
+  assert len(sweep(model=frozen, batch_size=1, epochs=1).trials) == 2
 
 
 def test_table_and_pictures(finished, monkeypatch):

@@ -265,7 +265,9 @@ OPENINGS = (
   r'No rate can be distinguished from guessing(?: with every seed)?\.',
 )
 ADVICE = re.compile(
-  rf'Train for more epochs, validate on more images, or add (?:larger rates, such as {RATE}|rates '
+  r'(?:(?P<same>All ended at the same accuracy, so more epochs may not help: look for a mistake in '
+  r'the network, its inputs or the labels, or add)|Train for more epochs, validate on more images, '
+  rf'or add) (?:larger rates, such as {RATE}|rates '
   r'between those that diverged and those that did not)\.'
 )
 
@@ -429,6 +431,9 @@ def hold_none(truth, text):
   advice, rest = take(ADVICE, rest)
   if advice:
     assert ('diverged' in advice[0]) == any(broken)
+    ended = [t for t, gone in zip(trials, broken, strict=True) if not gone]
+    same = len({truth.figure(t, truth.tells) for t in ended}) == 1
+    assert bool(advice['same']) == (same and len({t.learning_rate for t in ended}) > 1)
   assert rest == ''
 
 

@@ -187,6 +187,15 @@ def test_nothing_works():
   assert 'add larger rates, such as 1e-02' in answer.sentence
 
 
+def test_trials_that_all_end_at_the_same_accuracy_are_not_told_to_train_longer():
+  same = [result(rate, 0.1, status='at_chance') for rate in (1e-1, 1e-2)]
+  said = verdict.judge(same, images(1000)).sentence
+  assert 'same accuracy, so more epochs may not help: look for a mistake in the network' in said
+  assert 'Train for more epochs' not in said
+  other = [same[0], result(1e-2, 0.104, status='at_chance')]
+  assert 'Train for more epochs' in verdict.judge(other, images(1000)).sentence
+
+
 def test_ties_go_to_the_lower_loss():
   tied = [result(1e-2, 0.5, loss=1.0), result(1e-3, 0.5, loss=0.5), result(1e-4, 0.5, loss=0.7)]
   assert verdict.judge(tied, images(1000)).learning_rate == 1e-3

@@ -87,7 +87,13 @@ def none_to_use(
   advice = f'add larger rates, such as {larger}'
   if len(left) < len(trials):
     advice = 'add rates between those that diverged and those that did not'
-  advice = f'Train for more epochs, validate on more images, or {advice}.'
+  if _all_the_same(left, chance):
+    advice = (
+      'All ended at the same accuracy, so more epochs may not help: look for a mistake in the '
+      f'network, its inputs or the labels, or {advice}.'
+    )
+  else:
+    advice = f'Train for more epochs, validate on more images, or {advice}.'
   if any(word in status.LEARNED for word in words.values()):  # but has no figure to compare
     opening, advice = f'No rate that learned has a finite {measure.name}.', ''
     words = {rate: word for rate, word in words.items() if word not in status.LEARNED}
@@ -193,6 +199,12 @@ def _edge(best: float, rates: Sequence[float]) -> str:
   if best == rates[0]:
     return f'It is the smallest rate tried: add smaller ones, such as {formats.rate(best / 10)}.'
   return ''
+
+
+def _all_the_same(left: Sequence['Result'], chance: status.Chance) -> bool:
+  """True if trials of several rates reached the same accuracy, as if all gave one answer."""
+  values = {value_of(trial, chance.measure) for trial in left}
+  return len(values) == 1 and len({trial.learning_rate for trial in left}) > 1
 
 
 def _guesses(left: Sequence['Result'], chance: status.Chance, images: int) -> str:

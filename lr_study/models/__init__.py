@@ -12,7 +12,7 @@ from lr_study import plugs
 from lr_study.errors import StudyError
 from lr_study.models.alexnet import digits_caffe, digits_tensorflow, torchvision
 from lr_study.models.convnext import convnext_tiny
-from lr_study.models.inspection import check, outputs
+from lr_study.models.inspection import check, check_batch, outputs
 from lr_study.models.lenet import LeNet
 from lr_study.models.mlp import MLP
 from lr_study.models.nnx_adapter import FromNNX, is_nnx
@@ -36,7 +36,7 @@ KNOWN: dict[str, Callable[..., nn.Module]] = {
 }
 SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: only for NNX modules
 
-__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'common', 'origin_fields', 'outputs']
+__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'check_batch', 'common', 'origin_fields', 'outputs']
 
 
 def common(

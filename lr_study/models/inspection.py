@@ -1,17 +1,20 @@
 """Inspects a network from outside: whether it fits the data, and what its layers return."""
 
+import contextlib
 import functools
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from lr_study import trial
+from lr_study import freeze, plugs, trial
 from lr_study.data import samples
 from lr_study.errors import StudyError, is_full, is_out_of_memory
 from lr_study.parts import mode_of
@@ -49,7 +52,80 @@ def check(model: nn.Module, shape: Sequence[int], classes: int, dtype: str, name
       f'; images of {size} x {size} pixels work: set --config.image_size={size}, or '
       f'--config.input.size={size} for arrays, or input.crop where it is set'
     )
-  raise StudyError(f'model.name={name}: {problem.text}{hint}')
+  raise StudyError(f'model.name={plugs.short(name)}: {problem.text}{hint}')
+
+
+def check_batch(task: trial.Task, batch_size: int, name: str) -> None:
+  """Checks that no BatchNorm of a network computes its statistics over a single value.
+
+  In training it would subtract this value from itself, and so return the same for every input. As
+  PyTorch does, this refuses such a network, although other layers might learn around it. Only
+  shapes are computed.
+
+  Args:
+    task: of the trials.
+    batch_size: of a step.
+    name: what the message calls the network.
+
+  Raises:
+    StudyError: one does; the message names the layer.
+  """
+  if batch_size > 1:
+    return  # every statistic is over at least this many values
+  variables = jax.eval_shape(lambda: trial.draw(task, jax.random.key(0)))
+  if 'batch_stats' not in variables:
+    return
+  single: list[str] = []
+
+  def look(layer: Any, x: jax.Array, averages: bool | None, path: Sequence[str]) -> None:
+    axes = layer.axis if isinstance(layer.axis, tuple | list) else (layer.axis,)
+    trains = not averages and not freeze.is_held(tuple(path)) and layer.axis_name is None
+    if trains and np.prod([x.shape[axis] for axis in axes]) == x.size:
+      single.append('/'.join(path) or type(layer).__name__)
+
+  with _batch_norms(look):
+    params, state = freeze.apart(variables, task.origin.frozen)
+    inputs = jax.ShapeDtypeStruct((batch_size, *task.shape), jnp.float32)
+    of_training = functools.partial(trial.apply, task, dropout_key=jax.random.key(0))
+    jax.eval_shape(of_training, params, state, inputs)
+  if single:
+    raise StudyError(
+      f'model.name={plugs.short(name)}: with batch_size=1, {single[0]} normalises a single value per channel, '
+      'so in training it returns the same for every input; set --config.batch_size=2 or more, '
+      'such as 32'
+    )
+
+
+@contextlib.contextmanager
+def _batch_norms(look: Callable[..., None]) -> Iterator[None]:
+  """While entered, calls `look(layer, x, use_running_average, path)` before each BatchNorm."""
+
+  def note(next_call, arguments, keywords, context):
+    layer = context.module
+    if isinstance(layer, nn.BatchNorm) and context.method_name == '__call__':
+      look(layer, *_inputs(layer, *arguments, **keywords), layer.path)
+    return next_call(*arguments, **keywords)
+
+  call = nnx.BatchNorm.__call__
+
+  def noted(layer, *arguments, **keywords):
+    look(layer, *_inputs(layer, *arguments, **keywords), (type(layer).__name__,))
+    return call(layer, *arguments, **keywords)
+
+  with nn.intercept_methods(note):
+    nnx.BatchNorm.__call__ = noted
+    try:
+      yield
+    finally:
+      nnx.BatchNorm.__call__ = call
+
+
+def _inputs(
+  layer: Any, x: jax.Array, use_running_average: bool | None = None, **_: Any
+) -> tuple[jax.Array, bool | None]:
+  """The inputs of a BatchNorm, and whether it uses running averages."""
+  own = layer.use_running_average
+  return x, own if use_running_average is None else use_running_average
 
 
 def outputs(
