@@ -20,14 +20,14 @@ import scipy
 from matplotlib.figure import Figure
 
 from lr_study import formats, objects, progress
-from lr_study.answer import confidence
+from lr_study.answer import confidence, effects
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.data import arrays
 from lr_study.errors import StudyError
 from lr_study.files.history import History, open_joined
 from lr_study.objects import Held
 from lr_study.paths import Moved
-from lr_study.report import curves, drawing, figures, report, tables
+from lr_study.report import curves, drawing, figures, matrices, report, tables
 from lr_study.search import rounds
 from lr_study.use import evaluate
 from lr_study.use.evaluate import Trained
@@ -188,27 +188,69 @@ class Study:
   def plot(self, verdict: Verdict | None = None) -> Figure:
     """Plots the loss and the leading measure over the epochs, one line per rate.
 
+    If the study has several settings, the title says which one is drawn; `plot_axis` has them all.
+
     Args:
       verdict: one of `verdicts`, whose setting is drawn; by default that of the answer.
 
     Returns:
       A Matplotlib figure.
     """
-    setting = (verdict or self.verdict).setting
-    place = [of.setting for of in self.verdicts].index(setting)
+    verdict = verdict or self.verdict
+    settings = [of.setting for of in self.verdicts]
+    place = settings.index(verdict.setting)
     with drawing.style():
       figure = curves.all_rates(
         curves.Trials(
           self._of_settings[place],  # type: ignore[arg-type]  # has what is drawn of a History
-          [result for result in self.trials if result.setting == setting],
+          [result for result in self.trials if result.setting == verdict.setting],
           self.verdict.leads,
           self.record['guessing_loss'],
-          (verdict or self.verdict).learning_rate,
+          verdict.learning_rate,
           {result.learning_rate for result in self.trials},
-        )
+        ),
+        rounds.title(verdict.setting, settings),
       )
-    figure._repr_png_ = functools.partial(_png, figure)  # for notebooks without pyplot
-    return figure
+    return _in_notebooks(figure)
+
+  def plot_axis(self, axis: str | None = None, verdict: Verdict | None = None) -> Figure:
+    """Plots the leading measure at each rate and each value of an axis, as a heat map.
+
+    A number is the mean over seeds, a cross says that all diverged, and a frame marks the best rate
+    of each value. If further axes vary, the title says at which of their values this is.
+
+    Args:
+      axis: such as 'optimizer.weight_decay' or 'batch_size'; by default the only one that varies.
+      verdict: one of `verdicts`, which has the values on further axes; by default the answer.
+
+    Returns:
+      A Matplotlib figure.
+
+    Raises:
+      StudyError: the study has no such axis, or several and `axis` does not name one.
+    """
+    settings = [of.setting for of in self.verdicts]
+    axis = self._axis(axis, list(effects.varied(settings)))
+    verdict = verdict or self.verdict
+    other = rounds.without(verdict.setting, axis)
+    others = [rounds.without(setting, axis) for setting in settings]
+    drawn = [r for r in self.trials if rounds.without(r.setting, axis) == other]
+    with drawing.style():
+      figure = matrices.heat_map(drawn, axis, self.verdict.leads, rounds.title(other, others))
+    return _in_notebooks(figure)
+
+  def _axis(self, axis: str | None, varied: Sequence[str]) -> str:
+    """The axis to plot, or an error that lists those that vary."""
+    if axis in varied:
+      return axis
+    if axis is None and len(varied) == 1:
+      return varied[0]
+    if not varied:
+      raise StudyError('the study has no axis except rate and seed; `plot` draws its curves')
+    names = ', '.join(map(repr, varied))
+    if axis is None:
+      raise StudyError(f'the study has several axes; name one of {names}')
+    raise StudyError(f'axis is {axis!r}; it must be one of {names}')
 
   def __str__(self) -> str:
     return self.verdict.sentence
@@ -312,6 +354,12 @@ def _by_trial(
           found[name] = np.full((rows, len(results)), np.nan, curve.dtype)
         found[name][: len(curve), i] = curve[:, column]
   return found
+
+
+def _in_notebooks(figure: Figure) -> Figure:
+  """The figure, which shows itself in a notebook without pyplot."""
+  figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+  return figure
 
 
 def _png(figure: Figure) -> bytes:

@@ -162,11 +162,30 @@ def test_table_and_pictures(finished, monkeypatch):
   figure = finished.plot(finished.verdicts[1])
   assert figure._repr_png_().startswith(b'\x89PNG')
   assert {text.get_text() for text in figure.axes[3].texts} == {'1e-01', 'chance'}
-  assert '1e+30' in figure.texts[0].get_text()  # which diverged
+  assert '1e+30' in figure.texts[1].get_text()  # which diverged
+  assert figure.texts[0].get_text() == 'momentum 0.9'  # the setting that is drawn
   text = finished._repr_html_()
   assert finished.verdict.sentence in text
   assert text.count('<tr>') == 1 + 4
   assert 'diverged' in text
+
+
+def test_a_heat_map_of_rate_and_axis(finished):
+  figure = finished.plot_axis()
+  assert figure._repr_png_().startswith(b'\x89PNG')
+  assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ['1e-01', '1e+30']
+  assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ['0', '0.9']
+  assert not figure.texts
+  with pytest.raises(lr_study.StudyError, match=r"must be one of 'optimizer\.momentum'"):
+    finished.plot_axis('momentum')
+  axes = {'optimizer.momentum': [0, 0.9], 'batch_size': [15, 30]}
+  several = sweep(learning_rates=[0.1], epochs=1, optimizer='sgd', axes=axes)
+  with pytest.raises(lr_study.StudyError, match='several axes; name one of'):
+    several.plot_axis()
+  drawn = several.plot_axis('batch_size', several.verdicts[-1])
+  assert [text.get_text() for text in drawn.texts] == ['momentum 0.9']
+  with pytest.raises(lr_study.StudyError, match='no axis except rate and seed'):
+    sweep(learning_rates=[0.1], epochs=1).plot_axis()
 
 
 @pytest.fixture

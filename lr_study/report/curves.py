@@ -95,13 +95,19 @@ class Trials(NamedTuple):
     return np.arange(1, self.epochs + 1), curves
 
 
-def all_rates(trials: Trials) -> Figure:
+def all_rates(trials: Trials, title: str = '') -> Figure:
   """Loss and accuracy, or the measure that leads, in training and in validation.
 
-  A line for each rate, the mean over seeds, in a band from the smallest to the largest.
+  A line for each rate, the mean over seeds, in a band from the smallest to the largest. `title`:
+  above all panels, such as the setting if a study has several.
   """
   measure = ACCURACY if trials.measure == LOSS else trials.measure
-  figure, panels = plotting.sheet(TWO_COLUMNS, 4.2, 2, 2, (6, 5.8, 5.4, 2), (9.5, 1.8), sharex=True)
+  line = 1.8 if title else 0  # its room, in font sizes
+  height = 4.2 + line * matplotlib.rcParams['font.size'] / 72
+  around = (6, 5.8, 5.4, 2 + line)
+  figure, panels = plotting.sheet(TWO_COLUMNS, height, 2, 2, around, (9.5, 1.8), sharex=True)
+  if title:
+    plotting.title(figure, title)
   curves = (
     (panels[0, 0], trials.training, 'loss', LOSS),
     (panels[0, 1], trials.validated, 'validation_loss', LOSS),

@@ -112,10 +112,11 @@ def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
   return figure
 
 
-def heat_map(results: Sequence[Result], axis: str, measure: Measure) -> Figure:
+def heat_map(results: Sequence[Result], axis: str, measure: Measure, title: str = '') -> Figure:
   """The mean over seeds at each rate and value of an axis; a cross where all diverged.
 
   The best cell is the darkest, the worst the lightest; the best rate of each value is framed.
+  `title`: above the cells, such as the values on further axes.
   """
   rates = sorted({r.learning_rate for r in results})
   value_at = {r.setting: rounds.on_axes(r.setting)[axis] for r in results}
@@ -126,9 +127,11 @@ def heat_map(results: Sequence[Result], axis: str, measure: Measure) -> Figure:
   width = ONE_COLUMN if len(rates) <= _NARROW else TWO_COLUMNS
   size = matplotlib.rcParams['font.size'] / 72
   room = 3.4 + 1.1 * axis.count('.') + 0.55 * max(len(_short(text)) for text in texts)
-  figure, ((axes,),) = plotting.sheet(
-    width, max(1.3, 0.34 * len(values) + 4.4 * size), 1, 1, (room, 3.6, 9, 0.8)
-  )
+  line = 1.8 if title else 0  # its room, in font sizes
+  height = max(1.3, 0.34 * len(values) + 4.4 * size) + line * size
+  figure, ((axes,),) = plotting.sheet(width, height, 1, 1, (room, 3.6, 9, 0.8 + line))
+  if title:
+    plotting.title(figure, title)
   means, gone = np.full((2, len(values), len(rates)), np.nan)
   for row, value in enumerate(values):
     for column, rate in enumerate(rates):

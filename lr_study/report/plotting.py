@@ -68,6 +68,11 @@ def sheet(
   return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=spaces, **options)
 
 
+def title(figure: Figure, text: str) -> None:
+  """A title above all axes; `sheet` must have left room for it."""
+  figure.text(0.5, 0.99, text, ha='center', va='top', weight='bold', parse_math=False)
+
+
 def look(rate: float, rates: Collection[float], best: float | None = None) -> dict[str, Any]:
   """How the line of a rate is drawn: its colour, dash and width; `best` is thick and solid.
 
