@@ -19,7 +19,7 @@ import numpy as np
 import scipy
 from matplotlib.figure import Figure
 
-from lr_study import formats, objects, progress
+from lr_study import environment, formats, objects, progress
 from lr_study.answer import confidence, effects
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.data import arrays
@@ -29,10 +29,12 @@ from lr_study.objects import Held
 from lr_study.paths import Moved
 from lr_study.report import curves, drawing, figures, matrices, report, tables
 from lr_study.search import rounds
-from lr_study.use import evaluate
+from lr_study.use import evaluate, export
 from lr_study.use.evaluate import Trained
 
 if TYPE_CHECKING:
+  from os import PathLike
+
   import pandas as pd
 
 # Orbax numbers its saves per process, so saves of two threads at once would wait for each other's
@@ -44,7 +46,7 @@ _FLAG = re.compile(r'(?:--)?\bconfig\.(?!json\b|py\b)(?=\w)')
 _OPTIONS = {
   '; give --learning_rate': '', '--overwrite': 'overwrite=True', '--extend': 'extend=True',
   '--moved=OLD=NEW': 'moved={OLD: NEW}',
-  '--workdir': 'workdir',
+  '--workdir': 'workdir', '--out': 'out',
 }  # fmt: skip
 
 
@@ -67,7 +69,8 @@ class Best:
       'params', and others such as 'batch_stats' if the network has them.
   """
 
-  def __init__(self, trained: Trained):
+  def __init__(self, trained: Trained, study: evaluate.Study, held: Mapping[str, Held]):
+    self._trained, self._study, self._held = trained, study, held
     self._stored = trained.stored
     self._logits = evaluate.make_predict(trained, trained.config.eval_batch_size)
     self.model: nn.Module = evaluate.network(trained)
@@ -98,6 +101,29 @@ class Best:
     if not len(images):
       return np.zeros((0, len(self.classes)), np.float32)
     return scipy.special.softmax(self._logits(images), 1)
+
+  def export(self, out: 'str | PathLike[str]') -> Path:
+    """Saves the trial as a folder that runs without lr_study, like the command lr-study export.
+
+    A new process without lr_study computes some logits with it and compares them. The folder's
+    README.md says how to run it.
+
+    Args:
+      out: the folder, which must not exist. It is written completely or not at all.
+
+    Returns:
+      The folder.
+
+    Raises:
+      StudyError: `out` exists or cannot be written.
+    """
+    folder = Path(out).expanduser()
+    try:
+      with ONE_AT_A_TIME, objects.holding(self._held), environment.ours():
+        export.save(self._study, self._trained, folder)
+    except StudyError as error:
+      raise StudyError(without_flags(str(error))) from error.__cause__
+    return folder
 
   def _checked(self, images: Any) -> np.ndarray:
     images, shape = np.asarray(images), self._stored.shape
@@ -300,7 +326,8 @@ def load(workdir: Path, held: Mapping[str, Held], keep: bool = False, moved: Mov
   def find_best() -> Best:
     try:
       with ONE_AT_A_TIME, objects.holding(held):
-        return Best(evaluate.load(workdir, moved=moved))
+        trained = evaluate.load(workdir, moved=moved)
+        return Best(trained, evaluate.read_study(workdir, moved), held)
     except StudyError as error:
       raise StudyError(without_flags(str(error))) from None
 

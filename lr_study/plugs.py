@@ -482,8 +482,9 @@ def _unknown(section: str, factory: Callable, name: str, known: Collection[str])
 def _held(section: str, field: str, name: str) -> Callable:
   if name not in objects.HELD.get():
     raise StudyError(
-      f'{field} is {shown(name)}, which a program passed to lr_study.sweep; pass the same '
-      f'{section} again, to lr_study.sweep or lr_study.read'
+      f'{field} is {shown(short(name))}, which a program passed to lr_study.sweep; in Python, '
+      f'pass the same {section} again, to lr_study.sweep or lr_study.read. The study that they '
+      'return has best.predict and best.export'
     )
   return objects.HELD.get()[name].factory
 

@@ -153,6 +153,22 @@ def test_a_batch_norm_over_pixels_or_of_running_averages_trains_at_batch_size_1(
   assert len(sweep(model=frozen, batch_size=1, epochs=1).trials) == 2
 
 
+def test_export_in_python(tmp_path):
+  """Of a module object and arrays in memory, which the command could not read."""
+  found = sweep(learning_rates=[1e-2], epochs=4)
+  folder = found.best.export(tmp_path / 'model')
+  assert (folder, folder.is_dir()) == (tmp_path / 'model', True)
+  assert 'Arrays that a program passed' in (folder / 'README.md').read_text()
+  np.save(tmp_path / 'samples.npy', X[:1])
+  call = [sys.executable, '-P', 'predict.py', '../samples.npy']
+  done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=True)
+  best = found.best.predict(X[:1])[0]
+  assert f'{best.argmax()} ' in done.stdout
+  assert f'{100 * best.max():.1f}' in done.stdout
+  with pytest.raises(lr_study.StudyError, match=r'^out .* already exists'):
+    found.best.export(folder)
+
+
 def test_table_and_pictures(finished, monkeypatch):
   monkeypatch.setitem(sys.modules, 'pandas', None)
   rows = finished.table()

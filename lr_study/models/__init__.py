@@ -36,7 +36,9 @@ KNOWN: dict[str, Callable[..., nn.Module]] = {
 }
 SUPPLIED = ('classes', 'dtype', 'rngs')  # rngs: only for NNX modules
 
-__all__ = ['KNOWN', 'SUPPLIED', 'build', 'check', 'check_batch', 'common', 'origin_fields', 'outputs']
+__all__ = [
+  'KNOWN', 'SUPPLIED', 'build', 'check', 'check_batch', 'common', 'origin_fields', 'outputs'
+]  # fmt: skip
 
 
 def common(

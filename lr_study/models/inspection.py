@@ -90,9 +90,9 @@ def check_batch(task: trial.Task, batch_size: int, name: str) -> None:
     jax.eval_shape(of_training, params, state, inputs)
   if single:
     raise StudyError(
-      f'model.name={plugs.short(name)}: with batch_size=1, {single[0]} normalises a single value per channel, '
-      'so in training it returns the same for every input; set --config.batch_size=2 or more, '
-      'such as 32'
+      f'model.name={plugs.short(name)}: with batch_size=1, {single[0]} normalises a single value '
+      'per channel, so in training it returns the same for every input; set '
+      '--config.batch_size=2 or more, such as 32'
     )
 
 

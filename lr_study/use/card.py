@@ -11,6 +11,7 @@ from lr_study.answer.measure import ACCURACY, value_of
 from lr_study.answer.verdict import Result
 from lr_study.data import samples
 from lr_study.data.letters import faces, render
+from lr_study.objects import OBJECT
 from lr_study.report import describe
 from lr_study.search import rounds
 from lr_study.use import classify, evaluate
@@ -163,6 +164,8 @@ def _caveats(study: Study, trained: Trained, what: str) -> list[str]:
 def _data(config: ConfigDict, record: dict[str, Any]) -> str:
   """What it was trained on and, if known, under which licence."""
   data = config.data
+  if data.name.startswith(OBJECT):
+    return 'Arrays that a program passed to lr_study, which does not know their licence.'
   if not evaluate.takes_files(config):
     return 'Arrays from the source below. lr_study does not know their licence.\n\n' + _block(
       [formats.printable(data.name)]
