@@ -29,6 +29,7 @@ RUN_BY = {
   'kill.py': 'test_faults.py',
   'range_test.py': 'test_paths.py',
   'report.py': 'test_page.py',
+  'reproduce.py': 'test_studies.py',
   'show_data.py': 'test_commands.py',
   'configs/alexnet_letters.py': 'conftest.py',  # shrunk, as all tests do
   'configs/alexnet_folder.py': 'test_checks.py',

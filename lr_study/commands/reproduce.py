@@ -3,11 +3,11 @@
 usage: lr-study reproduce STUDY [FLAGS]
 
   lr-study reproduce batch_size
-  lr-study reproduce batch_size --stored
+  lr-study reproduce --stored batch_size
 
 A study is a config in configs/studies/. The table shows each number that the study found, the one
-found now, and whether the two agree to the stated tolerance. If not all agree, the exit status is 1.
-The same command continues a study that was stopped.
+found now, and whether the two agree to the stated tolerance. If not all agree, the exit status is
+1. The same command continues a study that was stopped.
 """
 
 import sys
@@ -17,7 +17,7 @@ from absl import flags
 
 from lr_study import cli
 from lr_study.errors import StudyError
-from lr_study.studies import claims, reproduce
+from lr_study.studies import claims, page, reproduce
 
 _WORKDIR = cli.path_flag('workdir', 'Where the trials go. The default is runs/studies/STUDY.')
 _STORED = flags.DEFINE_bool(
@@ -45,7 +45,8 @@ def main(*names: str) -> None:
     print(claim.sentence)
   if _WRITE.value:
     reproduce.write(name, now)
-    print(f'\nWritten: {reproduce.RESULTS / name}')
+    page.FILE.write_text(page.text(), 'utf-8')
+    print(f'\nWritten: {reproduce.RESULTS / name} and {page.FILE}')
     return
   rows = claims.compare(reproduce.stored(name).claims, now.claims)
   print('\n' + table(rows))

@@ -49,7 +49,9 @@ class Claim:
     return abs(self.value - other.value) <= self.tolerance
 
 
-def compare(before: Sequence[Claim], now: Sequence[Claim]) -> list[tuple[Claim, Claim | None, bool]]:
+def compare(
+  before: Sequence[Claim], now: Sequence[Claim]
+) -> list[tuple[Claim, Claim | None, bool]]:
   """Each claim of an earlier run with the one of a second run, and whether it holds."""
   found = {claim.name: claim for claim in now}
   return [
@@ -93,20 +95,22 @@ def power_law(x: Sequence[float], y: Sequence[float] | np.ndarray) -> Power:
   of_seeds = np.asarray(y, float).reshape(len(x), -1)
   with np.errstate(invalid='ignore', divide='ignore'):
     log_x, log_y = np.log(np.asarray(x, float)), np.log(of_seeds)
-  slope, intercept, low, high = _line(log_x, _mean(log_y))
+  means = _means(log_y)
+  kept = np.isfinite(means)
+  if kept.sum() < 3:
+    raise ValueError(f'a power law needs three points; there are {kept.sum()}')
+  fit = scipy.stats.linregress(log_x[kept], means[kept])
+  half = np.nan_to_num(fit.stderr) * scipy.special.stdtrit(kept.sum() - 2, 0.975)
+  low, high = fit.slope - half, fit.slope + half
   seeds = log_y.shape[1]
   if seeds > 1:
-    random = np.random.default_rng(0)
-    drawn = random.integers(seeds, size=(_BOOTSTRAPS, seeds))
-    slopes = [_line(log_x, _mean(log_y[:, of]), is_checked=False)[0] for of in drawn]
-    ends = np.nanpercentile(slopes, (2.5, 97.5))
+    drawn = np.random.default_rng(0).integers(seeds, size=(_BOOTSTRAPS, seeds))
+    ends = np.nanpercentile(_slopes(log_x, _means(log_y[:, drawn])), (2.5, 97.5))
     low, high = min(low, ends[0]), max(high, ends[1])
-  return Power(slope, low, high, math.exp(intercept))
+  return Power(float(fit.slope), float(low), float(high), math.exp(fit.intercept))
 
 
-def bootstrap(
-  statistic: Callable[[np.ndarray], float], seeds: int
-) -> tuple[float, float, float]:
+def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[float, float, float]:
   """A statistic of seeds, and its 95 % percentile interval over 1,000 bootstraps.
 
   Args:
@@ -129,22 +133,17 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
   return mean, mean - half, mean + half
 
 
-def _mean(log_y: np.ndarray) -> np.ndarray:
-  """The mean over the seeds that have a value; NaN where none has."""
-  count = np.isfinite(log_y).sum(1)
-  total = np.where(np.isfinite(log_y), log_y, 0).sum(1)
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def _means(log_y: np.ndarray) -> np.ndarray:
+  """The mean over the last axis, the seeds, of those that have a value; NaN where none has."""
+  known = np.isfinite(log_y)
+  count = known.sum(-1)
+  return np.where(count > 0, np.where(known, log_y, 0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
-def _line(
-  x: np.ndarray, y: np.ndarray, is_checked: bool = True
-) -> tuple[float, float, float, float]:
-  """The slope, the intercept and the ends of the slope's interval."""
-  kept = np.isfinite(y)
-  if kept.sum() < 3:
-    if is_checked:
-      raise ValueError(f'a power law needs three points; there are {kept.sum()}')
-    return math.nan, math.nan, math.nan, math.nan
-  fit = scipy.stats.linregress(x[kept], y[kept])
-  half = float(np.nan_to_num(fit.stderr) * scipy.special.stdtrit(kept.sum() - 2, 0.975))
-  return float(fit.slope), float(fit.intercept), float(fit.slope - half), float(fit.slope + half)
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Slopes of lines by least squares, (lines,), from x (points,) and y (points, lines)."""
+  known = np.isfinite(y)
+  x = np.broadcast_to(x[:, None], y.shape)
+  apart = np.where(known, x - np.nanmean(np.where(known, x, np.nan), 0), 0)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    return (apart * np.where(known, y, 0)).sum(0) / (apart**2).sum(0)

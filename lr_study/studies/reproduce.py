@@ -3,11 +3,9 @@
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -159,20 +157,29 @@ def docstring(name: str) -> str:
 def summary(name: str, found: Reproduced, drawn: Sequence[str]) -> str:
   """The page of a study, in Markdown: its question, its figures, its claims, how it was run."""
   title, _, rest = docstring(name).partition('\n')
+  pictures = [line for stem in drawn for line in (f'![{title}]({stem}.png)', '')]
+  lines = [f'# {title}', '', rest.strip(), '', *pictures, *claims_table(found.claims), '']
+  return '\n'.join([*lines, ran(found), ''])
+
+
+def claims_table(claims: Sequence[Claim]) -> list[str]:
+  """The lines of a table of claims, in Markdown."""
+  return [
+    '| found | published | agrees |',
+    '| --- | --- | --- |',
+    *(f'| {of.sentence} | {of.source or "–"} | {agreement(of)} |' for of in claims),
+  ]
+
+
+def ran(found: Reproduced) -> str:
+  """How a study was run: the command, trials, minutes, machine and commit."""
   about, machine = found.about, found.about['machine']
   trials = sum(len(of) for of in found.tables.values())
   minutes = sum(about['seconds'].values()) / 60
-  ran = (
-    f'{trials:,} trials in {minutes:.0f} minutes on {machine["cores"]} cores '
+  return (
+    f'`{about["command"]}`: {trials:,} trials in {minutes:.0f} min on {machine["cores"]} cores '
     f'({machine["cpu"].strip()}, JAX {machine["jax"]}), commit {str(machine["commit"])[:9]}.'
   )
-  lines = [f'# {title}', '', rest.strip(), '']
-  lines += [f'![{title}]({stem}.png)\n' for stem in drawn]
-  lines += ['| found | published | agrees |', '| --- | --- | --- |']
-  lines += [
-    f'| {claim.sentence} | {claim.source or "–"} | {agreement(claim)} |' for claim in found.claims
-  ]
-  return '\n'.join([*lines, '', ran, ''])
 
 
 def agreement(claim: Claim) -> str:

@@ -26,7 +26,7 @@ class Table:
   Attributes:
     columns: arrays (trials,) by name: a field of `Result`, an axis such as 'optimizer.momentum', a
       metric such as 'validation_top5', or what a study computes itself. A number that a trial does
-      not have, for example after it diverged, is NaN.
+      not have, or that is not finite, is NaN.
     curves: float arrays (points, trials) by name; of steps, means over `window` steps.
     window: steps per point of a curve of steps.
     about: what all trials share: 'guessing_loss', 'classes', 'validation' (images) and others.
@@ -128,7 +128,7 @@ def of_study(
     columns[name] = [result.axes.get(name) for result in results]
   for name in dict.fromkeys(name for result in results for name in result.metrics):
     columns[name] = [result.metrics.get(name) for result in results]
-  columns = {name: _column(_rounded(of)) for name, of in (columns | (further or {})).items()}
+  columns = {name: _column(_rounded(of)) for name, of in (columns | dict(further or {})).items()}
   kept, window = {}, 1
   for name in curves:
     curve = np.asarray(study.curves[name], np.float64)
@@ -165,16 +165,16 @@ def _rounded(values: Iterable[Any]) -> list[Any]:
 
 
 def _stored(values: np.ndarray) -> list[Any]:
-  return [
-    None if isinstance(value, float) and not math.isfinite(value) else value
-    for value in map(_short, values.tolist())
-  ]
+  return [_short(value) for value in values.tolist()]
 
 
 def _short(value: Any) -> Any:
+  """A number with the digits that are stored; None if it is not finite."""
   if isinstance(value, np.generic):
     value = value.item()
-  if isinstance(value, float) and math.isfinite(value):
-    value = float(f'{value:.{_DIGITS}g}')
-    return int(value) if value.is_integer() and abs(value) < 1e15 else value
-  return value
+  if not isinstance(value, float):
+    return value
+  if not math.isfinite(value):
+    return None
+  value = float(f'{value:.{_DIGITS}g}')
+  return int(value) if value.is_integer() and abs(value) < 1e15 else value

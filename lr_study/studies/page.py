@@ -1,0 +1,58 @@
+"""docs/studies.md, made from what is committed under results/."""
+
+from lr_study import configs
+from lr_study.studies import reproduce
+
+FILE = configs.FOLDER.parent / 'docs' / 'studies.md'
+# From the experiment that lr_study rebuilds to what is further from it; others come last.
+_ORDER = (
+  'published_table', 'batch_size', 'width', 'warm_up', 'schedules', 'optimizers',
+  'edge_of_stability', 'range_test', 'seeds', 'boundary',
+)  # fmt: skip
+_START = """\
+# Studies
+
+What is published about learning rates, tried on a small scale: ten classes of rendered letters, 16
+pixels wide, and small networks, in minutes on two cores. Each study is a config of at most 60
+lines in `configs/studies/`, and a module in `lr_study/studies/` that turns its trials into the
+sentences and the figure below. Results, with all trials, are in `results/`. A small network on
+small images says little about a large one: what agrees with a source here agrees at this size.
+
+To run a study anew and compare it with what is shown here:
+
+```bash
+python scripts/reproduce.py batch_size
+```
+
+To analyse the committed trials again without training, add `--stored`. To change a study for a
+paper of your own, copy its two files. Intervals are 95 %.
+
+<!-- Made by `python scripts/reproduce.py STUDY --write`; a test compares it with results/. -->
+"""
+
+
+def committed() -> list[str]:
+  """The names of the studies with committed results, in the order of the page."""
+  found = [name for name in reproduce.names() if (reproduce.RESULTS / name).is_dir()]
+  return sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
+def text() -> str:
+  """The page."""
+  parts = [_START, '| question | answer here | agrees with the source |', '| --- | --- | --- |']
+  sections = []
+  for name in committed():
+    found, title = reproduce.stored(name), reproduce.question(name)
+    first = found.claims[0]
+    anchor = ''.join(c for c in title.lower().replace(' ', '-') if c.isalnum() or c == '-')
+    parts.append(f'| [{title}](#{anchor}) | {first.sentence} | {reproduce.agreement(first)} |')
+    sections += ['', f'## {title}', '', *_section(name, found)]
+  return '\n'.join([*parts, *sections, ''])
+
+
+def _section(name: str, found: reproduce.Reproduced) -> list[str]:
+  about = reproduce.docstring(name).partition('\n')[2].strip()
+  lines = [about, '']
+  for path in sorted((reproduce.RESULTS / name).glob('*.png'), key=lambda p: p.stem != name):
+    lines += [f'![{reproduce.question(name)}](../results/{name}/{path.name})', '']
+  return [*lines, *reproduce.claims_table(found.claims), '', reproduce.ran(found)]
