@@ -60,6 +60,31 @@ def compare(
   ]
 
 
+def estimated(
+  name: str,
+  estimate: tuple[float, float, float],
+  sentence: str,
+  source: str = '',
+  agrees: bool | None = None,
+) -> Claim:
+  """A claim whose tolerance is half the width of its interval.
+
+  Another machine rounds differently, and training amplifies that as it does another seed. So a
+  second run may be away as far as other seeds may be.
+
+  Args:
+    name: of the claim.
+    estimate: the value and the ends of its interval; NaN becomes None.
+    sentence: with these numbers.
+    source: what was published.
+    agrees: whether it holds.
+  """
+  value, low, high = (None if math.isnan(x) else float(x) for x in estimate)
+  tolerance = 0.0 if low is None or high is None else (high - low) / 2
+  agrees = None if agrees is None else bool(agrees)
+  return Claim(name, value, sentence, tolerance, low, high, source, agrees)
+
+
 @dataclasses.dataclass(frozen=True)
 class Power:
   """y = factor x^exponent, by least squares of the logarithms."""
