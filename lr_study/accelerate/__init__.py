@@ -134,7 +134,8 @@ def _bounds(config: ConfigDict, largest: Mapping[str, float]) -> factored.Bounds
   optimizer, rate = config.optimizer, largest['learning_rate']
 
   def most(name):
-    return largest.get(f'optimizer.{name}', optimizer.get(name, 0.0))
+    value = largest.get(f'optimizer.{name}', optimizer.get(name))
+    return 0.0 if value is None else value  # None is the default of optax's dog
 
   factors = dict(optimizer.get('rate_factors', ()))
   factors |= {n: x for n, x in largest.items() if n.startswith(RATE_FACTOR)}

@@ -178,6 +178,6 @@ def _draw_steps(axes: Axes, name: str, part: Table) -> None:
   axes.plot([fit.critical] * 2, [at, end], ':', color=colour)
   axes.annotate(
     f'{_TITLES[name]}: critical batch size {fit.critical:.0f}', (fit.critical, end),
-    (0, 1 if is_above else -1), color=colour, ha='center' if is_above else 'right',
+    (-8, 1) if is_above else (0, -1), color=colour, ha='left' if is_above else 'right',
     va='bottom' if is_above else 'top', textcoords='offset points', fontsize='small',
   )  # fmt: skip
