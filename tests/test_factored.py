@@ -143,6 +143,7 @@ def test_trials_side_by_side(always):
     {'name': 'lion'},
     {'name': 'adam'},
     {'name': 'adamw', 'weight_decay': 1e-2},
+    {'name': 'dog', 'weight_decay': None},  # as by default
     {'name': 'rmsprop'},
     {'momentum': 0.9, 'clip_norm': 0.5},
     {'momentum': 0.9, 'clip_value': 0.05},
