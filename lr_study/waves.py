@@ -1,5 +1,6 @@
 """Trains a study round by round, as its search asks for trials, and each round wave by wave."""
 
+import dataclasses
 import itertools
 import os
 import time
@@ -89,7 +90,7 @@ def _halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
   trials = (t._replace(wave=new) if t in late else t for t in planned.trials)
   curves = str(loop.place(Path('history'), number)) + os.sep
   record.delete(folder, keep=lambda name: not name.startswith(curves))
-  rounds.write(folder / 'history', planned._replace(trials=tuple(trials)))
+  rounds.write(folder / 'history', dataclasses.replace(planned, trials=tuple(trials)))
   raise errors.MoreWaves(
     f'out of memory: {str(error).splitlines()[0][:200]}; nothing is lost: the same command '
     f'trains these {len(of_wave)} trials in two waves. If it happens again, lower memory_gb, '

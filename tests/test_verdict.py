@@ -1,6 +1,7 @@
 """Statuses, the best rate, and the sentence, from made-up curves."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -243,6 +244,20 @@ def test_what_lies_on_either_side_is_named_for_what_it_did():
     'trains three. 1e-02 and 1e-04 diverged. 1e-01, 1e-05 and 1e-07 did worse. 1e-06 cannot be '
     'distinguished from guessing.'
   )
+
+
+def test_of_many_rates_a_clause_names_the_first_and_counts_the_rest():
+  """Twelve of every second rate did worse; those from the smallest up diverged, and are a range."""
+  odd = [
+    result(2.0**-k, 0.5, 'plateaued') if k % 2 else result(2.0**-k, 0.1, 'at_chance')
+    for k in range(24)
+  ]
+  best, low = result(4.0, 0.9), [result(1e-8 / 10**k, status='diverged') for k in range(3)]
+  said = verdict.judge([best, *odd, *low], images(1000)).sentence
+  assert 'Rates from 1e-08 down diverged. 5e-01, 1.25e-01, 3.125e-02, ' in said
+  named, more = re.search(r'diverged\. (.*) and (\d+) more did worse\.', said).groups()
+  assert len(named.split(', ')) + int(more) == 12
+  assert len(named.split(', ')) == 9
 
 
 def with_seeds(**accuracies):

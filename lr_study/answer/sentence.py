@@ -23,6 +23,7 @@ _CLAUSES = {
   ENDED_EARLY: ('was ended early by the search', 'were ended early by the search'),
   UNMEASURED: ('had no finite {}', 'had no finite {}'),
 }
+_NAMED = 10  # rates that a clause names
 _ONE_SEED = 'One seed cannot tell how sure that is: --config.seeds=0,1,2 trains three.'
 
 
@@ -140,7 +141,9 @@ def _by(measure: Measure, seeds: int) -> str:
 
 def _alike(others: Sequence[float], by: str) -> str:
   names = [formats.rate(rate) for rate in sorted(others, reverse=True)]
-  return f'{_joined(names)} may be just as good: these {by} cannot separate them.' if names else ''
+  return (
+    f'{_joined(_few(names))} may be just as good: these {by} cannot separate them.' if names else ''
+  )
 
 
 def _clauses(
@@ -168,7 +171,7 @@ def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]
   down = next((i for i, good in enumerate(whole) if not good), len(whole)) if up < len(whole) else 0
   top = grid[len(grid) - up :] if up > 1 else []
   bottom = grid[:down] if down > 1 else []
-  names = [f'rates from {formats.rate(top[0])} up'] if top else []
+  names = []
   for rate in reversed(rates):
     if rate not in top and rate not in bottom:
       count = did[rate].count(word)
@@ -176,14 +179,26 @@ def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]
       names.append(
         formats.rate(rate) + ('' if whole_rate else f' ({count} of {len(did[rate])} seeds)')
       )
-  names += [f'rates from {formats.rate(bottom[-1])} down'] if bottom else []
-  said = _joined(names)
+  said = _joined(
+    [
+      *([f'rates from {formats.rate(top[0])} up'] if top else []),
+      *_few(names),
+      *([f'rates from {formats.rate(bottom[-1])} down'] if bottom else []),
+    ]
+  )
   return said[0].upper() + said[1:]
 
 
 def _every(found: Sequence[str], word: str) -> bool:
   """True if the word applies to every seed; 'did worse' refers to the mean over seeds."""
   return found.count(word) == len(found) or word in (PLATEAUED, UNMEASURED)
+
+
+def _few(rates: Sequence[str]) -> list[str]:
+  """The names of rates; of many, the first ones and how many more there are."""
+  if len(rates) <= _NAMED:
+    return list(rates)
+  return [*rates[: _NAMED - 1], f'{len(rates) - _NAMED + 1} more']
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Plans the next round of a study: passes results to the search, and puts its rates into waves."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -70,7 +71,7 @@ def next_round(
     wave_of_trial |= {t: waves + k for t, k in zip(new, wave_of, strict=True)}
     waves += max(wave_of) + 1
   trials = (*planned.trials, *(t._replace(wave=wave_of_trial[t]) for t in asked))
-  return planned._replace(trials=trials, ended=not asked)
+  return dataclasses.replace(planned, trials=trials, ended=not asked)
 
 
 def tell(

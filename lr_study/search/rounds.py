@@ -1,5 +1,7 @@
 """The plan of a study's trials: requested in rounds, trained in waves, stored in one file."""
 
+import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -68,7 +70,8 @@ class Planned(NamedTuple):
     return (*self.setting, self.learning_rate, self.seed)
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Plan:
   """All trials that were asked for so far; `ended` once the search has ended.
 
   earlier: the trials that the study had before it was extended; if the search asks for one of them
@@ -86,9 +89,7 @@ class Plan(NamedTuple):
 
   def of_wave(self, number: int) -> tuple[Planned, ...]:
     """The trials that train together in wave `number`, in the order of their columns."""
-    of_now = {t.trial: t for t in self.trials if t.wave == number}
-    before = [of_now.pop(t.trial, t) for t in self.earlier if t.wave == number]
-    return (*before, *of_now.values())
+    return tuple(self._columns.get(number, ()))
 
   @property
   def waves(self) -> int:
@@ -97,7 +98,29 @@ class Plan(NamedTuple):
 
   def column(self, planned: Planned) -> int:
     """The column of a trial in its wave."""
-    return self.of_wave(planned.wave).index(planned)
+    return self._columns[planned.wave][planned]
+
+  def requests(self, planned: Planned) -> list[Planned]:
+    """All requests for the same trial, those before the study was extended first."""
+    return self._requests.get(planned.trial, [])
+
+  # A study may have tens of thousands of trials, so none of these is searched trial by trial.
+
+  @functools.cached_property
+  def _columns(self) -> dict[int, dict[Planned, int]]:
+    """The column of each trial of each wave."""
+    found: dict[int, dict[tuple[Any, ...], Planned]] = {}
+    # A later request takes the column of an earlier one of its trial.
+    for t in (*self.earlier, *self.trials):
+      found.setdefault(t.wave, {})[t.trial] = t
+    return {wave: {t: i for i, t in enumerate(of.values())} for wave, of in found.items()}
+
+  @functools.cached_property
+  def _requests(self) -> dict[tuple[Any, ...], list[Planned]]:
+    found: dict[tuple[Any, ...], list[Planned]] = {}
+    for t in (*self.earlier, *self.trials):
+      found.setdefault(t.trial, []).append(t)
+    return found
 
 
 def settings(config: ConfigDict) -> dict[Setting, ConfigDict]:
@@ -305,11 +328,7 @@ def last(plan: Plan, order: Iterable[Setting]) -> list[Planned]:
 def before(plan: Plan, planned: Planned) -> Planned | None:
   """The same trial with the most epochs that it was trained to before; None if it is new."""
   return max(
-    (
-      t
-      for t in (*plan.earlier, *plan.trials)
-      if t.trial == planned.trial and t.round < planned.round and t.epochs < planned.epochs
-    ),
+    (t for t in plan.requests(planned) if t.round < planned.round and t.epochs < planned.epochs),
     key=lambda t: t.epochs,
     default=None,
   )
