@@ -267,7 +267,7 @@ class Study:
 
   def _axis(self, axis: str | None, varied: Sequence[str]) -> str:
     """The axis to plot, or an error that lists those that vary."""
-    if axis in varied:
+    if axis is not None and axis in varied:
       return axis
     if axis is None and len(varied) == 1:
       return varied[0]
@@ -385,7 +385,7 @@ def _by_trial(
 
 def _in_notebooks(figure: Figure) -> Figure:
   """The figure, which shows itself in a notebook without pyplot."""
-  figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+  figure._repr_png_ = functools.partial(_png, figure)
   return figure
 
 

@@ -3,7 +3,7 @@
 The published experiment announced this as its second part. All batch sizes train a small network
 on the same number of images, 32,000, at rates a factor of 2 apart. A parabola through the three
 lowest validation losses places the best rate between them, for each seed. The steps to a training
-loss of 1.5 nats are those of the rate that needs the fewest.
+loss of 1.2 nats are those of the rate that needs the fewest.
 
 Published:
 
