@@ -3,9 +3,9 @@
 A small network trains with SGD on batches of 32 letters for ten epochs: at a constant rate, with
 the rate divided by 10 after each third as in the published experiment, along a cosine, a straight
 line, and with WSD (warm-up, stable, decay: constant, then a straight line over the last fifth).
-Each schedule has its own best rate, a factor of 2 apart, from five seeds; gains are means over pairs
-of trials with the same seed. Cosines of five and twenty epochs are compared with cool-downs that
-branch off one run of WSD at a constant rate: only the last fifth of each is trained for itself.
+Each schedule has its own best rate, a factor of 2 apart, from five seeds; gains are means over
+pairs of trials with the same seed. Cosines of five and twenty epochs are compared with cool-downs
+that branch off one run of WSD at a constant rate: only their last fifth is trained separately.
 
 Published:
 

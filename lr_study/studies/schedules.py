@@ -179,14 +179,16 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
     left.plot(rates, accuracy.mean(1), 'o-', color=colours[name], label=title)
   left.set(xscale='log', xlabel='learning rate', ylabel='validation accuracy (%)')
   left.set_ylim(_floor(tables), None)
-  left.legend(loc='lower right', bbox_to_anchor=(0.86, 0))
+  left.set_xticks(rates, [written(rate) for rate in rates], minor=False)
+  left.minorticks_off()
+  left.legend(loc='lower center', ncols=2)
   _draw_branches(right, tables, colours)
   return {'schedules': figure}
 
 
 def _floor(tables: Mapping[str, Table]) -> float:
   """A lower end that leaves out rates that are far too small or large."""
-  return max(at_best(tables[name])[1].mean() for name in TITLES) - 16
+  return max(at_best(tables[name])[1].mean() for name in TITLES) - 20
 
 
 def _draw_branches(axes: Axes, tables: Mapping[str, Table], colours: Mapping[str, str]) -> None:
