@@ -18,7 +18,7 @@ from lr_study.studies.claims import Claim, estimated, mean_interval
 from lr_study.studies.table import Table
 
 TITLES = {
-  'constant': 'a constant rate', 'step_decay': 'steps', 'cosine': 'a cosine',
+  'constant': 'a constant rate', 'step_decay': 'two steps of a tenth', 'cosine': 'a cosine',
   'linear': 'a line', 'wsd': 'WSD',
 }  # fmt: skip
 _CLOSE = 1.0  # percentage points of accuracy: what we take for "as well as"
