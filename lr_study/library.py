@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 # also be the name in such a dict.
 Part = str | Mapping[str, Any] | Callable[..., Any]
 
-# Defaults that differ from the command's, which are those of the published experiment.
-_DEFAULTS = {
-  'optimizer': 'adamw', 'schedule': 'constant', 'batch_size': 32, 'epochs': 10, 'seeds': (0, 1, 2)
-}  # fmt: skip
-
 
 def sweep(
   model: 'Part | nn.Module | None' = None,
@@ -87,8 +82,8 @@ def sweep(
     seeds: how many (3 by default), or which.
     epochs: 10 by default.
     batch_size: samples per step, 32 by default.
-    config: more fields, or a whole ConfigDict like those in configs/, with the command's defaults.
-      The other arguments take precedence.
+    config: more fields, or a whole ConfigDict like those in configs/. The defaults of all fields
+      are those of the command. The other arguments take precedence.
     workdir: keep the study there, with its report. The same call resumes it if it was stopped, and
       reads it once it has finished. Your own parts are identified by their names and a fingerprint
       of their code, so if that or Python's version changes, it is another study. Without `workdir`
@@ -139,7 +134,7 @@ def read(
 
 
 def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -> dict[str, Any]:
-  """The fields of a study: a call's arguments, then those of its config, then defaults."""
+  """The fields of a study: a call's arguments, then those of its config."""
   if isinstance(config, ConfigDict):
     try:
       return config.copy_and_resolve_references().to_dict() | own
@@ -147,7 +142,7 @@ def _whole(own: dict[str, Any], config: Mapping[str, Any] | ConfigDict | None) -
       raise StudyError(f'config: {error}') from error
   if not isinstance(config, Mapping | None):
     raise StudyError(f'config is {plugs.shown(config)}; pass a dict of fields, or a ConfigDict')
-  whole = _DEFAULTS | dict(config or {}) | own
+  whole = dict(config or {}) | own
   for name in ('model', 'data'):
     if name not in whole:
       raise StudyError(f'{name} is missing: pass one to lr_study.sweep')
@@ -228,7 +223,7 @@ def _section(section: str, value: Any, held: dict[str, Held]) -> Any:
   if isinstance(value, Mapping) and (section != 'data' or 'name' in value):
     own = {name: _plain(of) for name, of in value.items() if name != 'name'}
     if 'name' not in value:
-      if section in ('model', *_DEFAULTS):  # the command's default name would be a surprise
+      if section in ('model', 'optimizer', 'schedule'):  # the default name would be a surprise
         raise StudyError(f"{section} has no name; pass {{'name': ...}} with its arguments")
       return own
     inner = _section(section, value['name'], held)

@@ -42,7 +42,7 @@ MODULES = {
   'search': 'lr_study.search.strategies',
 }
 REQUIRED = inspect.Parameter.empty  # in place of a default: the config must set the field
-_NEEDED = {'model': ('classes',), 'optimizer': ('learning_rate',)}  # every factory takes these
+_NEEDED = {'optimizer': ('learning_rate',)}  # every factory takes these
 # section -> what a message calls one of its functions
 _ONE = {
   'optimizer': 'an optimizer', 'input': 'an input function', 'metrics': 'a metric',
@@ -191,7 +191,7 @@ def call(
   Fields that all plugs of the section share are passed only if the factory takes them.
 
   Raises:
-    StudyError: it does not take an argument that it must, such as `classes`, or it raised an error.
+    StudyError: it does not take an argument that it must, or it raised an error.
       A known factory raises a ValueError or TypeError that begins with the name of an argument. Any
       error in the user's function is reported with its file and line.
   """

@@ -49,7 +49,7 @@ from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.time_limit import TimeIsUp, TimeLimit
 from lr_study.tracking import Tracker
 from lr_study.trials import Sweep
-from lr_study.use import best
+from lr_study.use import best, evaluate
 from lr_study.vectorize import keep_compiled_programs
 
 
@@ -322,6 +322,8 @@ def _train(
     'rounds': _rates_of_rounds(planned),
   }
   workdir.write_array(folder / workdir.MEAN, data.mean)
+  seen = dict(zip(evaluate.SEEN_PARTS, data.digests, strict=False))
+  workdir.write_arrays(folder / workdir.SEEN, seen)
   best_trial = best.name(folder, results, answer.verdict) if reports else None
   report.write(folder, study, results, answer, best_trial)
   return results, answer.verdict

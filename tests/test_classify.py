@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from lr_study import cli
 from lr_study.errors import StudyError
-from lr_study.use import classify, evaluate, explain
+from lr_study.use import again, classify, evaluate, explain
 
 
 @pytest.fixture(scope='module')
@@ -72,6 +72,29 @@ def test_files_and_folders_of_files(command, small_finished, trained, photos, tm
     cells = line.removeprefix(entry['file']).replace('%', '').split()
     assert cells[::2] == names
     assert float(cells[1]) == pytest.approx(100 * shares.max(), abs=0.06)
+
+
+def test_images_that_the_study_has_seen_are_told(command, small_finished, trained, tmp_path):
+  """By their pixels, wherever they lie now."""
+  record = evaluate.read_study(small_finished).record['data']
+  data = again.load(trained.config, record, small_finished)
+  new = np.full((64, 64, 3), 9, np.uint8)
+  for name, pixels in (('a', data.train.images[0]), ('b', data.validation.images[5]), ('c', new)):
+    (tmp_path / 'images' / 'O').mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels)).save(tmp_path / 'images' / 'O' / f'{name}.png')
+  says = 'The study has seen some of these 3 images: it trained on 1 and compared rates on 1.'
+  status, printed, _ = command('classify.py', '--workdir', small_finished, tmp_path / 'images')
+  assert status == 0
+  assert printed.splitlines()[-2:] == [
+    says, 'So this accuracy is no fair estimate for new ones; it is too high.'
+  ]  # fmt: skip
+  seen = evaluate.read_seen(small_finished)
+  top = classify.answer(trained, [str(tmp_path / 'images' / 'O')], seen)
+  assert top.text.splitlines()[-1] == says
+  assert top.content['of_study'] == {'train': 1, 'validation': 1}
+  only_new = classify.answer(trained, [str(tmp_path / 'images' / 'O' / 'c.png')], seen)
+  assert 'has seen' not in only_new.text
+  assert evaluate.read_seen(tmp_path) == {}  # of an older study
 
 
 def test_the_studys_own_parts(command, small_finished):

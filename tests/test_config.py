@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from configs import (
   calibration,
   letters_to_photos,
 )
-from lr_study import study
+from lr_study import library, study
 from lr_study.config import check, complete, flatten, from_json
 from lr_study.errors import StudyError
 
@@ -62,11 +63,14 @@ def test_the_letters_show_every_field_of_no_section():
   assert flatten(shown).items() <= flatten(checked).items()
 
 
-def test_a_config_of_a_line_has_the_published_defaults():
+def test_a_config_of_a_line_has_the_defaults_of_python():
+  """Not those of the published experiment, whose config names them all."""
   checked = check(ConfigDict({'learning_rates': (0.1,)}))
-  published = alexnet_letters.get_config()
-  published.learning_rates = (0.1,)
-  assert checked == check(published)
+  assert (checked.batch_size, checked.epochs, checked.seeds) == (32, 10, (0, 1, 2))
+  assert (checked.optimizer.name, checked.schedule.name) == ('adamw', 'constant')
+  with mock.patch.object(library, '_run', lambda config, *_: config):
+    in_python = library.sweep('digits_tensorflow', 'tombstone_letters', [0.1])
+  assert in_python == checked
 
 
 def test_what_a_section_does_not_set_is_the_default_of_what_it_names():
@@ -299,7 +303,7 @@ def test_a_completed_config_is_the_same_study():
 
 def test_references_between_fields_last():
   config = ConfigDict({'learning_rates': (0.1,), 'epochs': 6})
-  config.schedule = {'every_epochs': config.get_oneway_ref('epochs') / 3}
+  config.schedule = {'name': 'step_decay', 'every_epochs': config.get_oneway_ref('epochs') / 3}
   complete(config, {})
   config.epochs = 9
   assert check(config).schedule.every_epochs == 3

@@ -81,7 +81,7 @@ def test_help_config_explains_the_config_as_it_is_set(answer):
     '--config=alexnet_letters:quick', '--config.search=bisect', '--axis=seed=0,1', '--help_config'
   )
   assert status == 0
-  assert '\nepochs = 3   (default 30)\n    How often a trial' in text
+  assert '\nepochs = 3   (default 10)\n    How often a trial' in text
   assert "\nsearch.name = 'bisect'   (default 'grid')\n" in text
   assert '\nsearch.factor = 1.25\n    How close these two rates are at the end' in text
   assert "\naxes = {'seed': (0, 1)}" in text
@@ -92,7 +92,7 @@ def test_help_config_works_without_a_config(answer):
   status, text = answer('--help_config')
   assert status == 0
   assert '\nlearning_rates = ()\n    The rates to try.' in text
-  assert '\nepochs = 30\n' in text
+  assert '\nepochs = 10\n' in text
 
 
 def test_help_config_names_what_is_wrong(answer):

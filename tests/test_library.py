@@ -147,6 +147,14 @@ def test_a_batch_norm_of_single_values_is_refused_before_anything_trains(tmp_pat
     sweep(model=model, axes={'batch_size': [4, 1]})
 
 
+def test_a_network_need_not_take_the_number_of_classes(tmp_path):
+  """Named in a config or passed by a program: its logits are what counts."""
+  file = tmp_path / 'my_network.py'
+  file.write_text('from lr_study.models.mlp import MLP\n\n\ndef ten():\n  return MLP(10)\n')
+  named, passed = (sweep(model=of, epochs=1) for of in (f'{file}:ten', lambda: MLP(10)))
+  assert named.trials[0].train_loss == passed.trials[0].train_loss
+
+
 def test_a_batch_norm_over_pixels_or_of_running_averages_trains_at_batch_size_1():
   assert len(sweep(model=OverImages, batch_size=1, epochs=1).trials) == 2
   frozen = {'name': Net, 'freeze': ['BatchNorm_0/.*']}
@@ -442,7 +450,7 @@ WRONG = [
   ({'epoch': 5}, '^epoch: no such field; did you mean epochs'),
   ({'model': Net(classes=3)}, r'model.name=.*logits of shape \(2, 3\).*10 classes need'),
   ({'model': Flat(10, rngs=nnx.Rngs(0))}, 'Flat that has its weights already'),
-  ({'model': lambda: MLP(10)}, 'takes no argument .classes.'),
+  ({'model': lambda: MLP(3)}, r'logits of shape \(2, 3\).*10 classes need'),
   ({'optimizer': optax.adam(1e-3)}, 'has its learning rate already'),
   ({'optimizer': {'name': 'sgd', 'momentun': 0.9}}, '^optimizer.momentun: .*optimizer.momentum'),
   ({'data': (X, Y[:-1])}, '^data has 120 samples, but 119 labels'),

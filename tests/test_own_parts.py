@@ -256,8 +256,9 @@ def test_all_values_of_all_axes_share_one_program(tmp_path, request):
       'wrong.py:PerPixel: it returns logits of shape (2, 8, 8, 10) on inputs of shape (2, 8, 8, 1)',
     ),
     (
-      {'model': {'name': 'wrong.py:NoClasses'}},
-      "NoClasses (wrong.py:16) takes no argument 'classes'",
+      {'model': {'name': 'wrong.py:NoClasses', 'features': 3}},
+      'wrong.py:NoClasses: it returns logits of shape (2, 3) on inputs of shape (2, 8, 8, 1); 10 '
+      'classes need (2, 10)',
     ),
     (
       {'optimizer': {'name': 'wrong.py:no_transform'}},

@@ -42,7 +42,7 @@ def narrow(classes, width=0.5):
   return MyNet(classes, 2, width)
 
 
-def no_classes(width=1.0):
+def no_rate(width=1.0):
   return None
 
 
@@ -267,10 +267,11 @@ def test_errors_of_ones_own_function_name_its_line(own):
   ):
     plugs.call('model', narrow, {'classes': 10}, {'width': '1'} | {'wide': 1})
   message = (
-    r"^no_classes \(my_plugs\.py:\d+\) takes no argument 'classes'; every model must take it$"
+    r"^no_rate \(my_plugs\.py:\d+\) takes no argument 'learning_rate'; every optimizer must take "
+    'it$'
   )
   with pytest.raises(StudyError, match=message):
-    plugs.call('model', plugs.find('model', 'my_plugs.py:no_classes'), {'classes': 10}, {})
+    plugs.call('optimizer', plugs.find('optimizer', 'my_plugs.py:no_rate'), {}, {})
 
 
 def test_errors_of_known_functions_name_the_field():

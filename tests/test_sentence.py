@@ -462,6 +462,10 @@ def hold_evidence(truth, trial, result):
     found = (result.train_loss_change_low, result.train_loss_change_high)
     assert found == pytest.approx(tuple(ends), abs=1e-6)
   assert (result.status == 'still_improving') == (truth.learned(trial) and truth.falls(trial))
+  is_short = change is None or trial.epochs < 3
+  flat = truth.learned(trial) and not truth.falls(trial)
+  assert result.status in ('diverged', 'at_chance', 'still_improving') or flat
+  assert (result.status == 'too_short_to_tell') == (flat and is_short)
   assert ('at its best epoch' in result.evidence) == truth.study.at_best
 
 

@@ -80,6 +80,17 @@ def test_too_few_steps_tell_nothing():
   assert status.trend(np.linspace(9, 0, 20), 20).falls
 
 
+def test_one_or_two_epochs_show_no_plateau():
+  learned, guess = (0.5, 0.6), status.chance_of(np.arange(400) % 10, ACCURACY)
+  for epochs, word in ((1, status.TOO_SHORT), (2, status.TOO_SHORT), (3, status.PLATEAUED)):
+    assert status.of(learned, guess, status.trend(np.ones(100 * epochs), 100)) == word
+    falling = status.trend(np.linspace(2, 1, 100 * epochs), 100)
+    assert status.of(learned, guess, falling) == status.STILL_IMPROVING
+  few = status.trend(np.linspace(2, 1, 8), 1)  # epochs of a step
+  assert status.of(learned, guess, few) == status.TOO_SHORT
+  assert status.of((0.05, 0.2), guess, few) == status.AT_CHANCE
+
+
 def test_huge_losses_have_a_trend():
   curve = np.linspace(3e38, 1e38, 300).astype(np.float32)
   assert status.trend(curve, 300).falls
@@ -130,6 +141,7 @@ def test_the_word_for_a_rate():
 
   assert word(improving, improving) == improving
   assert word(improving, plateaued) == plateaued
+  assert word(improving, status.TOO_SHORT) == word(status.TOO_SHORT) == status.TOO_SHORT
   assert word(improving, chance, accuracies=(0.5, 0.12)) == chance
   assert word(chance, chance, accuracies=(0.1, None)) == chance
   assert word(plateaued, chance, accuracies=(0.16, 0.12)) == chance  # nor both of them together

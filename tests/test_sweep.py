@@ -51,7 +51,7 @@ def test_a_study_from_letters_to_verdict(whole):
   names = {path.name for path in folder.iterdir()}
   assert names == {
     'config.json', 'checkpoints', 'tensorboard', 'history', 'figures', 'results.json',
-    'results.csv', 'summary.md', 'mean.npy', 'report.html', 'written',
+    'results.csv', 'summary.md', 'mean.npy', 'seen.npz', 'report.html', 'written',
   }  # fmt: skip
   drawn = {'all_rates', 'accuracy_by_rate', 'rate_by_rate', 'schedule', 'confusion'}
   for kind in ('png', 'pdf', 'svg'):

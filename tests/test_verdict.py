@@ -26,11 +26,11 @@ def curve(kind, steps=200):
 
 @pytest.fixture
 def history(tmp_path):
-  """200 steps, two epochs, three trials: still improving, at chance, and one to be broken."""
-  history = History(tmp_path, 200, 2, 3)
+  """200 steps, four epochs, three trials: still improving, at chance, and one to be broken."""
+  history = History(tmp_path, 200, 4, 3)
   loss = np.stack([curve('falling'), np.full(200, np.log(10)), curve('flat')], 1)
   history.write_steps(0, dict.fromkeys(history.steps, loss))
-  for epoch in range(2):
+  for epoch in range(4):
     history.write_epoch(
       epoch,
       {
@@ -45,7 +45,7 @@ def history(tmp_path):
 
 
 def judge_all(history, **options):
-  trials = planned([1e-3, 1e-4, 1e-5], [0, 0, 0], 2)
+  trials = planned([1e-3, 1e-4, 1e-5], [0, 0, 0], 4)
   return verdict.results(history, trials, images(1000), [200, 200, 100], **options)
 
 
@@ -62,8 +62,8 @@ def test_statuses(history):
   assert learned.first_bad_step is None
   assert (broken.first_bad_step, broken.last_finite_loss) == (4, 30.0)
   assert broken.train_loss is broken.validation_accuracy is broken.train_loss_at_end is None
-  assert (learned.steps, learned.epochs) == (200, 2)
-  assert (broken.steps, broken.epochs) == (100, 1)
+  assert (learned.steps, learned.epochs) == (200, 4)
+  assert (broken.steps, broken.epochs) == (100, 2)
   assert broken.evidence == 'the loss of step 4 was not finite; the last finite loss was 30'
   assert stuck.evidence == (
     'validation accuracy 10.0 % (90 % interval 8.4 to 11.6 %); guessing reaches 10.0 %; training '
@@ -470,13 +470,13 @@ def test_further_metrics_and_axes_come_with_a_trial(tmp_path):
 
 
 def test_the_best_epoch_of_each_trial(history):
-  history.epochs['validation_accuracy'][:] = [[0.9, 0.1, 0.5], [0.8, 0.2, 0.5]]
-  history.epochs['validation_loss'][:] = [[0.4, 2.0, 1.0], [0.6, 2.0, 0.9]]
+  history.epochs['validation_accuracy'][:] = [[0.9, 0.1, 0.5], *[[0.8, 0.2, 0.5]] * 3]
+  history.epochs['validation_loss'][:] = [[0.4, 2.0, 1.0], *[[0.6, 2.0, 0.9]] * 3]
   history.steps['loss'][:, 2] = np.inf
   first, second, broken = judge_all(history, at_best=True)
   assert [t.best_epoch for t in (first, second, broken)] == [1, 2, None]
   assert (first.validation_accuracy, first.validation_loss) == (0.9, 0.4)
-  assert (first.steps, first.epochs) == (200, 2)
+  assert (first.steps, first.epochs) == (200, 4)
   assert 'validation accuracy 90.0 % at its best epoch, 1 (90 % interval' in first.evidence
   assert broken.validation_accuracy is None
   sentence = verdict.judge([first, second, broken], images(100)).sentence

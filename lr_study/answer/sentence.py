@@ -7,7 +7,14 @@ from lr_study import formats
 from lr_study.answer import status
 from lr_study.answer.confidence import STATED
 from lr_study.answer.measure import Measure, value_of
-from lr_study.answer.status import AT_CHANCE, DIVERGED, ENDED_EARLY, PLATEAUED, STILL_IMPROVING
+from lr_study.answer.status import (
+  AT_CHANCE,
+  DIVERGED,
+  ENDED_EARLY,
+  PLATEAUED,
+  STILL_IMPROVING,
+  TOO_SHORT,
+)
 
 if TYPE_CHECKING:
   from lr_study.answer.verdict import Result
@@ -151,8 +158,9 @@ def _clauses(
 ) -> list[str]:
   """A clause for each word, which names all rates with that word, the largest first."""
   clauses = []
+  said = {rate: PLATEAUED if word == TOO_SHORT else word for rate, word in words.items()}
   for word, verbs in _CLAUSES.items():
-    rates = [rate for rate in did if words.get(rate) == word]
+    rates = [rate for rate in did if said.get(rate) == word]
     if rates:
       verb = verbs[len(rates) > 1].format(measure.name)
       clauses.append(f'{_names(rates, word, did)} {verb}.')

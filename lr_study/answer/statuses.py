@@ -16,6 +16,7 @@ from lr_study.config import check
 
 _LENGTHS = (1, 2, 4)  # of the trials that train longer, as multiples of a study's epochs
 _AT_MOST = 0.1  # the share of its training loss that a plateaued trial may still lose
+_CALLED = (status.STILL_IMPROVING, status.PLATEAUED)  # what is checked by longer runs
 _TOGETHER = 8  # seeds that train at the same time
 
 
@@ -91,7 +92,7 @@ def by_longer_runs(
     went += _train_on(check(config), data, lengths)
     tell(f'{first + len(config.seeds)} of {len(seeds)} seeds that train for longer')
   found: dict[str, Any] = {'trained_on': len(went)}  # includes those at chance
-  for word in status.LEARNED:
+  for word in _CALLED:
     of_word = [trial for trial in went if trial.status == word]
     right = [t.fell if word == status.STILL_IMPROVING else t.change >= -_AT_MOST for t in of_word]
     changes = [trial.change for trial in of_word if np.isfinite(trial.change)]
@@ -167,7 +168,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
       f'{many["called"]} trials that learned, {_of(many)} had learned by the same test.'
     )
   if status.PLATEAUED in found:
-    improving, plateaued = (found[word] for word in status.LEARNED)
+    improving, plateaued = (found[word] for word in _CALLED)
     told.append(
       f'Of {improving["called"]} trials called still improving, {_of(improving)} had a lower '
       'training loss, beyond noise, over as many further steps as the test uses (median change '

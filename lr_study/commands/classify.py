@@ -44,7 +44,7 @@ def main(*paths: str) -> None:
     score = evaluate.score(trained, evaluate.read_part(workdir, _PART.value, moved))
     found = classify.scored(trained, score, {'part': _PART.value})
   else:
-    found = classify.answer(trained, paths)
+    found = classify.answer(trained, paths, evaluate.read_seen(workdir))
   try:
     if _JSON.value:
       write_text(_JSON.value, json.dumps(found.content, indent=1, allow_nan=False) + '\n')

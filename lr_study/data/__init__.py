@@ -78,6 +78,8 @@ class Dataset(NamedTuple):
   checks: dict[str, checks.Finding]
   scale: Scale | None = None  # of image files whose values need one
   is_arrays: bool = False  # it did not come from image files
+  # Of each image of the training and of the validation part; see `checks.digests`.
+  digests: tuple[np.ndarray, ...] = ()
 
 
 class Opened(NamedTuple):
@@ -118,6 +120,7 @@ class Opened(NamedTuple):
       checks.check(traits, labels, names, source.classes, samples.noun(mean.shape)),
       source.scale,
       is_arrays=not isinstance(source.images, Stored),
+      digests=tuple(found.digest for found in traits),
     )
 
   def test(self) -> Part:

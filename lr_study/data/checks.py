@@ -77,10 +77,14 @@ def traits(images: np.ndarray) -> Traits:
     faint = dark = np.zeros(len(images), bool)
   black = flat.copy()
   black[flat] = _rows(np.abs(images[flat])).max(1, initial=0) <= most
+  return Traits(digests(images), found.astype(np.float32), flat, black, faint, dark)
+
+
+def digests(images: np.ndarray) -> np.ndarray:
+  """Bytes that are equal for equal numbers, V16 (n,), of images (n, ...) of one shape and type."""
   # Twice as fast as blake2b on processors with instructions for it.
-  digest = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
-  digests = np.asarray(digest, 'V16')
-  return Traits(digests, found.astype(np.float32), flat, black, faint, dark)
+  found = [hashlib.sha256(np.ascontiguousarray(x)).digest()[:16] for x in images]
+  return np.asarray(found, 'V16')
 
 
 def _faint(

@@ -30,6 +30,7 @@ from lr_study.progress import note
 _PLANNED = 'planned'  # process 0 adds this to its lock
 
 MEAN = 'mean.npy'  # of the training images: float32, with the shape of one image
+SEEN = 'seen.npz'  # digests of the training and of the validation images
 TRACKING = 'tracking.json'  # what was sent to which tracker
 WEIGHTS = 'weights.npz'  # that trials start from, by name; missing if they are drawn
 
@@ -42,6 +43,7 @@ CONTENT = (
   'so_far',
   'diverged',
   MEAN,
+  SEEN,
   WEIGHTS,
   TRACKING,
   'results.json',

@@ -77,7 +77,8 @@ def build(config: Mapping[str, Any], classes: int, dtype: str) -> nn.Module:
   Args:
     config: `name`, one of `KNOWN` or 'file.py:Name', and arguments. The user's Name is a class of
       Linen or NNX modules, or a function that returns a Linen module, or an NNX module if it takes
-      `rngs`. It is passed `classes`, and `dtype` if it takes that.
+      `rngs`. It is passed `classes` and `dtype` if it takes them; one that does not take `classes`
+      must return as many logits as there are classes.
     classes: number of logits.
     dtype: of activations and products, 'float32' or 'bfloat16'.
 

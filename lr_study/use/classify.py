@@ -2,8 +2,9 @@
 
 import io
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.special import softmax
 
 from lr_study import formats, progress
 from lr_study.config import flatten
-from lr_study.data import folder, images, scanning
+from lr_study.data import checks, folder, images, samples, scanning
 from lr_study.data.scanning import printable
 from lr_study.errors import StudyError
 from lr_study.search import rounds
@@ -37,13 +38,15 @@ class Seen(NamedTuple):
   """The samples that were read. skipped: the files that were not, and why.
 
   readable: the file of each sample; `samples.npy[0]` if a file holds several. logits: of each
-  sample, (readable, classes). of_file: the index of its file, int (readable,).
+  sample, (readable, classes). of_file: the index of its file, int (readable,). digests: of each
+  sample, as of `checks.digests`.
   """
 
   readable: Sequence[Path]
   logits: np.ndarray
   of_file: np.ndarray
   skipped: Sequence[tuple[Path, str]]
+  digests: np.ndarray
 
 
 class Answer(NamedTuple):
@@ -91,7 +94,7 @@ def look(trained: Trained, files: Sequence[File]) -> Seen:
   """
   run = evaluate.make_predict(trained, len(files))
   chunk = trained.config.eval_batch_size
-  readable, logits, of_file, skipped = [], [], [], []
+  readable, logits, of_file, skipped, digests = [], [], [], [], []
   for start in range(0, len(files), chunk):
     some = files[start : start + chunk]
     found = images.in_threads(lambda file: read(file, trained), some)
@@ -101,11 +104,14 @@ def look(trained: Trained, files: Sequence[File]) -> Seen:
       readable += _names(some[i].path, len(found[i]))
       of_file += [start + i] * len(found[i])
     if good:
-      logits.append(run(np.concatenate([found[i] for i in good])))
+      pixels = np.concatenate([found[i] for i in good])
+      logits.append(run(pixels))
+      digests.append(checks.digests(pixels))
   if not readable:
     what = 'image' if evaluate.takes_files(trained.config) else 'sample'
     raise StudyError(f'no {what} can be read: {_named(skipped)}')
-  return Seen(readable, np.concatenate(logits), np.asarray(of_file), skipped)
+  joined = np.concatenate(logits), np.asarray(of_file)
+  return Seen(readable, *joined, skipped, np.concatenate(digests))
 
 
 def read(file: File, trained: Trained) -> np.ndarray | str:
@@ -133,8 +139,15 @@ def resize_mode(config: ConfigDict) -> str:
   return config.data.get('resize', 'squash')
 
 
-def answer(trained: Trained, paths: Sequence[str]) -> Answer:
+def answer(
+  trained: Trained, paths: Sequence[str], of_study: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> Answer:
   """The trial's predictions for images, or its accuracy if the images are in folders by class.
+
+  Args:
+    trained: the trial.
+    paths: see `find`.
+    of_study: as of `evaluate.read_seen`. If some images are among these, the answer says so.
 
   Raises:
     StudyError: see `find` and `look`; also if an image in a class cannot be read, because the
@@ -142,14 +155,30 @@ def answer(trained: Trained, paths: Sequence[str]) -> Answer:
   """
   files, labels = find(paths, trained.classes)
   seen = look(trained, files)
+  used = {part: int(np.isin(seen.digests, own).sum()) for part, own in of_study.items()}
+  noun = samples.noun(trained.stored.shape)
   if labels is None:
-    return Answer(_top_text(trained, seen), _trial(trained) | _top_content(trained, seen))
+    text = '\n'.join([_top_text(trained, seen), *_of_study(used, len(seen.digests), noun)])
+    return Answer(text, _trial(trained) | _top_content(trained, seen) | {'of_study': used})
   if seen.skipped:
     raise StudyError(
       f'{len(seen.skipped)} unreadable in {paths[0]}: {_named(seen.skipped)}; repair or remove them'
     )
   score = evaluate.count(trained.classes, labels[seen.of_file], seen.logits.argmax(1))
-  return scored(trained, score, {'dir': printable(paths[0])})
+  found = scored(trained, score, {'dir': printable(paths[0])})
+  lines = _of_study(used, len(seen.digests), noun)
+  if lines:
+    lines.append('So this accuracy is no fair estimate for new ones; it is too high.')
+  return Answer('\n'.join([found.text, *lines]), found.content | {'of_study': used})
+
+
+def _of_study(used: Mapping[str, int], total: int, noun: str) -> list[str]:
+  """A line if some of the images were used by the study; `used`: how many by each part."""
+  did = {'train': 'trained on', 'validation': 'compared rates on'}
+  parts = [f'{did[part]} {count}' for part, count in used.items() if count]
+  return [f'The study has seen some of these {total} {noun}: it {" and ".join(parts)}.'] * bool(
+    parts
+  )
 
 
 def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:

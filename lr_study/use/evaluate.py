@@ -1,6 +1,7 @@
 """Loads a trial of a finished study, predicts the classes of images, and scores predictions."""
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from lr_study.config import float_type, from_json
 from lr_study.data.images import Scale
 from lr_study.engine import Engine
 from lr_study.errors import StudyError
-from lr_study.files.workdir import MEAN
+from lr_study.files.workdir import MEAN, SEEN
 from lr_study.paths import Moved
 from lr_study.report import report
 from lr_study.search import rounds
@@ -43,6 +44,7 @@ from lr_study.trial import Batch, Task
 from lr_study.use import again
 
 PARTS = ('validation', 'test')
+SEEN_PARTS = ('train', 'validation')  # that a study used
 _DENSE = 100  # the most classes for which the whole confusion matrix is stored
 
 
@@ -213,6 +215,18 @@ def read_part(workdir: Path, part: str, moved: Moved = ()) -> datasets.Part:
   if part == 'test':
     return again.load_test(config, record['data'], workdir)
   return again.load(config, record['data'], workdir).validation
+
+
+def read_seen(workdir: Path) -> dict[str, np.ndarray]:
+  """The digests of the images of each of `SEEN_PARTS`, as of `checks.digests`.
+
+  Empty if the study has none, as those of older versions.
+  """
+  try:
+    with np.load(workdir / SEEN, allow_pickle=False) as found:
+      return {part: found[part] for part in SEEN_PARTS}
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    return {}  # only a line for people depends on it
 
 
 Logits = Callable[[Any, Any, Any], jax.Array]

@@ -14,7 +14,7 @@ class PerPixel(nn.Module):
 
 
 class NoClasses(nn.Module):
-  """Has no argument `classes`."""
+  """Has no argument `classes`, so `features` must be their number."""
 
   features: int = 10
 
