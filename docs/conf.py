@@ -38,8 +38,8 @@ autodoc_typehints = 'description'
 autodoc_member_order = 'bysource'
 
 
-def _write_api() -> None:
-  """The page of all public names, api.md, which Git ignores."""
+def _api() -> str:
+  """The page of all public names."""
   text = [
     '# Python API',
     '',
@@ -53,7 +53,7 @@ def _write_api() -> None:
   for name, kind in sorted(kinds.items(), key=lambda of: of[1], reverse=True):
     text += ['', f'## {name}', '', '```{eval-rst}', f'.. {kind}:: lr_study.{name}']
     text += ['   :members:', '```'] if kind == 'autoclass' else ['```']
-  (ROOT / 'docs/api.md').write_text('\n'.join(text) + '\n')
+  return '\n'.join(text) + '\n'
 
 
 def _table(fields) -> list[str]:
@@ -71,8 +71,8 @@ def _escaped(text: str) -> str:
   return text
 
 
-def _write_config() -> None:
-  """The page of all fields of a config, config.md, which Git ignores."""
+def _config() -> str:
+  """The page of all fields of a config."""
   text = [
     '# Config reference',
     '',
@@ -93,18 +93,29 @@ def _write_config() -> None:
       own = [f for f in reference.of_plug(section, name) if f.name not in common]
       text += [f'### {section}: {name}', '', _escaped(reference.summary(section, name))]
       text += _table(own) if own else ['']
-  (ROOT / 'docs/config.md').write_text('\n'.join(text))
+  return '\n'.join(text)
+
+
+# Pages whose text is made here. What Git has of them says where to look in a checkout.
+GENERATED = {'api': _api, 'config': _config}
+
+
+def _read(app, name: str, source: list[str]) -> None:
+  """Changes the text of a page before Sphinx reads it."""
+  if name in GENERATED:
+    source[0] = GENERATED[name]()
+  else:  # the site has a copy of the notebook
+    source[0] = source[0].replace('](../examples/library.ipynb)', '](library.ipynb)')
 
 
 def setup(app) -> None:
-  """Leaves out what Python itself says of the fields of a named tuple."""
+  """Connects what is made here; leaves out what Python says of the fields of a named tuple."""
 
   def skip(app, what, name, member, is_skipped, options):
     return is_skipped or str(getattr(member, '__doc__', '')).startswith('Alias for field number')
 
   app.connect('autodoc-skip-member', skip)
+  app.connect('source-read', _read)
 
 
 shutil.copyfile(ROOT / 'examples/library.ipynb', ROOT / 'docs/library.ipynb')  # Git ignores it
-_write_api()
-_write_config()

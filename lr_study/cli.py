@@ -31,7 +31,16 @@ from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
 from lr_study import configs as packaged
-from lr_study import environment, flag_types, formats, processes, reference, time_limit, usage
+from lr_study import (
+  environment,
+  flag_types,
+  formats,
+  plugs,
+  processes,
+  reference,
+  time_limit,
+  usage,
+)
 from lr_study.errors import MoreWaves, StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -303,10 +312,7 @@ def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     _fail(f'--{error.flagname}: no such flag{_flag_meant(error.flagname)}')
   except (StudyError, flags.Error) as error:
-    for name in overrides:
-      if isinstance(fields := _field(name), ConfigDict):  # the message would show a syntax tree
-        _fail(f'--config.{name}: {name} is a group of fields; {_set_each(name, fields)}')
-    _fail(_one_line(error))
+    _fail(_of_override(error) or _one_line(error))
   except BrokenPipeError:  # of --help
     raise
   except Exception as error:  # a config is a program: it can fail in any way
@@ -316,6 +322,18 @@ def _parse(main: Callable[..., None], argv: Sequence[str]) -> list[str]:
     if unknown and 'Traceback' not in str(error):
       _fail(configs.no_such_field(unknown[0], _config()))
     _fail(f'--config: {_one_line(error)}')
+
+
+def _of_override(error: Exception) -> str:
+  """The message for a field that is overridden wrongly; '' if it is none, or says enough."""
+  for name, text in _overrides().items():
+    field = _field(name)
+    if isinstance(field, ConfigDict):  # the message would show a syntax tree
+      return f'--config.{name}: {name} is a group of fields; {_set_each(name, field)}'
+    if str(error).startswith(f'flag --config.{name}={text}: '):  # and the words of int(), say
+      asked = plugs.asks(type(field))
+      return f'--config.{name}={text}: it must be {asked}{plugs.as_axis(name, text)}'
+  return ''
 
 
 def _flag_meant(name: str) -> str:

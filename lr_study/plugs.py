@@ -41,6 +41,7 @@ MODULES = {
   'data': 'lr_study.data',
   'search': 'lr_study.search.strategies',
 }
+_AXES = ('model', 'optimizer', 'schedule', 'loss', 'input')  # sections whose fields may be axes
 REQUIRED = inspect.Parameter.empty  # in place of a default: the config must set the field
 _NEEDED = {'optimizer': ('learning_rate',)}  # every factory takes these
 # section -> what a message calls one of its functions
@@ -105,9 +106,17 @@ def find(section: str, name: str, field: str = '') -> Callable:
   if factory is None:
     raise StudyError(
       f'{field} is {shown(name)}; it must be one of {", ".join(module.KNOWN)}, or '
-      f'file.py:Name{nearest(name, module.KNOWN)}'
+      f'file.py:Name{as_axis(field, name) or _known_as(module, name)}'
     )
   return factory
+
+
+def _known_as(module: ModuleType, name: Any) -> str:
+  """A hint at the known name that was probably meant, such as lion for optax.lion."""
+  last = str(name)[:_LONGEST].rpartition('.')[2]
+  if last in module.KNOWN or (last and hasattr(module, 'find') and module.find(last)):
+    return f'; did you mean {last}?'
+  return nearest(name, module.KNOWN)
 
 
 def fields(section: str, factory: Callable) -> dict[str, Any]:
@@ -267,6 +276,13 @@ def nearest(name: Any, names: Collection[str], prefix: str = '') -> str:
   return f'; did you mean {prefix}{close[0]}?' if close else ''
 
 
+def as_axis(name: str, value: Any) -> str:
+  """A hint at --axis if a value looks like several."""
+  may_be = name.partition('.')[0] in ('batch_size', 'dtype', *_AXES)
+  is_several = may_be and isinstance(value, str) and ',' in value and len(value) <= _LONGEST
+  return f'; to try several values, use --axis {name}={value}' if is_several else ''
+
+
 def has_it(section: str, field: str) -> str:
   """A hint at the known plugs of a section that have a field; '' if none has."""
   names = [name for name, factory in known(section).items() if field in fields(section, factory)]
@@ -310,7 +326,8 @@ def convert(name: str, value: Any, kind: Any, limit: Limit | None = None) -> Any
   except (TypeError, ValueError, ArithmeticError):
     fits = False
   if not fits:
-    raise StudyError(f'{name} is {shown(value)}; it must be {limit[1] if limit else _asks(kind)}')
+    asked = limit[1] if limit else asks(kind)
+    raise StudyError(f'{name} is {shown(value)}; it must be {asked}{as_axis(name, value)}')
   return _placed(converted, limit)
 
 
@@ -331,7 +348,8 @@ _WORDS = {
 }
 
 
-def _asks(kind: Any) -> str:
+def asks(kind: Any) -> str:
+  """What a message asks for: 'a whole number' for int."""
   return _WORDS[_entry(kind)][1] if _entry(kind) else _WORDS[kind][0]
 
 

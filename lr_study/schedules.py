@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lr_study import plugs
+from lr_study import formats, plugs
 from lr_study.errors import StudyError
 from lr_study.plugs import AT_LEAST_0, COUNT_OR_0, FACTOR, POSITIVE, Limit, is_number, limits
 
@@ -133,7 +133,8 @@ def step_decay(
     drops = jnp.round(jnp.arange(1, _MOST_DROPS + 1) * (every_epochs * steps_per_epoch))
   elif epochs / every_epochs > _MOST_DROPS:
     raise ValueError(
-      f'every_epochs is {every_epochs}; with {epochs} epochs that is more than {_MOST_DROPS} drops'
+      f'every_epochs is {every_epochs}; with {formats.count(epochs, "epoch")} that is more than '
+      f'{_MOST_DROPS} drops'
     )
   else:
     count = int(epochs / every_epochs)

@@ -12,7 +12,7 @@ from lr_study.answer import axes
 from lr_study.errors import StudyError
 from lr_study.files import record
 from lr_study.files.history import History, join
-from lr_study.report import drawing, page, pictures, report
+from lr_study.report import describe, drawing, page, pictures, report
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Planned, Setting
 from lr_study.time_limit import TimeIsUp, TimeLimit
@@ -173,7 +173,8 @@ def _write(
     history = join(place, columns, total, trials[0].epochs)
     results += waves.results(sweep._replace(trials=tuple(trials)), history, labels)
   edge_only = config.search.name == 'bisect'
-  answer = axes.answer(results, labels, sweep.measure, study['guessing_loss'], edge_only)
+  noun = describe.noun(study['data'])
+  answer = axes.answer(results, labels, sweep.measure, study['guessing_loss'], edge_only, noun)
   planned = sum(t.epochs * sweeps[t.setting].steps_per_epoch for t in reached)
   of_study = {
     **study,

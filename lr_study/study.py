@@ -30,6 +30,7 @@ from lr_study.answer import axes, verdict
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check, flatten
+from lr_study.data import samples
 from lr_study.errors import StudyError
 from lr_study.files import provenance, workdir
 from lr_study.files.history import join
@@ -232,7 +233,8 @@ def _load(config: ConfigDict, of_study: Iterable[Setting]) -> datasets.Dataset:
   largest = max(setting.batch_size for setting in of_study)
   if largest > len(data.train.labels):
     raise StudyError(
-      f'batch_size is {largest}, but there are {len(data.train.labels)} training images'
+      f'batch_size is {largest}, but there are {len(data.train.labels)} training '
+      f'{samples.noun(data.mean.shape)}'
     )
   return data
 
@@ -308,7 +310,8 @@ def _train(
   by_trial = judged(planned)
   last = rounds.last(planned, sweeps)
   results = [by_trial[trial] for trial in last]
-  answer = axes.answer(results, labels, measure, guessing_loss, config.search.name == 'bisect')
+  edge_only, noun = config.search.name == 'bisect', samples.noun(data.mean.shape)
+  answer = axes.answer(results, labels, measure, guessing_loss, edge_only, noun)
   with shared.clock('curves'):
     trained = list(dict.fromkeys(trial.setting for trial in last))  # a search may skip settings
     for setting in trained:

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -116,6 +117,30 @@ def test_commands_to_go_on_with(tmp_path):
   assert steps_of(tmp_path / 'b', ('lr-study', '--config=x'))[0][:2] == ['lr-study', 'sweep']
   starts = [command[:4] for command in steps_of(tmp_path / 'c', ())]
   assert starts == [['python', '-m', 'lr_study', name] for name in ('classify', 'export')]
+
+
+def test_more_seeds_than_the_study_has():
+  """Where they would tell more: with one, with two, or where rates cannot be told apart."""
+  verdict = types.SimpleNamespace(learning_rate=1e-2, indistinguishable=(1e-2,))
+
+  def wanted(seeds, alike=1):
+    verdict.indistinguishable = (1e-2, 1e-3)[:alike]
+    return next_steps._wanted_seeds(seeds, verdict)
+
+  assert [wanted(1), wanted(2), wanted(3), wanted(3, 2), wanted(7, 2)] == [3, 4, 0, 6, 0]
+
+
+def test_a_study_of_objects_goes_on_in_python(tmp_path):
+  make_study(tmp_path)
+  config, study, *found = evaluate.read_study(tmp_path)
+  config = config.copy_and_resolve_references().unlock()
+  config.data.name = 'object:arrays'
+  (step,) = next_steps.steps('runs/a', study, config, *found)
+  assert step.command == "lr_study.read('runs/a').best.export('runs/a_model')"
+  config.model.name, config.metrics = 'object:0123abcd:Net', ('f1', 'object:0123abcd:margin')
+  (step,) = next_steps.steps('runs/a', study, config, *found)
+  own = "'runs/a', model=Net, metrics=['f1', margin]"
+  assert step.command == f"lr_study.read({own}).best.export('runs/a_model')"
 
 
 def test_commands_where_the_grid_ends_or_nothing_learned(tmp_path):

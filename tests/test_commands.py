@@ -93,6 +93,16 @@ def answer(tmp_path_factory):
     (['--config.verdict=loss'], 'verdict is a group of fields; set one of them: --config.verdict.'),
     (['--config.axes=0.1'], 'axes is a group of fields; give --axis NAME=V1,V2,...'),
     (['--config.model={'], 'model is a group of fields; set one of them: --config.model.dropout'),
+    (
+      ['--config.batch_size=32,64'],
+      r'--config.batch_size=32,64: it must be a whole number; .* use --axis batch_size=32,64',
+    ),
+    (['--config.epochs=2.5'], r'--config.epochs=2.5: it must be a whole number$'),
+    (['--config.optimizer.name=optax.lion'], r'optimizer.name is .optax.lion.; .* mean lion\?'),
+    (
+      ['--config.model.name=lenet,resnet18'],
+      r'to try several values, use --axis model.name=lenet,resnet18$',
+    ),
     (['--flagfile=/nowhere'], 'Unable to open flagfile: .* No such file'),
   ],
 )

@@ -147,6 +147,15 @@ def test_a_batch_norm_of_single_values_is_refused_before_anything_trains(tmp_pat
     sweep(model=model, axes={'batch_size': [4, 1]})
 
 
+def test_samples_that_are_no_images_are_not_called_so():
+  flat = (X.reshape(120, -1), Y)
+  found = sweep(data=flat, learning_rates=[1e-2], epochs=4)
+  assert '30 samples' in found.verdict.sentence
+  assert 'image' not in found.verdict.sentence
+  with pytest.raises(lr_study.StudyError, match='there are 90 training samples'):
+    sweep(data=flat, batch_size=500)
+
+
 def test_a_network_need_not_take_the_number_of_classes(tmp_path):
   """Named in a config or passed by a program: its logits are what counts."""
   file = tmp_path / 'my_network.py'

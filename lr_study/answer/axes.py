@@ -64,6 +64,7 @@ def answer(
   measure: Measure,
   guessing_loss: float,
   edge_only: bool = False,
+  noun: str = 'images',
 ) -> Answer:
   """The answer of a study, from the results of all trials.
 
@@ -73,11 +74,12 @@ def answer(
     measure: the leading one.
     guessing_loss: the loss of guessing the classes' frequencies, in nats.
     edge_only: the runs were short, only to find where training becomes unstable.
+    noun: what samples are called; see `samples.noun`.
   """
   of_setting: dict[Setting, list[Result]] = {}
   for result in results:
     of_setting.setdefault(result.setting, []).append(result)
-  verdicts = {s: judge(found, labels, measure) for s, found in of_setting.items()}
+  verdicts = {s: judge(found, labels, measure, noun) for s, found in of_setting.items()}
   if edge_only:
     verdicts = {
       s: dataclasses.replace(verdict, sentence=_edge_sentence(verdict, of_setting[s]))
@@ -116,7 +118,7 @@ def answer(
   sentences = (
     opening,
     verdicts[best].sentence,
-    *_standing_sentences(standings, best, measure, len(values[best]), len(ended)),
+    *_standing_sentences(standings, best, measure, len(values[best]), len(ended), noun),
     *effects.sentences(growth, gains, best, measure),
   )
   verdict = dataclasses.replace(verdicts[best], sentence=' '.join(sentences))
@@ -181,7 +183,12 @@ def _standings(
 
 
 def _standing_sentences(
-  standings: Sequence[Standing], best: Setting, measure: Measure, seeds: int, ended: int
+  standings: Sequence[Standing],
+  best: Setting,
+  measure: Measure,
+  seeds: int,
+  ended: int,
+  samples: str,
 ) -> list[str]:
   """Which of the other settings may be just as good, and which did worse; [] if there are none.
 
@@ -191,11 +198,12 @@ def _standing_sentences(
     measure: the leading one.
     seeds: how many the best setting has.
     ended: how many settings the search ended early.
+    samples: what they are called.
   """
   settings = [standing.setting for standing in standings]
   others = [s for s in standings if s.learning_rate is not None and s.setting != best]
   alike = [f'{_names(s.setting, settings)}' for s in others if s.may_be_best]
-  by = ['seeds'] * (seeds > 1) + ['images'] * measure.is_share
+  by = ['seeds'] * (seeds > 1) + [samples] * measure.is_share
   said = []
   if alike:
     more = f'; and {len(alike) - _NAMED} more' if len(alike) > _NAMED else ''
@@ -212,7 +220,7 @@ def _standing_sentences(
       which += ' with a rate to use'  # the others have none
     elif not alike:
       which = f'The other {noun}'
-    said.append(f'{which} did worse{"" if seeds > 1 else " on these images"}.')
+    said.append(f'{which} did worse{"" if seeds > 1 else f" on these {samples}"}.')
   if ended:
     said.append(f'The search ended {formats.count(ended, "setting")} early.')
   return said

@@ -43,6 +43,7 @@ def use(
   alike: Sequence[float],
   did: Mapping[float, Sequence[str]],
   words: Mapping[float, str],
+  noun: str,
 ) -> str:
   """Which rate to use, how sure that is, and how every other rate did.
 
@@ -55,13 +56,14 @@ def use(
     alike: the rates that may be the best, including the recommended one.
     did: for every rate, smallest first, the status of each seed.
     words: likewise, the word for the rate.
+    noun: what the samples are called, 'images' or 'samples'.
   """
   rate = best[0].learning_rate
   others = {r: word for r, word in words.items() if r not in alike}
   parts = [
-    _reached(best, measure, interval, images),
+    _reached(best, measure, interval, f'{images} {noun}'),
     _how_sure(len(best), probability),
-    _alike([r for r in alike if r != rate], _by(measure, len(best))),
+    _alike([r for r in alike if r != rate], _by(measure, len(best), noun)),
     *_clauses(others, did, measure),
     _edge(rate, list(did)),
   ]
@@ -75,6 +77,7 @@ def none_to_use(
   measure: Measure,
   chance: status.Chance,
   images: int,
+  noun: str,
 ) -> str:
   """Why there is no rate to use, and what to do.
 
@@ -85,6 +88,7 @@ def none_to_use(
     measure: the leading one.
     chance: the accuracy of guessing.
     images: how many validation images there are.
+    noun: see `use`.
   """
   trials = [trial for found in by_rate.values() for trial in found]
   left = [trial for trial in trials if trial.status != DIVERGED]
@@ -101,12 +105,12 @@ def none_to_use(
       f'network, its inputs or the labels, or {advice}.'
     )
   else:
-    advice = f'Train for more epochs, validate on more images, or {advice}.'
+    advice = f'Train for more epochs, validate on more {noun}, or {advice}.'
   if any(word in status.LEARNED for word in words.values()):  # but has no figure to compare
     opening, advice = f'No rate that learned has a finite {measure.name}.', ''
     words = {rate: word for rate, word in words.items() if word not in status.LEARNED}
   elif not any(trial.status in status.LEARNED for trial in trials):
-    opening = _guesses(left, chance, images)
+    opening = _guesses(left, chance, f'{images} {noun}')
     words = {rate: word for rate, word in words.items() if word != AT_CHANCE}
   elif any(all(t.status in status.LEARNED for t in found) for found in by_rate.values()):
     opening = f'No rate that trained to the last epoch can be distinguished from guessing{every}.'
@@ -116,9 +120,9 @@ def none_to_use(
 
 
 def _reached(
-  trials: Sequence['Result'], measure: Measure, interval: tuple[float, float] | None, images: int
+  trials: Sequence['Result'], measure: Measure, interval: tuple[float, float] | None, images: str
 ) -> str:
-  """The rate of these trials, and their result."""
+  """The rate of these trials, and their result; `images`: '1250 images'."""
   values = [value_of(trial, measure) for trial in trials]
   when = ' at its best epoch' if trials[0].best_epoch else ''
   value = measure.show(sum(values) / len(values))
@@ -126,7 +130,7 @@ def _reached(
   if interval is None:
     return f'{said}.'
   seeds = [f'{len(trials)} seeds'] if len(trials) > 1 else []
-  counted = [f'{images} images'] if measure.is_share else []
+  counted = [images] if measure.is_share else []
   by = ' and '.join(seeds + counted) if seeds else f'counting {counted[0]}'
   return f'{said} ({STATED} interval {measure.between(interval)}, from {by}).'
 
@@ -139,10 +143,10 @@ def _how_sure(seeds: int, probability: float | None) -> str:
   return f'It is the best with a probability of {formats.percent(probability, 0)}.'
 
 
-def _by(measure: Measure, seeds: int) -> str:
+def _by(measure: Measure, seeds: int, noun: str) -> str:
   """The sources of noise when rates are compared."""
   parts = ['seeds'] if seeds > 1 else []
-  parts += ['images'] if measure.is_share else []
+  parts += [noun] if measure.is_share else []
   return ' and '.join(parts) or 'figures'
 
 
@@ -230,13 +234,13 @@ def _all_the_same(left: Sequence['Result'], chance: status.Chance) -> bool:
   return len(values) == 1 and len({trial.learning_rate for trial in left}) > 1
 
 
-def _guesses(left: Sequence['Result'], chance: status.Chance, images: int) -> str:
-  """The opening if no trial does better than guessing."""
+def _guesses(left: Sequence['Result'], chance: status.Chance, images: str) -> str:
+  """The opening if no trial does better than guessing; `images`: '1250 images'."""
   best = max(left, key=lambda trial: value_of(trial, chance.measure) or 0.0)
   value = formats.percent(value_of(best, chance.measure))
   when = ' at its best epoch' if best.best_epoch else ''
   return (
     f'No rate can be distinguished from guessing ({formats.percent(chance.share)}) on these '
-    f'{images} images: the highest {chance.measure.name}, {value}{when}, was at '
+    f'{images}: the highest {chance.measure.name}, {value}{when}, was at '
     f'{formats.rate(best.learning_rate)}.'
   )

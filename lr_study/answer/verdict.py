@@ -255,6 +255,7 @@ def judge(
   trials: Sequence[Result],
   validation_labels: np.ndarray,
   measure: Measure = ACCURACY,
+  noun: str = 'images',
 ) -> Verdict:
   """Finds the best rate: best mean of the measure over its seeds, then lowest validation loss.
 
@@ -264,6 +265,7 @@ def judge(
     trials: of one setting; the same seeds at each rate.
     validation_labels: (images,).
     measure: the leading one.
+    noun: what the sentence calls the samples.
   """
   images = confidence.counted(validation_labels, measure)
   by_rate: dict[float, list[Result]] = {}
@@ -295,7 +297,7 @@ def judge(
     return Verdict(best, *of_setting, said, measure.field, *found)
 
   if not measured:
-    said = sentence.none_to_use(by_rate, did, words, measure, chance, len(validation_labels))
+    said = sentence.none_to_use(by_rate, did, words, measure, chance, len(validation_labels), noun)
     return answer(None, said, (), None, True)
 
   loss = {rate: np.mean([t.validation_loss for t in by_rate[rate]]) for rate in measured}
@@ -319,6 +321,7 @@ def judge(
     alike,
     did,
     {r: words[r] if r in measured or words[r] not in LEARNED else UNMEASURED for r in rates},
+    noun,
   )
   return answer(best, said, alike, sure, edge)
 

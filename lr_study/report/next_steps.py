@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_study import formats
+from lr_study import formats, plugs
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
+from lr_study.config import SECTIONS
+from lr_study.objects import OBJECT
 from lr_study.use import evaluate
 
-_SEEDS = 3  # with fewer the verdict cannot say how sure it is
+_SEEDS = 3  # with one the verdict cannot say how sure it is, and with two hardly
+_MOST_SEEDS = 12  # that are proposed; more images may help more
 _OWN_RATES = ('bisect', 'optuna')  # searches that choose rates themselves
 
 
@@ -46,6 +49,10 @@ def steps(
     found += _more(call, arguments, config, results, verdict)
   if verdict.learning_rate is None:
     return found
+  if own := _objects(config):  # which only a program has
+    call_read = f'lr_study.read({str(workdir)!r}, {", ".join(own)})'.replace(', )', ')')
+    words = 'Save the best trial as a model that runs without lr_study, in Python:'
+    return [*found, Step(words, f'{call_read}.best.export({str(workdir) + "_model"!r})')]
   words = 'See what the best trial gets wrong; or name photographs, or a folder of them'
   if not evaluate.takes_files(config):
     words = 'Count what the best trial gets wrong'
@@ -57,6 +64,20 @@ def steps(
       call('export', f'--out={workdir}_model'),
     ),
   ]
+
+
+def _objects(config: Any) -> list[str]:
+  """The parts that a program passed, as arguments of `lr_study.read`; [''] if only arrays."""
+  names = {section: config[section].name for section in SECTIONS}
+  passed = {section for section, name in names.items() if name.startswith(OBJECT)}
+  own = [f'{section}={plugs.short(names[section])}' for section in names if section in passed]
+  if any(name.startswith(OBJECT) for name in config.metrics):
+    own.append(f'metrics=[{", ".join(map(_metric, config.metrics))}]')
+  return [of for of in own if not of.startswith('data=')] or [''] * bool(own)
+
+
+def _metric(name: str) -> str:
+  return plugs.short(name) if name.startswith(OBJECT) else repr(name)
 
 
 def _more(
@@ -75,16 +96,26 @@ def _more(
     found.append(Step(words, call('sweep', '--extend', *own)))
 
   seeds = list(config.seeds)
-  if len(seeds) < _SEEDS and verdict.learning_rate is not None:
-    further = [seed for seed in range(2 * _SEEDS) if seed not in seeds]
-    words = f'Train {_SEEDS} seeds, so that the answer can say how sure it is:'
-    extended(words, 'seeds', [*seeds, *further][:_SEEDS])
+  if verdict.learning_rate is not None and (wanted := _wanted_seeds(len(seeds), verdict)):
+    further = [seed for seed in range(len(seeds) + wanted) if seed not in seeds]
+    words = f'Train {wanted} seeds, so that the answer can say how sure it is:'
+    if len(seeds) > 1:
+      words = f'Train {wanted} seeds instead of {len(seeds)}, so that the answer is surer:'
+    extended(words, 'seeds', [*seeds, *further][:wanted])
   if config.search.name not in _OWN_RATES:
     words, new = _further_rates(results, verdict)
     rates = {formats.rate(rate): rate for rate in (*config.learning_rates, *new)}
     if len(rates) > len(config.learning_rates):
       extended(words, 'learning_rates', sorted(rates.values(), reverse=True))
   return found
+
+
+def _wanted_seeds(seeds: int, verdict: Verdict) -> int:
+  """More seeds than the study has, where they would tell more; else 0."""
+  if seeds == 1:
+    return _SEEDS
+  unsure = seeds < _SEEDS or len(verdict.indistinguishable) > 1
+  return 2 * seeds if unsure and 2 * seeds <= _MOST_SEEDS else 0
 
 
 def _further_rates(results: Sequence[Result], verdict: Verdict) -> tuple[str, list[float]]:

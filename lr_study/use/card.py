@@ -58,10 +58,11 @@ def write(study: Study, trained: Trained) -> str:
   """The card in Markdown. Names that strangers may have chosen are only in code blocks."""
   config, record, result = trained.config, study.record, trained.result
   files, what = evaluate.takes_files(config), samples.noun(trained.stored.shape)
+  rates = len({r.learning_rate for r in study.results})
   parts = [
     f'# A classifier of {len(trained.classes)} classes',
-    f'For {what} of {_size(trained)}; trained by lr_study at {classify.describe(trained)}, one of '
-    f'{len({r.learning_rate for r in study.results})} rates.',
+    f'For {what} of {_size(trained)}; trained by lr_study at {classify.describe(trained)}'
+    + (f', one of {rates} rates.' if rates > 1 else '.'),
     '## How to run it',
     f'In this folder, with `pip install jax flatbuffers numpy{" pillow" if files else ""}`:',
     _SNIPPET.format(
@@ -90,9 +91,9 @@ def write(study: Study, trained: Trained) -> str:
     '## Data',
     _data(config, record),
     '## Training',
-    f'{record["data"]["train"]} {what}, {result.epochs} epochs, batch size {result.batch_size}, on '
-    f'{record["device"]}. Commit of lr_study: {record["commit"] or "unknown"}. Fingerprint of the '
-    f'{what}: {record["data"]["fingerprint"]}.',
+    f'{record["data"]["train"]} {what}, {formats.count(result.epochs, "epoch")}, batch size '
+    f'{result.batch_size}, on {record["device"]}. Commit of lr_study: '
+    f'{record["commit"] or "unknown"}. Fingerprint of the {what}: {record["data"]["fingerprint"]}.',
     _block([describe.run(_own(config, result))]),
   ]
   return '\n\n'.join(parts) + '\n'

@@ -189,11 +189,12 @@ def scored(trained: Trained, found: Score, images_of: dict[str, str]) -> Answer:
   """
   rows = _matrix(found) if len(found.classes) <= _MATRIX else _confused(found)
   total, parts = int(found.confusion.sum()), []
+  noun = samples.noun(trained.stored.shape)
   if len(found.classes) > _MATRIX:
     right = int(np.trace(found.confusion))
-    parts = [f'The most confused of {len(found.classes)} classes, of {total - right} wrong images:']
+    parts = [f'The most confused of {len(found.classes)} classes, of {total - right} wrong {noun}:']
   text = (
-    f'{describe(trained)}, on {total} images: accuracy {formats.percent(found.accuracy)}, balanced '
+    f'{describe(trained)}, on {total} {noun}: accuracy {formats.percent(found.accuracy)}, balanced '
     f'accuracy {formats.percent(found.balanced_accuracy)}'
   )
   content = {
