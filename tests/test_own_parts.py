@@ -48,6 +48,7 @@ def config_of(axes=(), **changes):
   """A study of digits as arrays; `changes` are whole sections and fields."""
   fields = {
     'learning_rates': (1e-2, 1e-3),
+    'seeds': (0,),
     'epochs': 4,
     'batch_size': 12,
     'log_every_steps': 6,

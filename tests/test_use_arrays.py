@@ -47,6 +47,7 @@ def averaged(tmp_path_factory):
   file.write_text(PARTS)
   config = ConfigDict()
   config.learning_rates, config.epochs, config.batch_size = (3e-2, 1e-3), 3, 6
+  config.seeds = (0,)
   config.data = ConfigDict({'name': f'{file}:load', 'test_fraction': 0.25})
   config.model = ConfigDict({'name': f'{file}:Net'})
   config.optimizer = ConfigDict({'name': 'schedule_free_adamw'})
@@ -69,6 +70,7 @@ def factored(tmp_path_factory):
   np.savez(folder / 'grey.npz', x=images, y=np.where(labels, 'up', 'low'))
   config = ConfigDict()
   config.learning_rates, config.epochs = (1e-2, 1e-3), 4
+  config.seeds, config.batch_size, config.optimizer = (0,), 1, 'sgd'
   config.data = ConfigDict({'name': f'npz:{folder / "grey.npz"}'})
   config.model = ConfigDict({'name': 'mlp', 'hidden': (128,)})
   config.schedule = ConfigDict({'name': 'constant'})
