@@ -212,6 +212,15 @@ def test_intervals_and_what_the_points_are(history, drawn):
   assert {'recommended', 'chance'} <= set(labels)
 
 
+def test_no_interval_is_promised_where_none_is_drawn(history):
+  """As of results from before there were intervals."""
+  results, answer = judged(history)
+  old = dataclasses.replace(answer, intervals=dict.fromkeys(answer.intervals))
+  drawn = figures.build(history, results, old, heights, GUESS, in_detail=False)
+  labels = [t.get_text() for t in drawn['accuracy_by_rate'].legends[0].get_texts()]
+  assert labels[1] == 'validation accuracy'
+
+
 def test_figures_by_the_loss(history):
   results, answer = judged(history, LOSS)
   drawn = figures.build(history, results, answer, heights, GUESS)

@@ -374,10 +374,13 @@ class Sweep(NamedTuple):
   trials: tuple = ()
 
 
+OF_ALL = {'batch_size': 1, 'optimizer': 'sgd', 'schedule': 'step_decay'}
+
+
 def sweeps_of(axes=None, **fields):
   fields['axes'] = ConfigDict(axes or {}, allow_dotted_keys=True)
   config = check(
-    ConfigDict({'learning_rates': (1e-1, 1e-2), 'seeds': (0, 1), 'epochs': 2} | fields)
+    ConfigDict({'learning_rates': (1e-1, 1e-2), 'seeds': (0, 1), 'epochs': 2, **OF_ALL} | fields)
   )
   return {setting: Sweep(own) for setting, own in rounds.settings(config).items()}
 

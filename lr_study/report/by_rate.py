@@ -41,7 +41,7 @@ def figure(results: Sequence[Result], verdict: Verdict, guessing_loss: float) ->
   for training in _of_training(measure):
     name = f'{training.name.replace("train", "training")}, epoch mean'
     _means(axes, ended, training, name, color=_TRAINING, linestyle=(0, (4, 1.5)), marker='s')
-  known = measure.is_share or any(verdict.intervals.values())
+  known = any(verdict.intervals.values())
   name = measure.name + (f', {STATED} interval' if known else '')
   _means(axes, ended, measure, name, color=_MEASURE, marker='o')
   if several:
