@@ -1,4 +1,4 @@
-"""Which learning rate? One network trained at many rates in one compiled program.
+"""Which learning rate? One network trained at many rates side by side, by JAX.
 
 `sweep` runs a study of your network and data, and `read` opens a work directory. Both return a
 `Study`. Importing this package does not import JAX or touch a device; that happens on first use.

@@ -91,8 +91,8 @@ FIELDS = {
     'auto',
     str,
     one_of(('auto', 'vmap', 'pmap', 'shard_map', 'threads')),
-    'How trials run side by side: vmap, all in one program (auto, except on CPUs); threads, one '
-    'per trial (auto on CPUs); pmap or shard_map, spread over all devices.',
+    'How trials run side by side: vmap, all in one program (auto, except on CPUs); threads, the '
+    'same program once per trial (auto on CPUs); pmap or shard_map, spread over all devices.',
   ),
   'accelerate': _Field(
     'auto',

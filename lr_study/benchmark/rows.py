@@ -400,7 +400,7 @@ def table(result: Mapping[str, Any]) -> str:
       continue
     value = side['median'] * (1 if ladder else 1000)
     digits = '.0f' if value >= 1000 else '.3g'
-    peak = side['memory']['peak'] / side['trials'] / 1e9
+    peak = max(0.0, side['memory']['peak']) / side['trials'] / 1e9  # a difference of two readings
     lines.append(
       f'| {name} | {value:{digits}} | {side["ours_to_this"]:.2f} | {peak:.3g} | '
       f'{side["start_seconds"]:.0f} |'
