@@ -119,6 +119,21 @@ def test_commands_to_go_on_with(tmp_path):
   assert starts == [['python', '-m', 'lr_study', name] for name in ('classify', 'export')]
 
 
+def test_a_stopped_study_is_continued(tmp_path):
+  """Its so_far/ has no weights, and is not where it trains."""
+  folder = tmp_path / 'study' / 'so_far'
+  make_study(folder, examined=False)
+  content = report.read_content(folder)
+  content['study'] |= {'command': list(ARGUMENTS), 'stopped': 'Stopped by --time_limit.'}
+  report.write_content(folder, content | {'best_trial': None})
+  page.write(folder)
+  text = (folder / page.NAME).read_text()
+  (only,) = [shlex.split(text) for _, _, text in Page(text).all('pre')]
+  assert only == ['python', 'scripts/sweep.py', f'--workdir={folder.parent}', *ARGUMENTS[1:]]
+  assert 'Mistakes are counted when the study has ended.' in text
+  assert 'There is no rate to use' not in text
+
+
 def test_more_seeds_than_the_study_has():
   """Where they would tell more: with one, with two, or where rates cannot be told apart."""
   verdict = types.SimpleNamespace(learning_rate=1e-2, indistinguishable=(1e-2,))
@@ -207,11 +222,14 @@ def test_a_page_while_a_study_trains(tmp_path, cache_dir, monkeypatch):
   assert 'there is no verdict yet. 1 of 2 trials have finished or diverged.' in text
   rows = [row for _, a, row in found.all('tr') if 'data-rate' in a]
   assert rows[0].startswith('1e+05')
+  assert rows[0].startswith('1e+050 of 3')  # it has not trained an epoch
   assert rows[0].endswith('–diverged')
   assert rows[1].startswith('1e-022 of 3')
   assert rows[1].endswith(' %training')
   curves = {chart['name']: chart['lines'] for chart in drawn(text)['charts']}
   assert [len(line['y']) for line in curves['validation_loss']] == [2]
+  (charted,) = (chart for chart in drawn(text)['charts'] if chart['name'] == 'train_loss')
+  assert charted['x'][0][-1] == 2  # not the last epoch that is still to come
   assert not page.is_final(tmp_path)
   answer = studies.run(config, tmp_path)
   assert page.is_final(tmp_path)

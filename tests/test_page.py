@@ -9,6 +9,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -27,6 +28,7 @@ from lr_study.search.rounds import Planned, Setting
 from lr_study.use import best, classify, evaluate
 
 EPOCHS, PER_EPOCH, GUESS = 2, 30, float(np.log(4))
+PHOTOGRAPHS = jax.ShapeDtypeStruct((64, 64, 3), 'uint8')
 HOSTILE = (
   '<script>alert(1)</script>',
   '"><img src=x onerror=alert(2)>',
@@ -456,7 +458,7 @@ def test_a_thousand_classes_stay_small(study, tmp_path):
   assert re.findall('<th scope="row" class="text">(n[0-9]+)</th>', text)[0] == f'n{worst:08}'
   result = evaluate.read_study(study).results[-1]
   trained = evaluate.Trained(ConfigDict({'axes': {}}),
-                             score.classes, result, {}, None, None)  # fmt: skip
+                             score.classes, result, {}, None, PHOTOGRAPHS)  # fmt: skip
   found = classify.scored(trained, score, {})
   assert len(found.text) < 2_000
   assert len(json.dumps(found.content, indent=1)) < 250_000

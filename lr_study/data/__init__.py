@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lr_study import plugs
+from lr_study import formats, plugs
 from lr_study.data import arrays, checks, folder, lists, named, rendered, samples, stream
 from lr_study.data.images import RESIZE_MODES, Scale
 from lr_study.data.letters import render
@@ -259,7 +259,7 @@ def _open(
     counts = [int(np.sum(source.labels[part] == label)) for part in parts]
     if not (counts[TRAIN] and counts[VALIDATION]):
       raise StudyError(
-        f'class {of!r} has {sum(counts)} {what} in {where}, {counts[TRAIN]} of them to '
+        f'class {of!r} has {formats.count(sum(counts), what[:-1])} in {where}, {counts[TRAIN]} to '
         f'train on and {counts[VALIDATION]} to validate; it needs at least one of each: add some, '
         'or leave it out with --config.data.classes'
       )

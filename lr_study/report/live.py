@@ -65,7 +65,8 @@ def write(study: Study, planned: Plan) -> None:
   measure = next(iter(study.sweeps.values())).measure
   chance = status.chance_of(study.labels, measure)
   shown = chance.share if chance.measure == measure else None
-  drawn = charts.content(trials, measure, study.metrics, study.guessing_loss, shown)
+  seen = _up_to_now(trials)
+  drawn = charts.content(seen, measure, study.metrics, study.guessing_loss, shown)
   training = [t for t in trials if not t.bad_step and t.steps < len(t.history.steps['loss'])]
   done, last = max(map(_epochs, training or trials)), max(asked)
   text = html.render(
@@ -83,7 +84,7 @@ def write(study: Study, planned: Plan) -> None:
     measure=measure.name,
     rows=_rows(trials, asked, study.sweeps, measure),
     several=len(study.sweeps) > 1,
-    undrawn=charts.undrawn_words(trials),
+    undrawn=charts.undrawn_words(seen),
   )
   html.save(study.folder / NAME, text)
 
@@ -131,8 +132,33 @@ def _wave(
   return history, steps, history.first_bad_steps(0, steps)
 
 
+class _Begun(NamedTuple):
+  """The first rows of a `History`."""
+
+  steps: dict[str, np.ndarray]
+  epochs: dict[str, np.ndarray]
+  steps_per_epoch: int
+
+
+def _up_to_now(trials: Sequence[charts.Trial]) -> list[charts.Trial]:
+  """The trials, with curves that end at the last epoch of their setting that has begun."""
+  ends: dict[Setting, int] = {}
+  for trial in trials:
+    epochs = -(-trial.steps // trial.history.steps_per_epoch)
+    ends[trial.setting] = max(1, epochs, ends.get(trial.setting, 0))
+  found = []
+  for trial in trials:
+    whole, end = trial.history, ends[trial.setting]
+    steps = {name: curve[: end * whole.steps_per_epoch] for name, curve in whole.steps.items()}
+    epochs_of = {name: curve[:end] for name, curve in whole.epochs.items()}
+    begun = _Begun(steps, epochs_of, whole.steps_per_epoch)
+    found.append(trial._replace(history=begun))  # type: ignore[arg-type]  # has what is drawn
+  return found
+
+
 def _epochs(trial: charts.Trial) -> int:
-  return trial.steps // trial.history.steps_per_epoch
+  """Whole epochs that it has trained; where it diverged, those before."""
+  return trial.good_steps // trial.history.steps_per_epoch
 
 
 def _rows(

@@ -44,6 +44,9 @@ def steps(
     verdict: of the study.
   """
   found, (program, *arguments) = [], study.get('command', ['python -m lr_study'])
+  if study.get('stopped'):  # its folder is so_far/, without weights, in that of the study
+    again = _command(program, Path(workdir).parent, 'sweep', *arguments)
+    return [Step('Continue the study, which is saved:', again)] * bool(arguments)
   call = functools.partial(_command, program, workdir)
   if arguments:
     found += _more(call, arguments, config, results, verdict)

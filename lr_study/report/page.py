@@ -198,9 +198,10 @@ def _changed(config: Any) -> list[tuple[str, str, str]]:
 
 def _about(study: dict[str, Any]) -> str:
   config, data = study['config'], study['data']
+  epochs = formats.count(config['epochs'], 'epoch')
   return (
-    f'{describe.part(config, "model")}, on {describe.data(config, data)}; {config["epochs"]} '
-    f'epochs, {describe.training(config, config["axes"].get("schedule.name", ()))}; '
+    f'{describe.part(config, "model")}, on {describe.data(config, data)}; {epochs}, '
+    f'{describe.training(config, config["axes"].get("schedule.name", ()))}; '
     f'{formats.duration(study["seconds"])} on {study["device"]}.'
   )
 
@@ -367,6 +368,6 @@ def _run(study: dict[str, Any]) -> list[tuple[str, str]]:
     ('Device', study['device']),
     ('Seconds', ', '.join(f'{phase} {seconds:g}' for phase, seconds in phases)),
     ('Steps of all trials', f'{steps["run"]} of {steps["planned"]}'),
-    ('Images', f'{data["name"]}, fingerprint {data["fingerprint"]}'),
+    (figures.capital(describe.noun(data)), f'{data["name"]}, fingerprint {data["fingerprint"]}'),
     ('Classes', ', '.join(data['classes'])),
   ]

@@ -103,8 +103,8 @@ def check_installed() -> None:
   if missing:
     raise StudyError(
       f'{len(missing)} of the {len(packages)} typefaces that letters are rendered from are not '
-      f'installed, such as fontpkg-{missing[0].replace("_", "-")}; in the checkout of lr_study, run '
-      'pip install ".[letters]"'
+      f'installed, such as fontpkg-{missing[0].replace("_", "-")}; in the checkout of '
+      'lr_study, run pip install ".[letters]"'
     )
 
 
