@@ -112,7 +112,7 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     left_out=study['data']['left_out'],
     run=_run(study),
     changed=_changed(config),
-    config=sorted((name, repr(value)) for name, value in configs.flatten(config).items()),
+    config=sorted((name, (repr(value),)) for name, value in configs.flatten(config).items()),
   )
   html.save(out or workdir / NAME, text)
 
@@ -188,10 +188,10 @@ def _confusion(
   ]
 
 
-def _changed(config: Any) -> list[tuple[str, str, str]]:
-  """The fields that are not the defaults: name, value, and default if there is one."""
+def _changed(config: Any) -> list[tuple[str, tuple[str, str]]]:
+  """The fields that are not the defaults: name, and value and default if there is one."""
   return [
-    (name, repr(value), '–' if default is plugs.REQUIRED else repr(default))
+    (name, (repr(value), '–' if default is plugs.REQUIRED else repr(default)))
     for name, (value, default) in sorted(configs.changed(config).items())
   ]
 
