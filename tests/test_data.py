@@ -337,7 +337,7 @@ def test_bad_folders(config, photos):
   config.classes = ()
   for i in range(1, 4):
     (photos / 'ant' / f'{i}.png').unlink()
-  fails("class 'ant' has 1 images")
+  fails("class 'ant' has 1 image in")
   for name in ('ant', 'bee', 'cat'):
     shutil.rmtree(photos / name)
   fails('has no sub-folders')
