@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from lr_study.studies import batch_size, optimizers, published_table, rates, seeds
+from lr_study.configs.studies import _letters
+from lr_study.studies import (
+  batch_size,
+  optimizers,
+  published_table,
+  rates,
+  reproduce,
+  schedules,
+  seeds,
+)
 from lr_study.studies.table import Table
 
 RATES = 2.0 ** np.arange(-4, 4)
@@ -74,3 +83,24 @@ def test_a_rate_above_one_that_diverges_is_not_stable():
   found = published_table.swept(part(losses, validation_accuracy=np.full((8, 2), 0.5)))
   assert found.stable == RATES[3]
   assert found.diverged.tolist() == [False] * 4 + [True, False, True, False]
+
+
+def test_a_cool_down_off_a_constant_run_is_the_end_of_a_whole_run(monkeypatch, tmp_path):
+  """To the same bytes: it sees the images that a run of WSD would have seen."""
+
+  def small(part, epochs):
+    config = _letters.get_config(per_class=8)
+    config.model = {'name': 'mlp', 'hidden': (8,)}
+    config.learning_rates, config.seeds, config.batch_size = (0.5, 0.05), (0, 1), 8
+    config.epochs, config.schedule, config.parallel = epochs, {'name': part}, 'vmap'
+    return config
+
+  monkeypatch.setattr(schedules, 'get_config', small)
+  monkeypatch.setattr(schedules, 'HORIZONS', (5,))
+  branched = schedules.measured(tmp_path)['branched']
+  whole = reproduce.train(small('wsd', 5), tmp_path)
+  ends = branched.where(horizon=5)
+  assert np.isnan(ends.curves['validation_accuracy'][:4]).all()
+  for result in whole.trials:
+    own = ends.where(np.isclose(ends['learning_rate'], result.learning_rate), seed=result.seed)
+    assert own['validation_accuracy'].tolist() == [round(result.validation_accuracy, 6)]
