@@ -152,7 +152,8 @@ def study_flags() -> None:
   flags.DEFINE_bool('help_config', False, 'Explain every field of the config, and stop.')
   _define_axis(
     'Try each rate with each of these values of a field. Examples: '
-    'optimizer.weight_decay=0,1e-4, seed=0..4, batch_size=1,4, model.name=lenet,resnet18.'
+    'optimizer.weight_decay=0,1e-4, seed=0..4, batch_size=1,4, model.name=lenet,resnet18, '
+    '"model.hidden=(32,),(64, 32)".'
   )
 
 
@@ -376,14 +377,27 @@ def _axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     name, sign, values = text.partition('=')
     if name in axes:
       raise StudyError(f'--axis {name} is given twice')
-    if not sign or not all(values.split(',')):
+    parts = _split(values)
+    if not sign or not all(parts):
       raise StudyError(f'--axis {text}: give NAME=V1,V2,..., such as optimizer.momentum=0,0.9')
-    axes[name] = tuple(one for value in values.split(',') for one in _values(value))
+    axes[name] = tuple(one for value in parts for one in _values(value))
   return axes
 
 
+def _split(text: str) -> list[str]:
+  """The parts between commas, except those in parentheses: '(8,),(16, 8)' has two parts."""
+  parts, depth = [''], 0
+  for sign in text:
+    depth += (sign == '(') - (sign == ')')
+    if sign == ',' and depth <= 0:
+      parts.append('')
+    else:
+      parts[-1] += sign
+  return parts
+
+
 def _values(text: str) -> Sequence[Any]:
-  """A number, True, False, None or a text; '0..4' is the whole numbers from 0 to 4."""
+  """A number, True, False, None, a tuple or a text; '0..4' is the whole numbers from 0 to 4."""
   first, dots, last = text.partition('..')
   if dots and first.isdecimal() and last.isdecimal():
     if not 0 <= int(last) - int(first) < _MOST_VALUES:

@@ -420,6 +420,8 @@ def test_further_schedules_and_axes_on_the_command_line(answer):
   assert config['schedule']['heights'] == [0.5, 0.25]
   config, _ = answer('--axis=optimizer.momentum=0,0.9', '--axis=schedule.warmup_steps=0,100')
   assert config['axes'] == {'optimizer.momentum': [0.0, 0.9], 'schedule.warmup_steps': [0, 100]}
+  config, _ = answer('--config.model=mlp', '--axis=model.hidden=(8,),(16, 4)')
+  assert config['axes'] == {'model.hidden': [[8], [16, 4]]}
 
 
 @pytest.mark.parametrize(
@@ -445,7 +447,7 @@ def test_further_schedules_and_axes_on_the_command_line(answer):
     ),
     (['--config.search=grid', '--config.search.name=grid'], 'config.search.name is given twice'),
     (['--config.model.width=-1'], r'model\.width is -1\.0; it must be a number above 0'),
-    (['--config.model.width=wide'], 'flag --config.model.width=wide: could not convert'),
+    (['--config.model.width=wide'], '--config.model.width=wide: it must be a number'),
     (['--axis=optimizer.momentm=0,1'], r'axes has .*; did you mean optimizer\.momentum\?'),
     (['--axis=optimizer.momentum'], '--axis optimizer.momentum: give NAME=V1,V2,'),
     (['--axis=optimizer.momentum=0', '--axis=optimizer.momentum=1'], 'momentum is given twice'),
