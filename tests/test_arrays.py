@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_one_line(found, message):
 
 def test_a_class_of_one_sample(brought):
   code = 'def load():\n  return np.eye(9), [0, 0, 0, 0, 1, 1, 1, 1, 2]\n'
-  with pytest.raises(StudyError, match=r"class '2' has 1 samples in my_data0.py:load, 1 .* train"):
+  with pytest.raises(StudyError, match=r"class '2' has 1 sample in my_data0.py:load, 1 .* train"):
     brought(code)
   assert brought(code, classes=('1', '0')).classes == ('1', '0')
 

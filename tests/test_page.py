@@ -316,6 +316,17 @@ def test_several_batch_sizes_and_schedules(tmp_path):
   assert heads.count('<th') == 1 + 2 * 4
 
 
+def test_the_headline_of_several_settings_is_short(tmp_path):
+  axes = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
+  make_study(tmp_path, (1e-2, 1e-3, 1e-4), axes=axes)
+  page.write(tmp_path)
+  sentence = report.read(tmp_path)[1].sentence
+  _, headline, rest, *_ = [text for _, _, text in Page((tmp_path / page.NAME).read_text()).all('p')]
+  assert f'{headline} {rest}' == sentence
+  assert headline.endswith(' --config.seeds=0,1,2 trains three.')
+  assert page._headline(sentence, 1) == (sentence, '')
+
+
 def test_further_axes_and_metrics(tmp_path):
   momentum = ConfigDict({'optimizer.momentum': (0.0, 0.9)}, allow_dotted_keys=True)
   metrics = (Measure('validation_top5'), Measure('validation_calibration_error', False, False))

@@ -181,7 +181,8 @@ def test_an_evaluation_knows_the_classes(command, study, folder, tmp_path):
   assert found['classes'] == classes()
   assert [sum(row) for row in found['confusion']] == list(counts.values())
   _, *lines = said.splitlines()
-  assert len(lines) == len(WRITTEN) + 2  # an empty line and the accuracy
+  assert len(lines) == len(WRITTEN) + 4  # an empty line, the accuracy, and that it has seen these
+  assert lines[-2].startswith('The study has seen some of these')
   for line, name, row in zip(lines, classes(), found['confusion'], strict=False):
     assert line.startswith(' ' * (128 - cell_len(name)) + name + ' ')
     assert line.removesuffix('%').split()[-2 - len(row) : -2] == [str(n) for n in row]

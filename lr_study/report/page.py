@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ _LAST = (
   ('status', 'status', lambda status: status.replace('_', ' ')),
   ('evidence', 'evidence', str),
 )
+_SENTENCE_END = re.compile(r'(?<=\.) (?=[A-Z\d])')
+_SAID_FIRST = 3  # sentences on a study with several settings: which, the rate, and how sure
 _SETTING = ('batch_size', 'schedule')
 
 
@@ -83,8 +86,11 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     ) from error
   verdicts, leads = report.of_settings(content), verdict.leads
   trials = charts.trials_of(workdir, results, verdicts)
+  headline, rest = _headline(verdict.sentence, len(verdicts))
   text = html.render(
     'report.html',
+    headline=headline,
+    rest=rest,
     charts=_charts(trials, results, verdicts, verdict, study),
     name=workdir.resolve().name,
     verdict=verdict,
@@ -204,6 +210,14 @@ def _about(study: dict[str, Any]) -> str:
     f'{describe.training(config, config["axes"].get("schedule.name", ()))}; '
     f'{formats.duration(study["seconds"])} on {study["device"]}.'
   )
+
+
+def _headline(sentence: str, settings: int) -> tuple[str, str]:
+  """What a page says first, and the rest: of several settings, up to how sure the rate is."""
+  sentences = _SENTENCE_END.split(sentence)
+  if settings == 1 or len(sentences) <= _SAID_FIRST:
+    return sentence, ''
+  return ' '.join(sentences[:_SAID_FIRST]), ' '.join(sentences[_SAID_FIRST:])
 
 
 def _facts(verdict: Verdict) -> list[tuple[str, str]]:
