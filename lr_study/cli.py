@@ -31,16 +31,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lr_study import config as configs
 from lr_study import configs as packaged
-from lr_study import (
-  environment,
-  flag_types,
-  formats,
-  plugs,
-  processes,
-  reference,
-  time_limit,
-  usage,
-)
+from lr_study import environment, flag_types, formats, plugs, reference, time_limit, usage
 from lr_study.errors import MoreWaves, StudyError, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
@@ -157,26 +148,6 @@ def study_flags() -> None:
   )
 
 
-def process_flags() -> None:
-  """Defines the flags of a study that runs in several processes."""
-  flags.DEFINE_bool(
-    'distributed',
-    False,
-    'Run as one of several processes, under Slurm, Open MPI or Kubernetes, or on TPUs.',
-  )
-  flags.DEFINE_string(
-    'coordinator_address',
-    None,
-    'Run as one of several processes elsewhere: host:port of process 0, the same for all.',
-  )
-  flags.DEFINE_integer(
-    'num_processes', None, 'With --coordinator_address: how many processes there are.'
-  )
-  flags.DEFINE_integer(
-    'process_id', None, 'With --coordinator_address: the number of this process, from 0.'
-  )
-
-
 def finished_flags() -> None:
   """Defines the flags that find a trial of a finished study: --axis and --moved."""
   _define_axis('The value of the trial on an axis, as NAME=V, if the study has several.')
@@ -246,14 +217,6 @@ def check_writable(flag: flags.FlagHolder) -> None:
     raise StudyError(f'--{flag.name} {flag.value}: {folder} is not a folder; create it first')
   if os.path.isdir(flag.value) or not os.access(folder, os.W_OK):
     raise StudyError(f'--{flag.name} {flag.value} cannot be written; choose another file')
-
-
-def process() -> processes.Process:
-  """Joins the processes of the study, if the flags say so, and returns which one this is."""
-  values = flags.FLAGS
-  if values.distributed or values.coordinator_address:
-    return processes.join(values.coordinator_address, values.num_processes, values.process_id)
-  return processes.ALONE
 
 
 def _fail_in_one_line(error: Exception) -> None:

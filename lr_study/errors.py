@@ -4,7 +4,8 @@ import errno
 import os
 from typing import TypeGuard
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = errno.ENOSPC
+_FULL = (FULL, errno.EDQUOT, errno.EFBIG)
 # Of a disk that is broken, unreachable or not writable.
 _OF_DISK = (
   errno.EIO,

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -31,6 +31,13 @@ _SAVED_BYTES = 50e6  # of a checkpoint, per second; two slow cores write 110 MB
 _REPORT_SECONDS, _REPORT_TRIAL_SECONDS = 4.0, 1.0
 
 
+class MayWrite(Protocol):
+  """Called right before files are written; raises if this process must not write them any more."""
+
+  def __call__(self, surely: bool = False) -> None:
+    """`surely`: even if it was found a moment ago that it may."""
+
+
 class Files(NamedTuple):
   """The files that trials write while they train."""
 
@@ -40,6 +47,7 @@ class Files(NamedTuple):
   checkpoints: Checkpoints
   page: Callable[[], None]
   send: Callable[[int, int], None]  # the points of these steps, to a tracker
+  may_write: 'MayWrite'
 
 
 def curves(
@@ -92,6 +100,7 @@ def train(
   board: Board,
   after_epoch: Callable[[Plan], None] = lambda _: None,
   tracker: Tracker | None = None,
+  may_write: MayWrite = lambda surely=False: None,
 ) -> None:
   """Trains the trials of a wave from the newest checkpoint, or from the start, to its last epoch.
 
@@ -103,10 +112,11 @@ def train(
     planned: the study's trials.
     number: of the wave.
     title: what people are told the wave is; '' if it is the only one.
-    count: how many waves this process trains in this round.
+    count: how many waves this process trains in this round; 0: do not time what it trains.
     board: what people are shown of the study's trials.
     after_epoch: is called with the study's trials after each epoch.
     tracker: what its curves are sent to.
+    may_write: see `MayWrite`.
 
   Raises:
     Stopped, TimeIsUp: a signal or the time limit asked the study to stop; the state is saved.
@@ -138,14 +148,16 @@ def train(
     if done < total and len(columns):
       now, state_T, ahead = _start(sweep, columns, done, state, count)
       own = (history, points, events, checkpoints)
-      files = Files(*own, lambda: after_epoch(planned), send)
+      files = Files(*own, lambda: after_epoch(planned), send, may_write)
       interrupt, shown = Interrupt(sweep.clock.limit), (total, sweep.epochs, title)
       view = TrainingView(board, sweep.trials, names, *shown, lambda: bool(interrupt.signum))
       with interrupt, view:
         _train_steps(sweep, files, view, interrupt, now, state_T, done, ahead)
     else:
       board.read(board.add(sweep.trials, names), history, total)
+  may_write(surely=True)
   events.close(history.first_bad_steps(0, total, evaluated=True))
+  history.flush()
   workdir.write_text(place(folder / 'history', number) / FINISHED, '')
 
 
@@ -189,7 +201,7 @@ def _start(
   with sweep.clock('start'):
     progress.note(f'How a trial is computed: {sweep.engine.about}')
     epochs = (total * waves - done) / sweep.steps_per_epoch
-    step_seconds, eval_seconds = plan.announce(sweep, now, epochs)
+    step_seconds, eval_seconds = plan.announce(sweep, now, epochs) if waves else (0.0, 0.0)
     ahead = sweep.spread.ahead(sweep.config.log_every_steps) * step_seconds + eval_seconds
     if done:
       return now, sweep.spread.put(state), ahead
@@ -212,7 +224,7 @@ def _train_steps(
     Stopped, TimeIsUp: see `train`.
   """
   config, per_epoch, clock = sweep.config, sweep.steps_per_epoch, sweep.clock
-  history, points, events, checkpoints, write_page, send = files
+  history, points, events, checkpoints, write_page, send, may_write = files
   total, saved, saved_at = sweep.epochs * per_epoch, done, time.monotonic()
   view.start(history, done)
   while done < total:
@@ -223,6 +235,7 @@ def _train_steps(
       state_T, metrics, ends = trials.train_steps(
         sweep, now, state_T, epoch, done - start, stop - start, interrupt
       )
+    may_write()
     history.write_steps(done, metrics, now.columns)
     history.write_epoch(epoch, ends, now.columns)
     done += len(metrics['loss'])
@@ -241,6 +254,7 @@ def _train_steps(
         means = trials.evaluate(sweep, now, state_T)
       means |= trials.measure_sharpness(sweep, now, state_T, done - 1)
       with clock('curves'):
+        may_write()
         means |= history.epoch_means(start, done, now.columns)
         history.write_epoch(epoch, means, now.columns)
         events.write(points.of_epoch(history, epoch, done), now.columns)
@@ -255,6 +269,7 @@ def _train_steps(
     due = late or done - saved >= (config.checkpoint_steps or total)
     if stops or due or done == start + per_epoch:
       with clock('checkpoints'):
+        may_write(surely=True)
         history.flush()  # first: a checkpoint promises that the curves up to it are saved
         checkpoints.save(done, sweep.spread.get(state_T, len(now.columns)))
       saved, saved_at = done, time.monotonic()

@@ -19,12 +19,13 @@ from lr_study.vectorize import tree_bytes
 _LONG_SECONDS = 3600  # a study that takes longer says so before it starts
 
 
-def waves(sweep: Sweep, processes: int) -> list[int]:
+def waves(sweep: Sweep, workers: int = 1, beside: int = 1) -> list[int]:
   """The wave of each trial of the sweep, from 0. A wave holds as many trials as fit in memory.
 
   Args:
     sweep: of these trials.
-    processes: how many train them; they take the waves in turn.
+    workers: how many train waves at the same time.
+    beside: how many of these share the memory of this machine, if trials train on its CPUs.
 
   Raises:
     StudyError: not even one trial fits.
@@ -34,7 +35,7 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
   with sweep.clock('start'), working(line):
     need = measure(sweep, trials.running(sweep, np.arange(count)))
   # CPU devices share the memory of their machine.
-  shared = need.devices if accelerate.shares_memory() else 1
+  shared = need.devices * beside if accelerate.shares_memory() else 1
   free = memory.free_memory() // shared
   if sweep.config.memory_gb:
     free = max(0, sweep.config.memory_gb * 1e9 - need.shared)
@@ -50,10 +51,10 @@ def waves(sweep: Sweep, processes: int) -> list[int]:
       f'one trial needs {(need.trial + need.call) / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; '
       'lower model.width, image_size, batch_size or eval_batch_size'
     )
-  each = math.ceil(count / (fit * processes))  # waves of a process
-  number = min(each * processes, count)
+  each = math.ceil(count / (fit * workers))  # waves of a worker
+  number = min(each * workers, count)
   if number > 1:
-    how = 'one after the other' if processes == 1 else f'of {processes} processes'
+    how = 'one after the other' if workers == 1 else f'on {workers} workers'
     note(f'{count} trials in {number} waves, {how}')
   # Interleaved: the largest rates diverge early, so they should not all be in one wave.
   return [trial % number for trial in range(count)]

@@ -26,6 +26,7 @@ WIDE = 1000  # characters, more than any table has
 _WIDTH = 110  # characters of a line in a notebook
 _PRE = '<pre style="line-height:normal;overflow-x:auto">{code}</pre>'
 _QUIET = contextvars.ContextVar('quiet', default=False)
+_HEARD: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar('heard', default=None)
 
 
 @contextlib.contextmanager
@@ -36,6 +37,18 @@ def quiet() -> Iterator[None]:
     yield
   finally:
     _QUIET.reset(token)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+  """Within this, in this thread, nothing is shown; returns the lines that would have been."""
+  lines: list[str] = []
+  token = _HEARD.set(lines)
+  try:
+    with quiet():
+      yield lines
+  finally:
+    _HEARD.reset(token)
 
 
 class _Console(Console):
@@ -196,6 +209,8 @@ def _since(started: float) -> str:
 
 def note(text: str) -> None:
   """Prints one line about what is going on; in a terminal it breaks between words."""
+  if (lines := _HEARD.get()) is not None:
+    lines.append(text)
   # Paths come in, so it has to be printable.
   line, on = formats.printable(text), Drawn.printing() or _plain_console()
   if on.is_terminal:  # a word that is too long for a line stays whole

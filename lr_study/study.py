@@ -2,39 +2,33 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from lr_study import data as datasets
 from lr_study import (
-  accelerate,
   environment,
   extension,
-  inputs,
   loop,
   losses,
-  models,
+  prepare,
   progress,
   so_far,
   task,
   tracking,
-  trials,
   waves,
   weights,
 )
-from lr_study import data as datasets
 from lr_study.answer import axes, verdict
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check, flatten
-from lr_study.data import samples
-from lr_study.errors import StudyError
 from lr_study.files import provenance, workdir
 from lr_study.files.history import join
-from lr_study.processes import ALONE, Process, leave
 from lr_study.report import (
   drawing,
   live,
@@ -52,33 +46,33 @@ from lr_study.tracking import Tracker
 from lr_study.trials import Sweep
 from lr_study.use import best, evaluate
 from lr_study.vectorize import keep_compiled_programs
+from lr_study.waves import Here, Trainer
 
 
 def run(
   config: ConfigDict,
   folder: Path,
   overwrite: bool = False,
-  process: Process = ALONE,
   extend: bool = False,
   command: Sequence[str] = (),
   track: str | None = None,
   limit: TimeLimit | None = None,
-) -> verdict.Verdict | None:
+  trainer: Trainer | None = None,
+) -> verdict.Verdict:
   """Runs a study, resumes a stopped one, or reads a finished one, and prints its answer.
 
   Args:
     config: the study; lr_study/config.py has the fields.
     folder: the work directory.
     overwrite: first delete the study that the work directory holds.
-    process: if a study has several processes, each calls this and trains its share of the trials;
-      process 0 gathers the results.
     extend: keep the trials of the study in the work directory, and train those that are new.
     command: from `cli.study_command`; the page builds its commands from it.
     track: the experiment tracker to send the study to, one of `tracking.TRACKERS`.
     limit: when the study must end, finished or not.
+    trainer: trains the waves; None: this process does.
 
   Returns:
-    The answer in process 0, None in the others.
+    The answer.
 
   Raises:
     StudyError: for errors that the user can fix; nothing was written.
@@ -87,29 +81,23 @@ def run(
   tracking.check(track)
   config = check(config)
   config = as_begun(config, folder, overwrite)
-  with workdir.held(folder, process):
-    if process.count > 1 and not process.index:
-      datasets.opened(config.data, config.image_size)  # builds it once; the others wait in `leave`
-    leave()  # before a device is touched, which finding the room for images does
+  with workdir.held(folder):
     keep_compiled_programs()
-    finished = carry_out(
+    _, answer = carry_out(
       config,
       folder,
       overwrite,
-      process,
       extend,
       tell=_tell,
       command=command,
       track=track,
       limit=limit,
+      trainer=trainer,
     )
-  if finished is None or process.index:
-    progress.note(f'Process {process.index} is done; process 0 prints the answer')
-    return None
   progress.note(
     f'{folder}: report.html, summary.md, results.json; tensorboard --logdir {folder}/tensorboard'
   )
-  return finished[1]
+  return answer
 
 
 def _tell(
@@ -123,14 +111,6 @@ def _tell(
     if finding['count']:  # repeated next to the answer, which depends on these images
       progress.note(f'Data: {finding["line"]}')
   terminal.tell(results, report.of_settings(content), answer)
-
-
-def _tell_checks(data: datasets.Dataset) -> None:
-  found = [finding.line for finding in data.checks.values() if finding.count]
-  for line in found:
-    progress.note(f'Check: {line}')
-  if not found:
-    progress.note(f'Checks of the data: all {len(data.checks)} passed')
 
 
 def as_begun(config: ConfigDict, folder: Path, overwrite: bool = False) -> ConfigDict:
@@ -153,14 +133,14 @@ def carry_out(
   config: ConfigDict,
   folder: Path,
   overwrite: bool = False,
-  process: Process = ALONE,
   extend: bool = False,
   reports: bool = True,
   tell: Callable[..., None] = lambda *_: None,
   command: Sequence[str] = (),
   track: str | None = None,
   limit: TimeLimit | None = None,
-) -> tuple[list[verdict.Result], verdict.Verdict] | None:
+  trainer: Trainer | None = None,
+) -> tuple[list[verdict.Result], verdict.Verdict]:
   """Trains the trials that the folder does not hold yet, or reads a finished study.
 
   Prints only progress. Raises the errors of `run`.
@@ -169,16 +149,16 @@ def carry_out(
     config: from `as_begun`.
     folder: the work directory, locked by this process.
     overwrite: see `run`.
-    process: see `run`.
     extend: see `run`.
     reports: False: no figures, no page, and no analysis of the best trial's mistakes.
     tell: called with `folder`, `config`, the results and the answer before reports are made.
     command: see `run`.
     track: see `run`; checked.
     limit: see `run`.
+    trainer: see `run`.
 
   Returns:
-    The results of all trials and the answer; None in processes other than 0.
+    The results of all trials and the answer.
   """
   environment.check_devices()
   for name in config.figure_style if reports else ():
@@ -186,7 +166,8 @@ def carry_out(
   of_study = rounds.settings(config)
   for own in {id(own): own for own in of_study.values()}.values():
     task.check(own)
-  data = _load(config, of_study)
+  trainer = trainer or Here()
+  data = prepare.load(config, of_study)
   study = provenance.describe(config, data)
   study |= {'command': list(command)} if command else {}
   extends = extend and workdir.holds_another(folder, study)
@@ -194,49 +175,30 @@ def carry_out(
   # Before the folder is claimed, so that an error here leaves it as it was. A finished study is
   # only read, but the weights that it started from may have changed.
   is_read = is_finished and not (config.model.get('weights') or track)
-  sweeps = {} if is_read else _sweeps(config, of_study, data)
+  sweeps = {} if is_read else prepare.sweeps(config, of_study, data)
   origins = list(dict.fromkeys(sweep.task.origin for sweep in sweeps.values()))
   study |= weights.record(origins)
   for line in weights.describe(origins, data.classes):
     progress.note(line)
-  if process.index:
-    workdir.wait_until_planned(folder, process)
-  if extends and not process.index:
+  if not is_finished:
+    study['device'] = trainer.device(config, folder, data.fingerprint)
+  if extends:
     extension.extend(folder, study, sweeps)
-  workdir.claim(folder, study, overwrite and not process.index)
-  if not process.index:
-    weights.keep(origins, folder)
-  track = None if process.index else track
+  workdir.claim(folder, study, overwrite)
+  weights.keep(origins, folder)
   for sweep in sweeps.values():
     sweep.clock.limit = limit  # one clock for all
   with tracking.tracked(track, folder, flatten(study['config'])) as tracker:
     finished = report.read(folder) or _train(
-      config, sweeps, data, folder, study, process, reports, tracker
+      config, sweeps, data, folder, study, trainer, reports, tracker
     )
-    if finished and not process.index:
-      tell(folder, config, *finished)
-      if reports and os.access(folder, os.W_OK):
-        with drawing.one_note():
-          _show(folder, config, data)
-      if tracker:
-        _track(tracker, folder, sweeps, *finished)
+    tell(folder, config, *finished)
+    if reports and os.access(folder, os.W_OK):
+      with drawing.one_note():
+        _show(folder, config, data)
+    if tracker:
+      _track(tracker, folder, sweeps, *finished)
   return finished
-
-
-def _load(config: ConfigDict, of_study: Iterable[Setting]) -> datasets.Dataset:
-  """Reads the data of a study with these settings, and says what its checks found."""
-  room = accelerate.room_for_images(config.parallel)
-  opened = datasets.opened(config.data, config.image_size)
-  with progress.working('Reading and checking the data', keep=False):
-    data = inputs.check_range(config.input, opened.load(room))
-  _tell_checks(data)
-  largest = max(setting.batch_size for setting in of_study)
-  if largest > len(data.train.labels):
-    raise StudyError(
-      f'batch_size is {largest}, but there are {len(data.train.labels)} training '
-      f'{samples.noun(data.mean.shape)}'
-    )
-  return data
 
 
 def _track(
@@ -259,29 +221,17 @@ def _track(
   tracker.finish(summary.answer(results, answer, verdicts), answer)
 
 
-def _sweeps(
-  config: ConfigDict, settings: dict[Setting, ConfigDict], data: datasets.Dataset
-) -> dict[Setting, Sweep]:
-  """What the trials of each setting share; settings of the same program share one Sweep."""
-  shared = trials.prepare(config, data)
-  programs = {id(own): own for own in settings.values()}
-  programs = {program: trials.in_setting(shared, own) for program, own in programs.items()}
-  for sweep in programs.values():
-    models.check_batch(sweep.task, sweep.config.batch_size, sweep.config.model.name)
-  return {setting: programs[id(own)] for setting, own in settings.items()}
-
-
 def _train(
   config: ConfigDict,
   sweeps: dict[Setting, Sweep],
   data: datasets.Dataset,
   folder: Path,
   study: dict[str, Any],
-  process: Process,
+  trainer: Trainer,
   reports: bool,
   tracker: Tracker | None,
-) -> tuple[list[verdict.Result], verdict.Verdict] | None:
-  """Trains this process's trials; process 0 then waits for the others and writes the results."""
+) -> tuple[list[verdict.Result], verdict.Verdict]:
+  """Trains the trials that are not finished, and writes the results of all."""
   started = time.monotonic()
   shared = next(iter(sweeps.values()))
   counts = np.bincount(data.train.labels, minlength=len(data.classes))
@@ -293,19 +243,18 @@ def _train(
   labels, measure = data.validation.labels, shared.measure
   metrics = further_measures(shared.task.metrics)
   watched = live.Study(folder, study, sweeps, labels, guessing_loss, metrics)
-  written = reports and not process.index
-  after_epoch = live.Page(watched) if written else lambda _: None
+  after_epoch = live.Page(watched) if reports else lambda _: None
   measures = [further._asdict() for further in metrics]
   study = study | {'guessing_loss': guessing_loss, 'measures': measures}
   try:
-    planned = waves.train(sweeps, folder, process, judged, labels, measure, after_epoch, tracker)
+    with trainer.opened(folder):
+      reading = (judged, labels, measure, after_epoch, tracker)
+      planned = waves.train(sweeps, folder, trainer, *reading)
   except TimeIsUp as up:
     limit = shared.clock.limit
     if limit is None:
       raise
-    raise so_far.stopped(config, sweeps, folder, study, labels, limit, written) from up
-  if process.index:
-    return None
+    raise so_far.stopped(config, sweeps, folder, study, labels, limit, reports) from up
   so_far.delete(folder)
   by_trial = judged(planned)
   last = rounds.last(planned, sweeps)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -95,6 +95,18 @@ class Board:
     """The rows that have a value, the best first."""
     known = [row for row in rows if not math.isnan(row.value)]
     return sorted(known, key=lambda row: -self.measure.score(row.value))
+
+  def found(self) -> str:
+    """What is known of the rates, in a line: '77.3 % at 1e-03, 72.4 % at 1e-04; diverged: ...'."""
+    rows = self.rows()
+    best = self.best(row for row in rows if not row.has_diverged)
+    named = [f'{self.measure.show(row.value)} at {_name(row)}' for row in best[:_MOST_NAMED]]
+    named += [f'and {len(best) - _MOST_NAMED} worse'] if len(best) > _MOST_NAMED else []
+    said = [f'{self.measure.name} {", ".join(named)}'] if named else []
+    if gone := [row for row in rows if row.has_diverged]:
+      many = len(gone) > _MOST_NAMED
+      said.append(f'diverged: {formats.count(len(gone), "rate") if many else _names(gone)}')
+    return '; '.join(said) or 'nothing was measured'
 
 
 def _row(setting: str, rate: float, trials: Sequence[_Trial]) -> Row:
@@ -239,7 +251,7 @@ class TrainingView:
     self._drawn.update()
     if not self._drawn.is_shown:
       time_left = f', {self._time()}' if self._done < self._steps else ''
-      self._say(f'{self._where()}{time_left}: {self._found()}')
+      self._say(f'{self._where()}{time_left}: {self._board.found()}')
 
   def seconds_left(self) -> float:
     """The time left, of the trials that have not diverged."""
@@ -263,50 +275,43 @@ class TrainingView:
   def _time(self) -> str:
     return f'{formats.duration(self.seconds_left())} left' if self._knows else 'timing'
 
-  def _found(self) -> str:
-    """What is known of the rates, in a line: '77.3 % at 1e-03, 72.4 % at 1e-04; diverged: ...'."""
-    rows = self._board.rows()
-    best = self._board.best(row for row in rows if not row.has_diverged)
-    named = [f'{self._measure.show(row.value)} at {_name(row)}' for row in best[:_MOST_NAMED]]
-    named += [f'and {len(best) - _MOST_NAMED} worse'] if len(best) > _MOST_NAMED else []
-    said = [f'{self._measure.name} {", ".join(named)}'] if named else []
-    if gone := [row for row in rows if row.has_diverged]:
-      many = len(gone) > _MOST_NAMED
-      said.append(f'diverged: {formats.count(len(gone), "rate") if many else _names(gone)}')
-    return '; '.join(said) or 'nothing was measured'
-
   def _render(self, console: Console) -> Group:
-    bar = self._bar(console.width)
-    room = progress.lines_of(console.height) - len(console.render_lines(bar, pad=False))
-    rows = self._board.rows()
-    heads = len(console.render_lines(_table(console, self._measure, rows), pad=False)) - len(rows)
-    room = max(0, room - heads)
-    if len(rows) <= room:
-      return Group(bar, _table(console, self._measure, rows, self._board.best(rows)[:1]))
-    best = self._board.best(rows)
-    first = [*best, *(row for row in rows if row not in best)][: max(0, room - 1)]
-    shown = [row for row in rows if row in first]
-    rest = [row for row in rows if row not in first]
-    gone = sum(row.has_diverged for row in rest)
-    text = f'and {formats.count(len(rest), "more rate")}' + f', {gone} of them diverged' * bool(
-      gone
-    )
-    table = _table(console, self._measure, shown, best[:1])
-    return Group(bar, *([table] if room > 1 else []), Text(text, style='dim'))
-
-  def _bar(self, width: int) -> Table:
     done = self._done / self._steps
     time_left = f', {self._time()}' if done < 1 else ''
-    said = f'{100 * done:.0f} %{time_left}: {self._where()}'
-    if self._is_stopping():
-      said = (
-        'Stopping: finishing the current steps, then saving. Press Ctrl-C again to stop at once.'
-      )
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=min(_BAR, width // 4))
-    grid.add_column(overflow='fold')
-    grid.add_row(ProgressBar(self._steps, self._done), Text(said))
-    return grid
+    words = f'{100 * done:.0f} %{time_left}: {self._where()}'
+    head = bar(console.width, self._done, self._steps, words, self._is_stopping())
+    return Group(head, *table(console, self._board, head))
+
+
+def bar(width: int, done: int, steps: int, words: str, is_stopping: bool) -> Table:
+  """How far the steps are, for a window of this width: a bar and words."""
+  if is_stopping:
+    words = (
+      'Stopping: finishing the current steps, then saving. Press Ctrl-C again to stop at once.'
+    )
+  grid = Table.grid(padding=(0, 1))
+  grid.add_column(width=min(_BAR, width // 4))
+  grid.add_column(overflow='fold')
+  grid.add_row(ProgressBar(steps, done), Text(words))
+  return grid
+
+
+def table(console: Console, board: Board, above: Table) -> list[RenderableType]:
+  """A row per rate, as far as the window has room below `above`; then the best ones."""
+  room = progress.lines_of(console.height) - len(console.render_lines(above, pad=False))
+  rows = board.rows()
+  heads = len(console.render_lines(_table(console, board.measure, rows), pad=False)) - len(rows)
+  room = max(0, room - heads)
+  if len(rows) <= room:
+    return [_table(console, board.measure, rows, board.best(rows)[:1])]
+  best = board.best(rows)
+  first = [*best, *(row for row in rows if row not in best)][: max(0, room - 1)]
+  shown = [row for row in rows if row in first]
+  rest = [row for row in rows if row not in first]
+  gone = sum(row.has_diverged for row in rest)
+  text = f'and {formats.count(len(rest), "more rate")}' + f', {gone} of them diverged' * bool(gone)
+  shown_rows = [_table(console, board.measure, shown, best[:1])] if room > 1 else []
+  return [*shown_rows, Text(text, style='dim')]
 
 
 def _name(row: Row) -> str:

@@ -173,8 +173,10 @@ def copy(tree: Any) -> Any:
 
 
 def cores() -> int:
-  """How many cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  """How many cores this process may use: no more than NPROC says, as for XLA."""
+  own = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  asked = os.environ.get('NPROC', '')
+  return min(own, int(asked)) if asked.isdigit() and int(asked) else own
 
 
 @functools.lru_cache(maxsize=16)

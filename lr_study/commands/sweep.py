@@ -9,11 +9,15 @@ The work directory receives the answer (summary.md, report.html, results.json), 
 checkpoints. The same command continues a study that was stopped.
 """
 
+import contextlib
 from pathlib import Path
 
 from absl import flags
 
 from lr_study import cli, study, time_limit, tracking
+from lr_study.cluster import driver
+from lr_study.errors import StudyError
+from lr_study.waves import Trainer
 
 cli.study_flags()
 _WORKDIR = cli.path_flag(
@@ -38,7 +42,18 @@ _TIME_LIMIT = flags.DEFINE_string(
   'Stop before this much time, such as 8m30s or 12h, has passed since the start: save, report what '
   'there is, and exit with status 75. The same command continues the study.',
 )
-cli.process_flags()
+_RAY = flags.DEFINE_string(
+  'ray',
+  None,
+  "Train on a Ray cluster: 'auto' finds the one that this machine is part of, ray://HOST:PORT is "
+  "another, and 'local' is one of this machine's GPUs.",
+)
+_RAY_CPUS = flags.DEFINE_integer(
+  'ray_cpus',
+  None,
+  'With --ray and without GPUs: cores of each wave. The default is all of the smallest machine.',
+  lower_bound=1,
+)
 
 
 def main() -> None:
@@ -47,4 +62,13 @@ def main() -> None:
   workdir = _WORKDIR.value or Path('runs', name)
   command = cli.study_command()
   more = (_EXTEND.value, command, _TRACK.value, limit)
-  study.run(config, workdir, _OVERWRITE.value, cli.process(), *more)
+  with _trainer() as trainer:
+    study.run(config, workdir, _OVERWRITE.value, *more, trainer)
+
+
+def _trainer() -> contextlib.AbstractContextManager[Trainer | None]:
+  if _RAY.value is not None:
+    return driver.connected(_RAY.value, _RAY_CPUS.value)
+  if _RAY_CPUS.value is not None:
+    raise StudyError('--ray_cpus is for --ray')
+  return contextlib.nullcontext()

@@ -1,8 +1,7 @@
 """The record of the files that a study writes in its folder. A file is recorded before it exists.
 
-`--overwrite` deletes recorded files and nothing else. If there are several processes, process k has
-a separate record, `written_k`, because a file to which two machines append loses lines on some
-network disks.
+`--overwrite` deletes recorded files and nothing else. On a cluster, the worker of wave k has its own
+record, `written_k`, because a file to which two machines append loses lines on some network disks.
 """
 
 import os
@@ -33,9 +32,9 @@ def start_again(file: Path) -> str:
   return 'start again in another --workdir'
 
 
-def enter(folder: Path, index: int) -> None:
-  """Makes `add` keep the record of process `index` in the folder, if its study has one."""
-  file = folder / (f'{NAME}_{index}' if index else NAME)
+def enter(folder: Path, wave: int | None = None) -> None:
+  """Makes `add` keep the record of a folder, if its study has one, or that of a worker's wave."""
+  file = folder / (NAME if wave is None else f'{NAME}_{wave}')
   _open[os.path.abspath(folder)] = file, set(_lines(file))
 
 
@@ -65,11 +64,21 @@ def add(path: Path, is_folder: bool = False) -> None:
     if not place.startswith(folder + os.sep) or not is_there(Path(folder)):
       continue
     if not file.exists():
-      known.clear()  # process 0 has started another study
+      known.clear()  # another process has started another study
     name = os.path.relpath(place, folder) + ('/' if is_folder else '')
     if name not in known:
       _append(file, name)
       known.add(name)
+
+
+def adopt(folder: Path, wave: int) -> None:
+  """Makes the record of a finished wave part of the folder's own."""
+  file = folder / f'{NAME}_{wave}'
+  own, known = _open[os.path.abspath(folder)]
+  if new := [name for name in _lines(file) if name not in known]:
+    _append(own, '\n'.join(new))
+    known.update(new)
+  file.unlink(missing_ok=True)
 
 
 def delete(folder: Path, keep: Callable[[str], bool]) -> list[str]:
@@ -112,7 +121,7 @@ def _delete_folder(path: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-  """The records of all processes."""
+  """The records of the study and of its waves."""
   return [file for file in folder.iterdir() if re.fullmatch(rf'{NAME}(_\d+)?', file.name)]
 
 

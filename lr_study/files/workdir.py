@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,15 +23,14 @@ from lr_study import errors
 from lr_study.config import adds, differences, flatten
 from lr_study.errors import StudyError
 from lr_study.files import record
-from lr_study.processes import ALONE, Process
 from lr_study.progress import note
 
-_PLANNED = 'planned'  # process 0 adds this to its lock
-
+LOCK = 'lock'  # its content names the process that holds the study
 MEAN = 'mean.npy'  # of the training images: float32, with the shape of one image
 SEEN = 'seen.npz'  # digests of the training and of the validation images
 TRACKING = 'tracking.json'  # what was sent to which tracker
 WEIGHTS = 'weights.npz'  # that trials start from, by name; missing if they are drawn
+LEASES = 'leases'  # who trains which wave, on a cluster
 
 # What a study writes at the top of its folder.
 CONTENT = (
@@ -42,6 +40,7 @@ CONTENT = (
   'figures',
   'so_far',
   'diverged',
+  LEASES,
   MEAN,
   SEEN,
   WEIGHTS,
@@ -53,19 +52,18 @@ CONTENT = (
   'config.json',
 )
 # The only files left by a study that ended before it trained, for example by an error.
-_BARE = re.compile(rf'(config\.json(\.part)?|lock(_\d+)?|{record.NAME}(_\d+)?)')
+_BARE = re.compile(rf'(config\.json(\.part)?|lock|{record.NAME}(_\d+)?)')
 
-_HOLDER = re.compile(r'process \d+ on .*, one of \d+')  # the content of a lock
+_HOLDER = re.compile(r'process \d+ on .*')  # the content of a lock
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # errors for a lock that another one holds
 # Errors of file systems without such locks: Lustre, EFS, some of NFS.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-_locks: dict[Path, TextIO] = {}  # held by this process, by file
 
 
 @contextlib.contextmanager
-def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
+def held(workdir: Path) -> Iterator[None]:
   """Creates the folder if missing, and locks it against other processes.
 
   The system releases the lock when the process ends for any reason. A finished study on a read-only
@@ -74,7 +72,7 @@ def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
   Raises:
     StudyError: another process holds the lock, or the folder cannot be created.
   """
-  file = _lock_of(workdir, process.index)
+  file = workdir / LOCK
   with _written(workdir):
     new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
@@ -88,23 +86,21 @@ def held(workdir: Path, process: Process = ALONE) -> Iterator[None]:
     yield
     return
   with stream:
-    _take(stream, workdir, process)
-    _locks[file.absolute()] = stream
-    record.enter(workdir, process.index)
+    _take(stream, workdir)
+    record.enter(workdir)
     try:
       stream.truncate(0)
-      stream.write(f'process {os.getpid()} on {platform.node()}, one of {process.count}\n')
+      stream.write(f'process {os.getpid()} on {platform.node()}\n')
       stream.flush()
       yield
     finally:
       record.leave(workdir)
-      del _locks[file.absolute()]
       file.unlink(missing_ok=True)
       if new and not any(workdir.iterdir()):
         workdir.rmdir()
 
 
-def _take(stream: TextIO, workdir: Path, process: Process) -> None:
+def _take(stream: TextIO, workdir: Path) -> None:
   """Takes the lock of a folder; raises StudyError, or prints a line, if that is impossible."""
   stream.seek(0)
   holder = stream.readline().strip()
@@ -116,58 +112,9 @@ def _take(stream: TextIO, workdir: Path, process: Process) -> None:
       f'{workdir} is in use by {holder or "another process"}; wait for it to end, or choose '
       'another --workdir'
     )
-  if found is None and process.count > 1:
-    raise StudyError(
-      f'the file system of {workdir} has no locks, which several processes need; choose a '
-      '--workdir on another file system, or run one process'
-    )
   if found is None:
     last = f'; the last one was {holder}' if holder else ''
     note(f'The file system of {workdir} has no locks: run only one process in it{last}')
-
-
-def is_held(workdir: Path, index: int) -> bool:
-  """True if process `index` of the study holds its lock in the folder."""
-  file = _lock_of(workdir, index)
-  if file.absolute() in _locks:
-    return True
-  try:
-    with file.open('r+') as stream:
-      return _lock(stream) is False
-  except OSError:
-    return False
-
-
-def tell_planned(workdir: Path) -> None:
-  """Lets the other processes of the study continue, which call `wait_until_planned`."""
-  # Not by opening the file again: closing it would release a lockf lock.
-  if stream := _locks.get(_lock_of(workdir, 0).absolute()):
-    stream.write(_PLANNED + '\n')
-    stream.flush()
-
-
-def wait_until_planned(workdir: Path, process: Process) -> None:
-  """Waits until process 0, which holds the folder, has claimed it and planned the study.
-
-  Raises:
-    StudyError: process 0 ended before that.
-  """
-  while True:
-    held = is_held(workdir, 0)
-    with contextlib.suppress(OSError):
-      first, *more = _lock_of(workdir, 0).read_text().splitlines() or ['']
-      held = held and first.endswith(f', one of {process.count}')
-      if held and _PLANNED in more:
-        return
-    if not held and (workdir / 'results.json').exists():
-      return  # the study is finished and only read
-    if not held:
-      raise StudyError('process 0 stopped before it planned the study; its message says why')
-    time.sleep(0.1)
-
-
-def _lock_of(workdir: Path, index: int) -> Path:
-  return workdir / (f'lock_{index}' if index else 'lock')
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
 """Plans the next round of a study: passes results to the search, and puts its rates into waves."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from lr_study import plan
 from lr_study.answer import status
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.verdict import Result, judge
@@ -21,7 +20,7 @@ def next_round(
   results: Mapping[Planned, Result],
   labels: np.ndarray,
   measure: Measure,
-  processes: int,
+  waves_of: Callable[[Sweep], list[int]],
 ) -> Plan:
   """Asks the search for one more round, program by program.
 
@@ -34,7 +33,7 @@ def next_round(
     results: of all their trials.
     labels: of the validation images, (images,).
     measure: the leading one.
-    processes: how many train the trials.
+    waves_of: puts the trials of a sweep into waves; see `plan.waves`.
 
   Returns:
     The plan with the new trials; ended if there are none.
@@ -67,7 +66,7 @@ def next_round(
       key = id(sweeps[t.setting].config), t.epochs, earlier.epochs if earlier else 0
       together.setdefault(key, []).append(t)
   for new in together.values():
-    wave_of = plan.waves(sweeps[new[0].setting]._replace(trials=tuple(new)), processes)
+    wave_of = waves_of(sweeps[new[0].setting]._replace(trials=tuple(new)))
     wave_of_trial |= {t: waves + k for t, k in zip(new, wave_of, strict=True)}
     waves += max(wave_of) + 1
   trials = (*planned.trials, *(t._replace(wave=wave_of_trial[t]) for t in asked))

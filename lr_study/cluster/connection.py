@@ -1,0 +1,153 @@
+"""Ray: joins a cluster, and runs tasks on it. The only module that imports Ray for the driver."""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lr_study import progress
+from lr_study.cluster import tasks
+from lr_study.cluster.tasks import Job, Outcome
+from lr_study.errors import StudyError
+
+_SETTINGS = {  # of Ray; what the environment says comes first
+  'RAY_USAGE_STATS_ENABLED': '0',
+  'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',  # the default to come, of which Ray warns
+}
+_LOOK_SECONDS = 120.0  # for all nodes to say that they see the work directory
+
+
+class Workers(NamedTuple):
+  """What the nodes of a cluster have room for: a wave per GPU, or one per `cores` cores.
+
+  number: of waves at once. most: likewise, on one node. nodes: their ids.
+  """
+
+  gpus: bool
+  cores: int
+  number: int
+  most: int
+  nodes: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def connected(address: str, cores: int | None) -> Iterator['Connection']:
+  """Joins a Ray cluster, and leaves it at the end, which ends all tasks.
+
+  Args:
+    address: 'auto', ray://HOST:PORT, HOST:PORT, or 'local', which starts one on this machine.
+    cores: of each wave, if the cluster has no GPUs; None: all of the smallest node.
+
+  Raises:
+    StudyError: Ray is not installed, or there is no such cluster.
+  """
+  for name, value in _SETTINGS.items():
+    os.environ.setdefault(name, value)
+  try:
+    import ray  # noqa: PLC0415 - an extra of the package
+  except ImportError as error:
+    raise StudyError(
+      '--ray needs Ray, which is not installed: pip install -r requirements-ray.txt'
+    ) from error
+  before = signal.getsignal(signal.SIGTERM)
+  try:
+    with progress.working('Joining the cluster', keep=False):
+      ray.init(address, logging_level=logging.FATAL, log_to_driver=False)
+  except Exception as error:  # of many kinds
+    line = (str(error).strip().splitlines() or [repr(error)])[0]
+    raise StudyError(
+      f'--ray={address}: no cluster there ({line}); start one by `ray start --head`, or use '
+      '--ray=local'
+    ) from error
+  signal.signal(signal.SIGTERM, before)  # Ray's handler would end the command
+  try:
+    yield Connection(ray, cores)
+  finally:
+    ray.shutdown()
+
+
+class Connection:
+  """A cluster that this process has joined. Get one from `connected`."""
+
+  def __init__(self, ray: Any, cores: int | None):
+    """`ray`: the module, which is a client of one cluster."""
+    self._ray, self._cores = ray, cores
+    self.apart: set[str] = set()  # nodes that get no more tasks
+
+  def workers(self) -> Workers:
+    """Those that there are now."""
+    alive = [node for node in self._ray.nodes() if node['Alive']]
+    alive = [node for node in alive if node['NodeID'] not in self.apart]
+    gpus = any(node['Resources'].get('GPU') for node in alive)
+    of_nodes = {n['NodeID']: int(n['Resources'].get('GPU' if gpus else 'CPU', 0)) for n in alive}
+    if not gpus and self._cores is None:
+      self._cores = min(filter(None, of_nodes.values()), default=1)
+    cores = 1 if gpus else self._cores or 1
+    rooms = {node: room // cores for node, room in of_nodes.items() if room >= cores}
+    most = max(rooms.values(), default=1)
+    return Workers(gpus, cores, max(1, sum(rooms.values())), most, tuple(rooms))
+
+  def put(self, value: bytes) -> Any:
+    """Sends a value to the cluster once; tasks take what this returns in its place."""
+    return self._ray.put(value)
+
+  def start(
+    self, function: Callable[..., Outcome], name: str, workers: Workers, *arguments: Any
+  ) -> Any:
+    """Starts a task on any worker, and returns what stands for it. It is repeated if lost."""
+    options: dict[str, Any] = {'num_gpus': 1} if workers.gpus else {'num_cpus': workers.cores}
+    if self.apart:
+      options['label_selector'] = {'ray.io/node-id': f'!in({",".join(sorted(self.apart))})'}
+    remote = self._ray.remote(max_retries=-1)(function)
+    return remote.options(name=name, **options).remote(*arguments)
+
+  def ended(self, started: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome | None]]:
+    """Those that have ended, once at least one has, or after this time; None: it was cancelled.
+
+    Raises:
+      StudyError: Ray could not run one.
+    """
+    done, left = self._ray.wait(list(started), num_returns=1, timeout=seconds)
+    if done and left:
+      done += self._ray.wait(left, num_returns=len(left), timeout=0)[0]
+    return [(task, self._result(task)) for task in done]
+
+  def result(self, task: Any) -> Outcome:
+    """Waits for a task that is not cancelled."""
+    while not (ended := self.ended([task], 1.0)):
+      pass  # so that a signal is handled every second
+    outcome = ended[0][1]
+    assert outcome is not None
+    return outcome
+
+  def cancel(self, started: Sequence[Any]) -> None:
+    """Tells tasks to stop: those that train save first."""
+    for task in started:
+      self._ray.cancel(task, force=False)
+
+  def blind(self, job: Job, workers: Workers) -> list[str]:
+    """The names of the machines that do not see the work directory as this one does."""
+    from ray.util.scheduling_strategies import (  # noqa: PLC0415
+      NodeAffinitySchedulingStrategy,
+    )
+
+    remote = self._ray.remote(num_cpus=0, max_retries=0)(tasks.look)
+    asked = [
+      remote.options(
+        name='look', scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+      ).remote(job)
+      for node in workers.nodes
+    ]
+    done, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_LOOK_SECONDS)
+    return [name for task in done if (name := self._ray.get(task))]
+
+  def _result(self, task: Any) -> Outcome | None:
+    try:
+      return self._ray.get(task)
+    except self._ray.exceptions.TaskCancelledError:
+      return None
+    except self._ray.exceptions.RayError as error:
+      line = (str(error).strip().splitlines() or [repr(error)])[0]
+      raise StudyError(f'Ray could not run a task: {line}') from error
