@@ -193,7 +193,7 @@ def without_figures(monkeypatch):
 
 
 # The longest files first: the two processes that share them then end together.
-LONG = ['test_faults.py', 'test_processes.py', 'test_sweep.py', 'test_rounds.py']
+LONG = ['test_faults.py', 'test_sweep.py', 'test_rounds.py']
 
 
 def pytest_collection_modifyitems(items):

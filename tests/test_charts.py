@@ -174,7 +174,7 @@ def test_commands_where_the_grid_ends_or_nothing_learned(tmp_path):
 def test_a_command_is_kept_as_it_was_given(monkeypatch):
   """But for what is not of the study, such as its folder."""
   given = ['--workdir', 'w', '--config', 'a.py:b', '-axis', 'batch_size=1,2', '--config.seeds=0,1']
-  further = ['--config.input.grey', '--noconfig.input.invert', '--extend', '--distributed']
+  further = ['--config.input.grey', '--noconfig.input.invert', '--extend', '--ray=auto']
   monkeypatch.setattr(cli, '_ARGV', ['x', *given, *further])
   monkeypatch.setattr(cli.sys, 'argv', ['lr-study sweep', *given, *further])
   assert cli.study_command() == [

@@ -36,7 +36,7 @@ HOSTILE = {
 
 # What the other settings of JAX are about; none of them changes a number or ends a study.
 HARMLESS = (
-  # Devices, and the processes of a cluster.
+  # Devices and processes.
   'platform', 'backend', 'visible_devices', 'num_cpu_devices', 'mock', 'distributed', 'topology',
   'cross_host', 'collectives', 'preemption', 'recoverability', 'pjrt', 'binary_between_hosts',
   'mtls', 'async_dispatch', 'sort_devices', 'leaked_clients', 'proxy_envs',

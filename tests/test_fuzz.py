@@ -113,7 +113,7 @@ FLAG_NAMES = st.one_of(
   st.sampled_from(FIELDS).map('config.{}'.format),
   st.sampled_from(PARTS).map('config.{}'.format),
   WORDS.map('config.{}'.format),
-  st.sampled_from(['config', 'distributed', 'nodistributed', 'num_processes', 'flagfile', 'axis']),
+  st.sampled_from(['config', 'overwrite', 'nooverwrite', 'ray_cpus', 'flagfile', 'axis']),
   st.sampled_from(['config.learning_rates[0]', 'config.data.classes[9]', 'config.', 'config..']),
 )
 OVERRIDES = st.builds(

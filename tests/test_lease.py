@@ -9,7 +9,7 @@ import pytest
 
 from lr_study.cluster import lease
 
-LAPSES = 1.0
+LAPSES = 0.6
 
 
 def never():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lr_study import plan
 from lr_study.answer.measure import ACCURACY, BALANCED, LOSS
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
@@ -391,18 +390,16 @@ def result_of(trial, accuracy, loss=1.0, status='plateaued'):
   return Result(*of, None, None, 10, trial.epochs, *figures, axes=dict(trial.axes))
 
 
-def test_values_of_an_axis_train_together(monkeypatch):
+def test_values_of_an_axis_train_together():
   """Batch sizes have separate programs; a wave is filled with trials of both momentums."""
   asked = []
 
-  def waves(sweep, processes):
-    assert processes == 1
+  def waves(sweep):
     asked.append(sweep.trials)
     return [k % 2 for k in range(len(sweep.trials))]
 
-  monkeypatch.setattr(plan, 'waves', waves)
   planned = asking.next_round(
-    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), Plan(), {}, np.arange(10), ACCURACY, 1
+    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), Plan(), {}, np.arange(10), ACCURACY, waves
   )
   assert [len(trials) for trials in asked] == [8, 8]
   assert planned.waves == 4
@@ -413,23 +410,26 @@ def test_values_of_an_axis_train_together(monkeypatch):
   assert len({trial.trial for trial in planned.trials}) == 16
   results = {trial: result_of(trial, 0.9) for trial in planned.trials}
   assert asking.next_round(
-    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), planned, results, np.arange(10), ACCURACY, 1
+    sweeps_of(axes=AXES | {'batch_size': (1, 4)}), planned, results, np.arange(10), ACCURACY, waves
   ).ended
 
 
-def test_a_search_over_settings_of_two_programs(monkeypatch):
+def test_a_search_over_settings_of_two_programs():
   """Halving keeps half of what shares a program, and the plan stays setting by setting."""
-  monkeypatch.setattr(plan, 'waves', lambda sweep, processes: [0] * len(sweep.trials))
+
+  def waves(sweep):
+    return [0] * len(sweep.trials)
+
   sweeps = sweeps_of(
     axes=AXES | {'batch_size': (1, 4)}, search={'name': 'halving'}, seeds=(0,), epochs=2
   )
-  first = asking.next_round(sweeps, Plan(), {}, np.arange(1000) % 10, ACCURACY, 1)
+  first = asking.next_round(sweeps, Plan(), {}, np.arange(1000) % 10, ACCURACY, waves)
   assert [trial.setting for trial in first.trials] == [s for s in sweeps for _ in range(2)]
   # Batch size 1 learns better at momentum 0.9, batch size 4 at momentum 0.
   accuracy = {t: 0.5 + 0.2 * ((t.batch_size == 1) == (t.axes[0][1] == 0.9)) + t.learning_rate
               for t in first.trials}  # fmt: skip
   results = {trial: result_of(trial, value) for trial, value in accuracy.items()}
-  second = asking.next_round(sweeps, first, results, np.arange(1000) % 10, ACCURACY, 1)
+  second = asking.next_round(sweeps, first, results, np.arange(1000) % 10, ACCURACY, waves)
   kept = {(t.batch_size, t.axes[0][1], t.epochs) for t in second.of_round(1)}
   assert kept == {(1, 0.9, 2), (4, 0.0, 2)}
   assert len(second.of_round(1)) == 4

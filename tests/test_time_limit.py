@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import make_small
 
-from lr_study import cli, faults, so_far, study, time_limit, waves
+from lr_study import cli, faults, so_far, study, time_limit
 from lr_study.errors import StudyError
 from lr_study.search.rounds import Planned
 from lr_study.so_far import Reached
@@ -80,15 +80,6 @@ def test_a_limit_in_which_no_step_fits_is_said(cache_dir, tmp_path):
     StudyError, match=r'--time_limit=8m30s is too short: .* passed before the first step'
   ):
     study.run(make_small(cache_dir), tmp_path / 'short', limit=UpAfter(1))
-
-
-def test_waiting_for_other_processes_ends_in_time(tmp_path):
-  (tmp_path / 'history').mkdir()
-  for limit, error in ((UpAfter(1), TimeIsUp), (None, StudyError)):
-    with pytest.raises(error):
-      waves._wait_for_waves(tmp_path, [0, 1], 2, limit)
-    with pytest.raises(error):
-      waves._wait_for_round(tmp_path, 0, limit)
 
 
 def reached(epochs_of, diverged=()):

@@ -14,7 +14,6 @@ from commands import CAN_MOUNT
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
 from lr_study.files.history import History
-from lr_study.processes import Process
 
 
 def study_of(**config):
@@ -97,16 +96,23 @@ def test_a_record_that_a_kill_cut_off(begun):
   assert files_of(begun) == {'config.json', 'written'}
 
 
-def test_each_process_has_a_record(begun):
-  with workdir.held(begun, Process(1, 2)):
-    workdir.write_text(begun / 'history' / 'finished', '')
-    assert (begun / 'written_1').read_text() == 'history/finished\n'
-    record.delete(begun, keep=lambda name: name == 'config.json')  # process 0 does
-    record.begin(begun)
-    assert files_of(begun) == {'config.json', 'written', 'lock_1'}
-    (begun / 'history').mkdir()
-    workdir.write_text(begun / 'history' / 'finished', '')
-    assert (begun / 'written_1').read_text() == 'history/finished\n'
+def test_each_wave_of_a_cluster_has_a_record(begun):
+  record.enter(begun, 1)
+  (begun / 'history').mkdir(exist_ok=True)
+  workdir.write_text(begun / 'history' / 'mine', '')
+  assert (begun / 'written_1').read_text() == 'history/mine\n'
+  record.delete(begun, keep=lambda name: name == 'config.json')  # another process does
+  record.begin(begun)
+  assert files_of(begun) == {'config.json', 'written'}
+  (begun / 'history').mkdir()
+  workdir.write_text(begun / 'history' / 'mine', '')
+  assert (begun / 'written_1').read_text() == 'history/mine\n'
+  record.leave(begun)
+  with workdir.held(begun):
+    record.adopt(begun, 1)
+    record.adopt(begun, 1)  # a kill may have left it
+    assert files_of(begun) == {'config.json', 'written', 'lock', 'history/mine'}
+  assert (begun / 'written').read_text().endswith('\nhistory/mine\n')
 
 
 def test_only_who_is_in_the_folder_writes_records(begun, tmp_path):
@@ -162,7 +168,7 @@ HOLD = """
 import fcntl, sys
 stream = open(sys.argv[1], 'a+')
 getattr(fcntl, sys.argv[2])(stream, fcntl.LOCK_EX)
-print('process 7 on elsewhere, one of 1', file=stream, flush=True)
+print('process 7 on elsewhere', file=stream, flush=True)
 print('held', flush=True)
 sys.stdin.read()
 """
@@ -182,8 +188,6 @@ def without_locks(monkeypatch, number, *names):
 def test_without_flock_another_lock_holds(tmp_path, monkeypatch, name):
   without_locks(monkeypatch, getattr(errno, name), 'flock')
   with workdir.held(tmp_path):
-    workdir.tell_planned(tmp_path)
-    assert workdir.is_held(tmp_path, 0)
     probe = 'import fcntl; fcntl.lockf(open("lock", "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)'
     found = subprocess.run(
       [sys.executable, '-c', probe], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -205,23 +209,18 @@ def test_a_lock_that_is_held_is_in_use(tmp_path, monkeypatch, kind):
       workdir.held(tmp_path),
     ):
       pass
-    assert workdir.is_held(tmp_path, 0)
     holder.stdin.close()
-  assert not workdir.is_held(tmp_path, 0)
+  with workdir.held(tmp_path):
+    pass
 
 
 def test_without_any_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
   without_locks(monkeypatch, errno.ENOLCK, 'flock', 'lockf')
-  (tmp_path / 'lock').write_text('process 7 on elsewhere, one of 1\n')
+  (tmp_path / 'lock').write_text('process 7 on elsewhere\n')
   with workdir.held(tmp_path):
     pass
   said = capsys.readouterr().out
   assert 'has no locks: run only one process in it; the last one was process 7' in said
-  with (
-    pytest.raises(StudyError, match='no locks, which several'),
-    workdir.held(tmp_path, Process(0, 2)),
-  ):
-    pass
 
 
 def test_a_lock_of_something_else_is_left_alone(tmp_path):

@@ -100,9 +100,7 @@ def _sees(job: Job) -> bool:
 
 def _outcome(job: Job, do: Callable[[Any], Outcome]) -> Outcome:
   """What `do` returns, or its error, with where that was."""
-  import ray  # noqa: PLC0415 - only a cluster has it
-
-  where = platform.node(), ray.get_runtime_context().get_node_id()
+  where = platform.node(), _node_id()
   if look(job):
     return Outcome('apart', *where)
   os.environ.update(job.environment)
@@ -112,6 +110,12 @@ def _outcome(job: Job, do: Callable[[Any], Outcome]) -> Outcome:
     )
   except Exception as error:
     return Outcome('error', *where, error=_told(error, where[0]))
+
+
+def _node_id() -> str:
+  import ray  # noqa: PLC0415 - it has started this process
+
+  return ray.get_runtime_context().get_node_id()
 
 
 def _told(error: Exception, node: str) -> Exception:

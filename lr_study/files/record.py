@@ -1,6 +1,6 @@
 """The record of the files that a study writes in its folder. A file is recorded before it exists.
 
-`--overwrite` deletes recorded files and nothing else. On a cluster, the worker of wave k has its own
+`--overwrite` deletes recorded files and nothing else. On a cluster, each wave k has its own
 record, `written_k`, because a file to which two machines append loses lines on some network disks.
 """
 
