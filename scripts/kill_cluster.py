@@ -20,8 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # runs without being installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without being installed
 
 import psutil
 from absl import flags
@@ -37,6 +36,7 @@ _EVENTS = flags.DEFINE_list(
   'events', ['node', 'worker', 'command', 'notice', 'late', 'head'], 'Which ones, in this order.'
 )
 
+_SWEEP = Path(__file__).with_name('sweep.py')
 _NODES = 3
 _SECONDS = 240.0  # that anything may take
 _STORE = 80 * 10**6  # bytes of memory of a node, for what tasks exchange
@@ -97,7 +97,7 @@ class Study:
 
   def __init__(self, arguments: list[str], folder: Path, address: str):
     self.folder = folder
-    command = [sys.executable, str(ROOT / 'scripts/sweep.py'), *arguments]
+    command = [sys.executable, str(_SWEEP), *arguments]
     self._log = folder.with_suffix('.log').open('ab')
     self._process = subprocess.Popen(
       [*command, f'--workdir={folder}', f'--ray={address}', '--ray_cpus=1'],

@@ -195,10 +195,11 @@ def test_two_commands_do_not_train_one_study(config, tmp_path, monkeypatch):
   def second(name, arguments):
     if name == 'plan':
       monkeypatch.setattr(driver.lease, '_LOOK_SECONDS', 0.01)
-      with pytest.raises(StudyError, match=r'is in use by process \d+ on'):
-        with driver.Cluster(Inline(), lapses=0.5).opened(folder):
-          pass
-    return None
+      with (
+        pytest.raises(StudyError, match=r'is in use by process \d+ on'),
+        driver.Cluster(Inline(), lapses=0.5).opened(folder),
+      ):
+        pass
 
   study.run(config, folder, trainer=driver.Cluster(Inline(before=second), lapses=0.5))
 
