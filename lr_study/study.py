@@ -27,6 +27,7 @@ from lr_study.answer import axes, verdict
 from lr_study.answer.measure import further as further_measures
 from lr_study.clock import Clock
 from lr_study.config import check, flatten
+from lr_study.data import samples
 from lr_study.files import provenance, workdir
 from lr_study.files.history import join
 from lr_study.report import (
