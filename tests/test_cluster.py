@@ -1,7 +1,4 @@
-"""Studies on a cluster: the driver and its tasks, which run in this process instead of by Ray.
-
-test_ray.py has a real one.
-"""
+"""Studies on a cluster: the driver and its tasks, which run in this process instead of by Ray."""
 
 import errno
 import itertools
@@ -9,14 +6,17 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from commands import ROOT
 from conftest import make_small
 from test_time_limit import UpAfter
 
 from lr_study import errors, faults, loop, study
-from lr_study.cluster import driver, tasks, worker
+from lr_study.cluster import connection, driver, tasks, worker
 from lr_study.cluster.connection import Workers
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
@@ -252,3 +252,31 @@ def test_a_worker_stops_writing_once_its_lease_is_lost(config, tmp_path, monkeyp
 
   run(config, folder, Inline(before=lose))
   assert taken == ['lost']
+
+
+def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'ray', None)
+  with (
+    pytest.raises(StudyError, match=r'pip install -r requirements-ray\.txt'),
+    connection.connected('auto', None),
+  ):
+    pass
+
+
+@pytest.mark.slow
+def test_a_real_cluster(cache_dir):
+  """A worker is killed while it trains, and the study ends with the same bytes."""
+  pytest.importorskip('ray', reason='Ray is optional: requirements-ray.txt')
+  options = ['--config.model.name=mlp', '--config.epochs=3', f'--config.data.cache_dir={cache_dir}']
+  done = subprocess.run(
+    [
+      *(sys.executable, 'scripts/kill_cluster.py', '--times=1', '--events=worker'),
+      *('--config=configs/alexnet_letters.py:quick', *options),
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert '1 events, 0 that went wrong' in done.stdout

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
     ) from error
   before = signal.getsignal(signal.SIGTERM)
   try:
-    with progress.working('Joining the cluster', keep=False):
+    with progress.working('Joining the cluster', keep=False), _without_words():
       ray.init(address, logging_level=logging.FATAL, log_to_driver=False)
   except Exception as error:  # of many kinds
     line = (str(error).strip().splitlines() or [repr(error)])[0]
@@ -66,6 +67,20 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
     yield Connection(ray, cores)
   finally:
     ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_words() -> Iterator[None]:
+  """Within this, only Python writes to the terminal: Ray would tell each try to connect."""
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with open(os.devnull, 'w') as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
 
 
 class Connection:

@@ -160,7 +160,8 @@ class Cluster:
               raise outcome.error
           self._lease.check()
           view.update()
-          after_epoch(planned)
+          if view.epochs:
+            after_epoch(planned)
           if clock.limit:
             clock.limit.to_end = _seconds_to_end(folder, running.tasks.values())
       except lease.Lost as error:
@@ -199,16 +200,16 @@ class _Running:
     self.tasks: dict[Any, int] = {}  # the number of the wave of each
     self._connection, self._job, self._is_limited = connection, job, is_limited
     self._plan = connection.put(pickle.dumps(planned))
-    self._begun: set[int] = set()
+    self._workers = connection.workers()
+    self._tells = True
 
   def start(self, number: int, title: str, of: int = 0) -> None:
     """Starts the task of a wave; `of` so many of a round, the first tells how long they take."""
-    workers = self._connection.workers()
-    count = math.ceil(of / workers.number) if not self._begun else 0
-    self._begun.add(number)
+    count = math.ceil(of / self._workers.number) if self._tells else 0
+    self._tells = False
     name = f'{Path(self._job.folder).name}: {title or "all trials"}'
     arguments = self._job, self._plan, number, count, self._is_limited
-    self.tasks[self._connection.start(tasks.train, name, workers, *arguments)] = number
+    self.tasks[self._connection.start(tasks.train, name, self._workers, *arguments)] = number
 
   def ended(self, seconds: float) -> list[tuple[int, Outcome | None]]:
     """The waves whose tasks have ended, after this time at most."""

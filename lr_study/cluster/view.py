@@ -48,6 +48,12 @@ class View:
     self._last_line = time.monotonic()
     self._drawn = progress.Drawn(self._render)
 
+  @property
+  def epochs(self) -> int:
+    """How many epochs the wave that is ahead has trained."""
+    per_epoch = {n: self._total[n] // self._planned.of_wave(n)[0].epochs for n in self._done}
+    return max(done // per_epoch[number] for number, done in self._done.items())
+
   def __enter__(self) -> 'View':
     for number in self._done:
       self._read(number)
