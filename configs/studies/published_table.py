@@ -1,8 +1,8 @@
 """Why did the published experiment fail to converge above a rate of 1e-4?
 
 The published network, AlexNet as NVIDIA DIGITS has it, on an eighth of its width, without dropout,
-and on 600 letters of 68 pixels: batch size 1, plain SGD for five epochs on pixels from 0 to 255 less
-their mean, the rate divided by 10 after each third of the run. One thing is changed at a time.
+and on 600 letters of 68 pixels: batch size 1, plain SGD for five epochs on pixels from 0 to 255
+less their mean, the rate divided by 10 after each third of the run. One thing is changed at a time.
 Rates are half a decade apart, from two seeds: stable up to the first at which a seed diverges. As
 published, they are compared by the accuracy on training images in the last epoch.
 
