@@ -80,9 +80,10 @@ def test_the_basin_of_an_optimizer_has_no_gap():
 
 def test_a_rate_above_one_that_diverges_is_not_stable():
   losses = np.asarray([[1.0, 1], [1, 1], [1, 1], [1, 1], [1, np.nan], [1, 1], [1e9, 1], [1, 1]])
-  found = published_table.swept(part(losses, validation_accuracy=np.full((8, 2), 0.5)))
+  found = published_table.swept(part(losses, train_accuracy=np.full((8, 2), 0.5)))
   assert found.stable == RATES[3]
   assert found.diverged.tolist() == [False] * 4 + [True, False, True, False]
+  assert found.learns.tolist() == RATES[[0, 1, 2, 3, 5, 7]].tolist()
 
 
 def test_a_cool_down_off_a_constant_run_is_the_end_of_a_whole_run(monkeypatch, tmp_path):
