@@ -75,8 +75,8 @@ def _decades(of: Swept, base: Swept) -> float:
 
 
 def _answer(changed: Mapping[str, Swept], base: Swept) -> Claim:
-  """The change that raises the ceiling most, beside the others."""
-  moved = {name: _decades(of, base) for name, of in changed.items()}
+  """The change that raises the ceiling most, beside the others under which the network learns."""
+  moved = {name: _decades(of, base) for name, of in changed.items() if len(of.learns)}
   most = max(moved, key=lambda name: moved[name])
   others = [decades for name, decades in moved.items() if name not in (most, *_OF_INPUTS)]
   return Claim(
@@ -84,7 +84,7 @@ def _answer(changed: Mapping[str, Swept], base: Swept) -> Claim:
     moved[most],
     f'The change that raises the largest stable rate most is "{TITLES[most]}", by {moved[most]:g} '
     f'decades (± {_STEP:g}). Those that leave the inputs alone move it by {_signed(min(others))} '
-    f'to {_signed(max(others))}.',
+    f'to {_signed(max(others))}, where the network learns at all.',
     tolerance=_STEP,  # as below
     low=moved[most] - _STEP,
     high=moved[most] + _STEP,
@@ -115,12 +115,14 @@ def _moved(name: str, of: Swept, base: Swept) -> Claim:
   moves = (
     'does not move it' if abs(decades) < _STEP / 2 else f'moves it by {_signed(decades)} decades'
   )
+  accuracy = np.nanmean(of.accuracy[of.best])
+  best = f'Best at {written(_tidy(of.rates[of.best]))}, with {accuracy:.0f} %'
+  ends = best if len(of.learns) else 'In this time it learns at no rate'
   return Claim(
     f'decades by {name}',
     decades,
     f'{TITLES[name][0].upper()}{TITLES[name][1:]}: stable up to {where}, which '
-    f'{moves} (± {_STEP:g}). Best at {written(_tidy(of.rates[of.best]))}, with '
-    f'{np.nanmean(of.accuracy[of.best]):.0f} %.',
+    f'{moves} (± {_STEP:g}). {ends}.',
     tolerance=_STEP,  # as above
     low=decades - _STEP,
     high=decades + _STEP,
@@ -146,7 +148,7 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
     left.plot(stable[[0, -1]], [row] * 2, color=colour, linewidth=5, alpha=0.35)
     if len(of.learns):
       left.plot(of.learns[[0, -1]], [row] * 2, color=colour, linewidth=1.5)
-    left.plot(of.rates[of.best], row, 'o', color=colour, markersize=4.5)
+      left.plot(of.rates[of.best], row, 'o', color=colour, markersize=4.5)
     lost = of.rates[of.diverged]
     left.plot(lost, [row] * len(lost), 'x', color='0.55', markersize=4)
     right.plot(of.accuracy[of.best], [row] * of.accuracy.shape[1], 'o', color=colour)
