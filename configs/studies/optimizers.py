@@ -23,6 +23,8 @@ Published:
   F. Schneider, P. Hennig, "Descending through a Crowded Valley", 2020, arXiv 2007.01547.
 - Lion needs a rate 3 to 10 times smaller than AdamW's: X. Chen et al., "Symbolic Discovery of
   Optimization Algorithms", 2023, arXiv 2302.06675.
+- Rate sensitivity: M. Wortsman et al., "Small-scale proxies for large-scale Transformer training
+  instabilities", 2023, arXiv 2309.14322. It is taken over the grid here, 3.3 decades.
 """
 
 from ml_collections import ConfigDict

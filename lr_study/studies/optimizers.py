@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from lr_study.answer import landscape
 from lr_study.configs.studies.optimizers import USUAL
 from lr_study.formats import rate as written
 from lr_study.report.style import PALETTE
@@ -59,7 +60,7 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
     _several_at_usual(grids),
     _schedule_free(grids),
     _lion(tables),
-    *(_cost(name, of) for name, of in grids.items()),
+    *(_cost(name, of, sensitivity(tables[name])) for name, of in grids.items()),
   ]
 
 
@@ -139,16 +140,27 @@ def _lion(tables: Mapping[str, Table]) -> Claim:
   )
 
 
-def _cost(name: str, of: Swept) -> Claim:
+def sensitivity(part: Table) -> float:
+  """Wortsman's rate sensitivity over the grid, in nats of the validation loss."""
+  found, _, losses = part.grid('validation_loss', 'learning_rate', 'seed')
+  value = landscape.sensitivity(found, losses.mean(1), part.about['guessing_loss'])
+  assert value is not None  # there are several rates
+  return value
+
+
+def _cost(name: str, of: Swept, sensitive: float) -> Claim:
   cost = mean_interval(of.accuracy[of.usual] - of.accuracy[of.best])
   low, high = of.basin
+  place = f'{written(of.rates[of.usual])}, differs by {_points(cost)}'
+  near = f'Rates from {written(low)} to {written(high)} are within {_CLOSE:g} point of the best'
   return estimated(
     f'usual rate of {name}',
     cost,
     f'{TITLES[name]} is best at {written(of.rates[of.best])}, with '
-    f'{of.accuracy[of.best].mean():.1f} %. Its usual rate, {written(of.rates[of.usual])}, differs '
-    f'by {_points(cost)}. Rates from {written(low)} to {written(high)} are within {_CLOSE:g} point '
-    'of the best.',
+    f'{of.accuracy[of.best].mean():.1f} %. '
+    f'Its usual rate{" is that one" if of.best == of.usual else ", " + place}. '
+    f'{near if low < high else f"No other rate is within {_CLOSE:g} point of it"}; rate '
+    f'sensitivity {sensitive:.2f} nats.',
   )
 
 
