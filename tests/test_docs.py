@@ -10,8 +10,11 @@ from pathlib import Path
 
 import commands
 import pytest
+from ml_collections import ConfigDict
 
 import lr_study
+from configs import alexnet_letters
+from lr_study.config import SECTIONS, check
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -156,6 +159,18 @@ def test_the_answer_shown_is_that_of_the_committed_study():
       if interval:
         low, high = (f'{100 * end:.1f}' for end in interval)
         assert re.search(rf'{rate}\b.*\| {low} to {high} %', text), (page.name, rate)
+
+
+def test_the_defaults_shown_are_those_of_the_configs():
+  text = (ROOT / 'docs/your_network.md').read_text('utf-8').partition('## Defaults')[2]
+  rows = re.findall(r'^\| `(\w+)` \| (.*?) \| (.*?) \|$', text, re.M)
+  assert len(rows) == 5
+  line = check(ConfigDict({'learning_rates': (0.1,)}))
+  for name, *shown in rows:
+    for config, value in zip((line, alexnet_letters.get_config('quick')), shown, strict=True):
+      held = config[name].name if name in SECTIONS else config[name]
+      held = ', '.join(map(str, held)) if isinstance(held, tuple) else str(held)
+      assert held == value.strip('`'), name
 
 
 def test_links_lead_somewhere():
