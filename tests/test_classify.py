@@ -104,6 +104,7 @@ def test_the_studys_own_parts(command, small_finished):
     )
     assert (status, errors) == (0, '')
     assert f'learning rate 1e-03, seed 0, on {count} images: accuracy' in printed
+    assert ('compared its rates on this part' in printed) == (part == 'validation')
 
 
 def test_what_the_command_refuses(command, small_finished, photos):

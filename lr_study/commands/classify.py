@@ -42,7 +42,7 @@ def main(*paths: str) -> None:
   trained = evaluate.load(workdir, _RATE.value, _SEED.value, moved, cli.setting())
   if _PART.value:
     score = evaluate.score(trained, evaluate.read_part(workdir, _PART.value, moved))
-    found = classify.scored(trained, score, {'part': _PART.value})
+    found = classify.of_part(trained, score, _PART.value)
   else:
     found = classify.answer(trained, paths, evaluate.read_seen(workdir))
   try:

@@ -172,6 +172,15 @@ def answer(
   return Answer('\n'.join([found.text, *lines]), found.content | {'of_study': used})
 
 
+def of_part(trained: Trained, found: Score, part: str) -> Answer:
+  """The score on a part of the study's own images, one of `evaluate.PARTS`."""
+  scored_part = scored(trained, found, {'part': part})
+  if part != 'validation':
+    return scored_part
+  line = 'The study compared its rates on this part, so the accuracy is slightly too high.'
+  return scored_part._replace(text=f'{scored_part.text}\n{line}')
+
+
 def _of_study(used: Mapping[str, int], total: int, noun: str) -> list[str]:
   """A line if some of the images were used by the study; `used`: how many by each part."""
   did = {'train': 'trained on', 'validation': 'compared rates on'}
