@@ -497,9 +497,13 @@ def _unknown(section: str, factory: Callable, name: str, known: Collection[str])
   return f'{field}: no such field of {of}{hint}'
 
 
+class NotHeld(StudyError):
+  """A config names an object that only the program that passed it has."""
+
+
 def _held(section: str, field: str, name: str) -> Callable:
   if name not in objects.HELD.get():
-    raise StudyError(
+    raise NotHeld(
       f'{field} is {shown(short(name))}, which a program passed to lr_study.sweep; in Python, '
       f'pass the same {section} again, to lr_study.sweep or lr_study.read. The study that they '
       'return has best.predict and best.export'

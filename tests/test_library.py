@@ -357,8 +357,9 @@ def test_a_study_in_a_folder_goes_on_and_is_read(tmp_path, monkeypatch, without_
   assert read.trials == whole.trials
   assert read.verdict == whole.verdict
   assert read.plot() is not None
-  with pytest.raises(lr_study.StudyError, match='pass the same model again'):
+  with pytest.raises(lr_study.StudyError, match='pass the same model again') as caught:
     read.best  # noqa: B018
+  assert 'moved' not in str(caught.value)
   best = lr_study.read(tmp_path / 'whole', model=Net()).best
   np.testing.assert_array_equal(best.predict(X), whole.best.predict(X))
 

@@ -172,6 +172,8 @@ def read_study(workdir: Path, moved: Moved = ()) -> Study:
   try:
     record = content['study']
     config = from_json(paths.moved(record['config'], moved))
+  except plugs.NotHeld as error:
+    raise StudyError(f'the study in {workdir} cannot be read: {error}') from error
   except StudyError as error:  # for example, a file of the user is gone
     raise StudyError(f'the study in {workdir} cannot be read: {error}; {again.MOVED}') from error
   except (KeyError, TypeError, ValueError) as error:
