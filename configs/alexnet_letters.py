@@ -45,6 +45,7 @@ def get_config(variant: str = '') -> ConfigDict:
   config.checkpoint_minutes = 10.0
   config.checkpoint_steps = 0
   config.sharpness_images = 0
+  config.critical_sharpness_images = 0
   config.metrics = ('balanced_accuracy',)
   config.figure_style = ()
 

@@ -136,6 +136,14 @@ FIELDS = {
     'Images on which sharpness is measured after each epoch, for comparison with the edge of '
     'stability, 2 (1 + momentum) / rate; 0: none. It takes 20 products with the Hessian.',
   ),
+  'critical_sharpness_images': _Field(
+    0,
+    int,
+    COUNT_OR_0,
+    'Images on which critical sharpness is measured after each epoch: 2 / the smallest rate at '
+    'which the next update would raise the loss. It works for any optimiser and takes about ten '
+    'forward passes. 0: not measured.',
+  ),
   'metrics': _Field(
     ('balanced_accuracy',),
     tuple[str, ...],

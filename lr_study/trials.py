@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from lr_study import accelerate, trial
@@ -37,7 +38,8 @@ class Sweep(NamedTuple):
 
   labels: the label of each setting in folder names; '' if there is only one setting.
   trials: one entry per trial.
-  sharpness: the images on which sharpness is measured, on the devices; None if it is not measured.
+  sharpness, critical_sharpness: the images on which each is measured, on the devices; None if it is
+  not measured.
   """
 
   config: ConfigDict
@@ -52,6 +54,7 @@ class Sweep(NamedTuple):
   measure: Measure
   clock: Clock
   sharpness: Batch | None
+  critical_sharpness: Batch | None
 
   @property
   def engine(self) -> Engine:
@@ -98,11 +101,12 @@ def prepare(config: ConfigDict, data: Dataset) -> Sweep:
   spread = accelerate.spread(make_engine(task, config), config.parallel)
   mean = subtracted(config.input, data.mean)
   train, validation = (Feed(part, mean, spread) for part in (data.train, data.validation))
-  sharpness = None
-  if config.sharpness_images:
-    # The same images for all trials and epochs, a random sample of the training images.
-    order = np.random.default_rng(0).permutation(len(data.train.labels))
-    sharpness = train.some(order[: config.sharpness_images])
+  # The same images for all trials and epochs, a random sample of the training images.
+  order = np.random.default_rng(0).permutation(len(data.train.labels))
+  sharpness, critical_sharpness = (
+    train.some(order[:images]) if images else None
+    for images in (config.sharpness_images, config.critical_sharpness_images)
+  )
   return Sweep(
     config=config,
     labels={setting: label(setting, found) for setting in found},
@@ -116,6 +120,7 @@ def prepare(config: ConfigDict, data: Dataset) -> Sweep:
     measure=measure_of(config, task, data),
     clock=Clock(),
     sharpness=sharpness,
+    critical_sharpness=critical_sharpness,
   )
 
 
@@ -231,39 +236,98 @@ def values(task: Task, sums: Sequence[Any], images: int) -> dict[str, np.ndarray
 
 
 def measure_sharpness(sweep: Sweep, now: Running, state_T: Any, step: int) -> dict[str, np.ndarray]:
-  """Sharpness and the edge of stability after this step (from 0), (trials,); {} if not measured."""
-  if sweep.sharpness is None:
-    return {}
+  """What the study measures of curvature after this step (from 0), (trials,) by the curve's name.
+
+  Sharpness and the edge of stability, critical sharpness, both or neither.
+  """
+  heights = np.asarray([sweep.height(step, column) for column in now.columns], np.float32)
+  rates = now.hyper_T['learning_rate'] * heights
+  found = {}
   with sweep.clock('sharpness'):
-    measure = sharpness_of(sweep.task)
-    found = sweep.spread.apply(measure, state_T, now.hyper_T, sweep.sharpness)
-  momentum = now.hyper_T.get('optimizer.momentum', sweep.config.optimizer.get('momentum', 0.0))
-  heights = np.asarray([sweep.height(step, column) for column in now.columns])
-  nesterov = bool(sweep.config.optimizer.get('nesterov', False))
-  edges = curvature.edge(now.hyper_T['learning_rate'] * heights, momentum, nesterov)
-  # The edge is known for gradient descent only, with or without momentum.
-  known = sweep.config.optimizer.name in ('sgd', 'caffe_sgd')
-  return {'sharpness': found, 'sharpness_edge': edges if known else np.full_like(edges, np.nan)}
+    if sweep.sharpness is not None:
+      measure, edges = sharpness_of(sweep.task, _is_adam(sweep)), _edges(sweep, now, rates)
+      values = sweep.spread.apply(measure, state_T, _all_numbers(sweep, now), sweep.sharpness)
+      found = {'sharpness': values, 'sharpness_edge': edges}
+    if sweep.critical_sharpness is not None:
+      measure, hyper_T = critical_sharpness_of(sweep.task), now.hyper_T | {'rate': rates}
+      values = sweep.spread.apply(measure, state_T, hyper_T, sweep.critical_sharpness)
+      found['critical_sharpness'] = values
+  return found
+
+
+def _is_adam(sweep: Sweep) -> bool:
+  return sweep.config.optimizer.name == 'adam'
+
+
+def _all_numbers(sweep: Sweep, now: Running) -> dict[str, np.ndarray]:
+  """The hyperparameters of the trials, with those numbers of Adam that they share."""
+  shared = {}
+  if _is_adam(sweep):
+    shared = {f'optimizer.{name}': sweep.config.optimizer[name] for name in ('b1', 'b2', 'eps')}
+  each = {name: np.full(len(now.columns), x, np.float32) for name, x in shared.items()}
+  return each | dict(now.hyper_T)
+
+
+def _edges(sweep: Sweep, now: Running, rates: np.ndarray) -> np.ndarray:
+  """The edge of stability of each trial, (trials,); NaN where it is not known."""
+  own = sweep.config.optimizer
+  if _is_adam(sweep):
+    return curvature.adam_edge(rates, _all_numbers(sweep, now)['optimizer.b1'])
+  if own.name not in ('sgd', 'caffe_sgd'):
+    return np.full_like(rates, np.nan)
+  momentum = now.hyper_T.get('optimizer.momentum', own.get('momentum', 0.0))
+  return curvature.edge(rates, momentum, bool(own.get('nesterov', False)))
 
 
 @functools.lru_cache(maxsize=8)
-def sharpness_of(task: Task) -> Callable[..., jax.Array]:
+def sharpness_of(task: Task, is_adam: bool = False) -> Callable[..., jax.Array]:
   """A function of a trial's state, hyperparameters and images that returns its sharpness.
 
   It uses the loss without dropout and augmentation. There is one function per task, so that it is
-  compiled once.
+  compiled once. `is_adam`: after Adam's preconditioner, for which the function needs b1, b2 and eps
+  among the hyperparameters.
   """
 
   def measure(state, hyper, batch):
-    inputs, labels = task.inputs(batch, None)
-
-    def loss(params):
-      logits, _ = trial.apply(task, params, state.model_state, inputs)
-      return task.loss(logits, labels, **trial.own(hyper, 'loss')).mean()
-
-    return curvature.sharpness(loss, state.params)
+    preconditioner = None
+    if is_adam:
+      numbers = {name: hyper[f'optimizer.{name}'] for name in ('b1', 'b2', 'eps')}
+      preconditioner = curvature.adam_preconditioner(state.opt_state, **numbers)
+    loss = _evaluated_loss(task, state, hyper, batch)
+    return curvature.sharpness(loss, state.params, preconditioner=preconditioner)
 
   return measure
+
+
+@functools.lru_cache(maxsize=8)
+def critical_sharpness_of(task: Task) -> Callable[..., jax.Array]:
+  """A function like that of `sharpness_of` that returns critical sharpness.
+
+  The hyperparameters contain 'rate', the learning rate of the latest step. The update is the one
+  that the optimiser would make next, if these images were its batch.
+  """
+
+  def measure(state, hyper, batch):
+    loss = _evaluated_loss(task, state, hyper, batch)
+    value, gradients = jax.value_and_grad(loss)(state.params)
+    at_rate = {'learning_rate': hyper['rate'], 'base_rate': hyper['learning_rate']}
+    make = task.optimizer.make(**at_rate, **trial.own(hyper, 'optimizer'))
+    transform = optax.with_extra_args_support(make)
+    updates, _ = transform.update(gradients, state.opt_state, state.params, value=value)
+    return curvature.critical_sharpness(loss, state.params, updates, hyper['rate'])
+
+  return measure
+
+
+def _evaluated_loss(task: Task, state: trial.State, hyper: Any, batch: Batch) -> Callable:
+  """The mean loss on these images as a function of the weights, without dropout and so on."""
+  inputs, labels = task.inputs(batch, None)
+
+  def loss(params):
+    logits, _ = trial.apply(task, params, state.model_state, inputs)
+    return task.loss(logits, labels, **trial.own(hyper, 'loss')).mean()
+
+  return loss
 
 
 def state_like(sweep: Sweep, count: int) -> Any:

@@ -96,6 +96,70 @@ def test_a_quadratic_diverges_above_the_edge_only(fields):
   assert not above < 1e2
 
 
+def test_critical_sharpness_of_a_quadratic_is_its_curvature_along_the_update():
+  """For gradient descent and for any other update, from rates far below and far above."""
+  random = np.random.default_rng(0)
+  root = random.normal(size=(6, 6)).astype(np.float32)
+  hessian, params = root @ root.T, random.normal(size=6).astype(np.float32)
+  rates = np.float32([1e-6, 1e-3, 0.1, 1e3])
+  gradient = hessian @ params
+  found = []
+  for direction in (gradient, np.sign(gradient)):  # of SGD and of sign descent
+
+    def measure(rate, direction=direction):
+      loss = lambda x: x @ hessian @ x / 2  # noqa: E731
+      return curvature.critical_sharpness(loss, params, -rate * direction, rate)
+
+    found.append(jax.jit(jax.vmap(measure))(rates))
+    expected = direction @ hessian @ direction / (direction @ gradient)
+    np.testing.assert_allclose(found[-1], expected, rtol=0.01)
+  assert not np.allclose(*found, rtol=0.1)
+  assert found[0][0] < np.linalg.eigvalsh(hessian)[-1]
+
+
+def test_critical_sharpness_is_unknown_where_no_rate_is_critical():
+  rate, params = jnp.float32(0.1), jnp.ones(3)
+  loss = lambda x: jnp.sum(x**2)  # noqa: E731
+  assert np.isnan(curvature.critical_sharpness(loss, params, 0.1 * params, rate))  # only rises
+  assert np.isnan(curvature.critical_sharpness(jnp.sum, params, -0.1 * params, rate))  # only falls
+  assert np.isnan(curvature.critical_sharpness(loss, params, 0 * params, jnp.float32(0)))
+  explodes = lambda x: jnp.where(jnp.all(x < -4), jnp.nan, jnp.sum(x))  # noqa: E731
+  found = curvature.critical_sharpness(explodes, params, -0.1 * params, rate)
+  assert found == pytest.approx(2 / 5, rel=0.02)  # NaN counts as a rise
+
+
+def test_the_edge_of_adam_is_that_of_its_preconditioned_quadratic():
+  """Adam with its second moment held fixed, which is what the formula is about."""
+  hessian, scale, b1, rate = np.diag([4.0, 9.0]), np.array([2.0, 0.5]), 0.9, 0.1
+  loss = lambda x: x @ jnp.asarray(hessian, jnp.float32) @ x / 2  # noqa: E731
+  ones, divisor = jnp.ones(2), jnp.asarray(scale, jnp.float32)
+  sharpness = float(curvature.sharpness(loss, ones, preconditioner=divisor))
+  assert sharpness == pytest.approx(18, rel=1e-4)  # 9 / 0.5, not 9
+  rate = curvature.adam_edge(sharpness, b1)  # the formula is its own inverse
+  assert curvature.adam_edge(0.1, 0.9) == pytest.approx(380)
+
+  def end(rate):
+    x, mean = np.ones(2), np.zeros(2)
+    for _ in range(2000):
+      mean = b1 * mean + (1 - b1) * hessian @ x
+      x = x - rate * mean / scale
+    return np.abs(x).max()
+
+  assert end(0.98 * rate) < 1e-2
+  assert end(1.02 * rate) > 1e2
+
+
+def test_the_preconditioner_of_adam_is_what_its_update_divides_by():
+  rate, gradients = 0.1, {'a': jnp.float32([3, -0.5]), 'b': jnp.float32([0])}
+  optimizer = optimizers.build({'name': 'adam'})
+  transform = optimizer.make(learning_rate=rate, base_rate=rate)
+  updates, state = transform.update(gradients, transform.init(gradients), gradients)
+  found = curvature.adam_preconditioner(state, b1=0.9, b2=0.999, eps=1e-8)
+  mean = jax.tree.map(lambda g: 0.1 * g, gradients)  # its bias is not corrected
+  expected = jax.tree.map(lambda m, p: -rate * m / p, mean, found)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), updates, expected)
+
+
 def one(task, size=4):
   """A state of the task, and a batch."""
   hyper = {'learning_rate': jnp.float32(0.05)}

@@ -43,7 +43,7 @@ def small(cache_dir):
 def study(tmp_path_factory, cache_dir):
   """With a round for each epoch."""
   config = small(cache_dir)
-  config.sharpness_images = 12
+  config.sharpness_images = config.critical_sharpness_images = 12
   config.search = ConfigDict({'name': 'halving', 'epochs': 1})
   folder = tmp_path_factory.mktemp('studies') / 'small'
   studies.run(config, folder)
@@ -53,7 +53,7 @@ def study(tmp_path_factory, cache_dir):
 def test_the_study_keeps_updates_and_sharpness(study):
   curves = {
     name: np.load(study / 'history' / f'epoch_{name}.npy')
-    for name in ('update_ratio', 'sharpness', 'sharpness_edge')
+    for name in ('update_ratio', 'sharpness', 'sharpness_edge', 'critical_sharpness')
   }
   for curve in curves.values():
     assert np.isfinite(curve).tolist() == [[False, True, True], [False, False, True]]
@@ -168,7 +168,7 @@ def test_a_network_of_ones_own_with_an_optimizer_without_an_edge(tmp_path, cache
   config = small(cache_dir)
   config.learning_rates = (1e30, 1e-3)
   config.model = ConfigDict({'name': f'{tmp_path}/net.py:Net'})
-  config.optimizer = ConfigDict({'name': 'adam'})
+  config.optimizer = ConfigDict({'name': 'adamw'})
   studies.run(config, tmp_path / 'study')
   found = diagnose.diagnose(tmp_path / 'study', 1e30, 0)
   check(found, tmp_path / 'study')

@@ -48,6 +48,7 @@ class Result:
   update_ratio: float | None = None  # norm of the last step's update, divided by the weights'
   sharpness: float | None = None  # at the end, None if it was not measured; see curvature.py
   sharpness_edge: float | None = None
+  critical_sharpness: float | None = None
   best_epoch: int | None = None
   train_loss_at_end: float | None = None
   last_steps: int | None = None

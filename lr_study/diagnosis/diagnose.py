@@ -78,6 +78,7 @@ def diagnose(
     if config.parallel in ('pmap', 'shard_map'):
       config.parallel = 'vmap'  # there is only one trial
     config.sharpness_images = config.sharpness_images or _SHARPNESS_IMAGES
+    config.critical_sharpness_images = 0
   shared = trials.prepare(config, data)
   sweeps = {
     setting: trials.in_setting(shared, own) for setting, own in rounds.settings(config).items()
@@ -102,7 +103,7 @@ def describe(found: Diagnosis) -> str:
     'this optimiser has no known edge of stability'
     if np.isnan(found.sharpness_edge)
     else f'{curvature.side(found.sharpness, found.sharpness_edge)} the edge of stability, '
-    f'{found.sharpness_edge:.3g} (2 (1 + momentum) / rate: a guide at small batch sizes)'
+    f'{found.sharpness_edge:.3g} (a guide at small batch sizes)'
   )
   lines = [
     f'{which}, seed {found.seed}: its first bad step in the study was {found.recorded}; '
@@ -177,7 +178,7 @@ def _describe(
 ) -> Diagnosis:
   rate, seed = sweep.trials[0].learning_rate, sweep.trials[0].seed
   label = sweep.labels[sweep.trials[0].setting]
-  sharp, edge = (float(value[0]) for value in sharpness.values())
+  sharp, edge = (float(sharpness[name][0]) for name in ('sharpness', 'sharpness_edge'))
   about = (
     rate, seed, label, recorded, found.bad, done, found.losses, found.gradient_norms, sharp,
     edge,
