@@ -109,10 +109,29 @@ def binary_cross_entropy(counts: np.ndarray, class_weights: tuple[Any, ...] = ()
   return _weighted(loss, counts, class_weights)
 
 
+@limits(class_weights=_WEIGHTS)
+def squared_error(counts: np.ndarray, class_weights: tuple[Any, ...] = ()) -> Loss:
+  """Half the squared distance of the logits from 1 for the image's class and 0 for the others.
+
+  Args:
+    counts: training images of each class, (classes,).
+    class_weights: see `cross_entropy`.
+
+  Raises:
+    ValueError: see `cross_entropy`.
+  """
+
+  def loss(logits, targets):
+    return jnp.square(logits - _shares(logits, targets)).sum(-1) / 2
+
+  return _weighted(loss, counts, class_weights)
+
+
 KNOWN: dict[str, Callable[..., Loss]] = {
   'cross_entropy': cross_entropy,
   'focal': focal,
   'binary_cross_entropy': binary_cross_entropy,
+  'squared_error': squared_error,
 }
 
 
@@ -163,8 +182,9 @@ def build(config: Mapping[str, Any], counts: np.ndarray, sweep: Collection[str] 
 def guessing(loss: Loss, counts: np.ndarray) -> float:
   """The mean loss over the training images of a constant guess.
 
-  The lowest of three guesses: the classes' log frequencies, their log odds, and equal logits. For
-  cross-entropy this is the entropy of the frequencies, in nats, to float32 precision.
+  The lowest of four guesses: the classes' frequencies, their log frequencies, their log odds, and
+  equal logits. For cross-entropy this is the entropy of the frequencies, in nats, to float32
+  precision.
 
   Args:
     loss: from `build`.
@@ -176,7 +196,7 @@ def guessing(loss: Loss, counts: np.ndarray) -> float:
   occur = np.flatnonzero(counts)
   costs = [
     np.asarray(loss(jnp.tile(jnp.float32(guess), (len(occur), 1)), jnp.int32(occur)), np.float64)
-    for guess in (log_p, log_p - log_rest, np.zeros(len(p)))
+    for guess in (p, log_p, log_p - log_rest, np.zeros(len(p)))
   ]
   return float(min(of_class @ p[occur] for of_class in costs))
 

@@ -26,7 +26,7 @@ def get_config(part: str = 'sgd') -> ConfigDict:
   config = _letters.get_config(per_class=40)
   config.model.hidden = (32,)
   config.optimizer = {'name': part}
-  config.loss = {'name': 'cross_entropy', 'smoothing': 0.1}
+  config.loss = {'name': 'squared_error'}
   config.learning_rates = tuple(_LARGEST[part] / 2**k for k in range(3))
   if part == 'sgd':
     config.axes['optimizer.momentum'] = (0.0, 0.9)

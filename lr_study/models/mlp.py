@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lr_study.plugs import BELOW_1, limits
+from lr_study.plugs import BELOW_1, limits, one_of
 
 _HE = nn.initializers.he_normal()  # He et al., 2015: keeps the scale of signals through ReLUs
 
@@ -16,20 +16,23 @@ _HE = nn.initializers.he_normal()  # He et al., 2015: keeps the scale of signals
     'whole numbers from 1 up, one per hidden layer',
   ),
   dropout=BELOW_1,
+  activation=one_of(('relu', 'tanh')),
 )
 class MLP(nn.Module):
-  """Dense layers with ReLUs between them: dense1, dense2, ...
+  """Dense layers with ReLUs or tanh between them: dense1, dense2, ...
 
   Attributes:
     classes: number of logits.
     hidden: features of the hidden layers; () is logistic regression.
     dropout: probability of dropping a hidden feature in training.
+    activation: relu or tanh.
     dtype: of activations and products.
   """
 
   classes: int
   hidden: tuple[int, ...] = (256, 256)
   dropout: float = 0.0
+  activation: str = 'relu'
   dtype: Any = None
 
   @nn.compact
@@ -41,5 +44,6 @@ class MLP(nn.Module):
     x = x.reshape(x.shape[0], -1)
     for i, features in enumerate(self.hidden, 1):
       x = nn.Dense(features, kernel_init=_HE, dtype=self.dtype, name=f'dense{i}')(x)
-      x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+      x = nn.tanh(x) if self.activation == 'tanh' else nn.relu(x)
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(self.classes, dtype=self.dtype, name=f'dense{len(self.hidden) + 1}')(x)
