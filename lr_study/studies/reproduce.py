@@ -174,7 +174,7 @@ def claims_table(claims: Sequence[Claim]) -> list[str]:
 def ran(found: Reproduced) -> str:
   """How a study was run: the command, trials, minutes, machine and commit."""
   about, machine = found.about, found.about['machine']
-  trials = sum(len(of) for of in found.tables.values())
+  trials = sum(of.about.get('trials', len(of)) for of in found.tables.values())
   minutes = sum(about['seconds'].values()) / 60
   return (
     f'`{about["command"]}`: {trials:,} trials in {minutes:.0f} min on {machine["cores"]} cores '

@@ -30,6 +30,7 @@ class Table:
     curves: float arrays (points, trials) by name; of steps, means over `window` steps.
     window: steps per point of a curve of steps.
     about: what all trials share: 'guessing_loss', 'classes', 'validation' (images) and others.
+      'trials' is how many there are if a row is not one trial.
   """
 
   columns: Mapping[str, np.ndarray]
