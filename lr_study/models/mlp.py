@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lr_study.plugs import BELOW_1, limits, one_of
+from lr_study.plugs import AT_LEAST_0, BELOW_1, limits, one_of
 
 _HE = nn.initializers.he_normal()  # He et al., 2015: keeps the scale of signals through ReLUs
 
@@ -17,6 +17,7 @@ _HE = nn.initializers.he_normal()  # He et al., 2015: keeps the scale of signals
   ),
   dropout=BELOW_1,
   activation=one_of(('relu', 'tanh')),
+  output_scale=AT_LEAST_0,
 )
 class MLP(nn.Module):
   """Dense layers with ReLUs or tanh between them: dense1, dense2, ...
@@ -26,6 +27,7 @@ class MLP(nn.Module):
     hidden: features of the hidden layers; () is logistic regression.
     dropout: probability of dropping a hidden feature in training.
     activation: relu or tanh.
+    output_scale: factor on the initial weights of the last layer; 0: the first logits are all 0.
     dtype: of activations and products.
   """
 
@@ -33,6 +35,7 @@ class MLP(nn.Module):
   hidden: tuple[int, ...] = (256, 256)
   dropout: float = 0.0
   activation: str = 'relu'
+  output_scale: float = 1.0
   dtype: Any = None
 
   @nn.compact
@@ -46,4 +49,6 @@ class MLP(nn.Module):
       x = nn.Dense(features, kernel_init=_HE, dtype=self.dtype, name=f'dense{i}')(x)
       x = nn.tanh(x) if self.activation == 'tanh' else nn.relu(x)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return nn.Dense(self.classes, dtype=self.dtype, name=f'dense{len(self.hidden) + 1}')(x)
+    name, init = f'dense{len(self.hidden) + 1}', nn.initializers.lecun_normal()
+    kernel_init = lambda *arguments: self.output_scale * init(*arguments)  # noqa: E731
+    return nn.Dense(self.classes, kernel_init=kernel_init, dtype=self.dtype, name=name)(x)

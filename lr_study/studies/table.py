@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lr_study.answer.status import DIVERGED
+from lr_study.files.history import STEP_CURVES
 from lr_study.finished import Study
 
 _FIGURES = (
@@ -27,8 +28,9 @@ class Table:
     columns: arrays (trials,) by name: a field of `Result`, an axis such as 'optimizer.momentum', a
       metric such as 'validation_top5', or what a study computes itself. A number that a trial does
       not have, or that is not finite, is NaN.
-    curves: float arrays (points, trials) by name; of steps, means over `window` steps.
-    window: steps per point of a curve of steps.
+    curves: float arrays (points, trials) by name. Of steps, and of more than 120 epochs, means over
+      `window` of them.
+    window: steps, or epochs, per point of such a curve.
     about: what all trials share: 'guessing_loss', 'classes', 'validation' (images) and others.
       'trials' is how many there are if a row is not one trial.
   """
@@ -133,7 +135,7 @@ def of_study(
   kept, window = {}, 1
   for name in curves:
     curve = np.asarray(study.curves[name], np.float64)
-    if name in ('loss', 'accuracy', 'gradient_norm'):  # of steps
+    if name in STEP_CURVES or len(curve) > 2 * _POINTS:  # so many epochs have few steps each
       window = math.ceil(len(curve) / _POINTS)
       curve = _means(curve, window)
     kept[name] = np.stack([_column(_rounded(column)) for column in curve.T], 1)

@@ -1,0 +1,122 @@
+"""Claims and the figure of configs/studies/width.py."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lr_study.report.style import PALETTE
+from lr_study.studies import rates
+from lr_study.studies.claims import Claim, estimated, mean_interval, power_law
+from lr_study.studies.table import Table
+
+_TITLES = {'standard': 'Standard parametrisation', 'mup': 'muP'}
+_LOSS = 'train_loss'  # the mean over the last epoch
+_FLAT = 0.1  # an exponent of at most this is a factor of 1.3 over the widths here
+
+
+def by_width(tables: Mapping[str, Table], name: str) -> dict[int, Table]:
+  """The trials of a parametrisation by their width."""
+  parts = {part.partition('_'): of for part, of in tables.items()}
+  return {int(width): of for (own, _, width), of in parts.items() if own == name}
+
+
+def best_rates(parts: Mapping[int, Table]) -> np.ndarray:
+  """The rate with the lowest training loss, (widths, seeds)."""
+  return np.stack([rates.best(part, _LOSS) for part in parts.values()])
+
+
+def carried_over(parts: Mapping[int, Table]) -> np.ndarray:
+  """The widest network's loss at the narrowest one's best rate, less its lowest, (seeds,)."""
+  narrow, wide = (parts[width] for width in (min(parts), max(parts)))
+  _, _, of_narrow = narrow.grid(_LOSS, 'learning_rate', 'seed')
+  _, _, of_wide = wide.grid(_LOSS, 'learning_rate', 'seed')
+  best = np.argmin(_known(of_narrow).mean(1))
+  return (_known(of_wide) - _known(of_wide)[np.argmin(_known(of_wide).mean(1))])[best]
+
+
+def _known(losses: np.ndarray) -> np.ndarray:
+  return np.where(np.isfinite(losses), losses, np.inf)
+
+
+def claims(tables: Mapping[str, Table]) -> list[Claim]:
+  """The exponent of the best rate, and the loss with the narrowest network's rate."""
+  found = []
+  for name in _TITLES:
+    parts = by_width(tables, name)
+    power = power_law(list(parts), best_rates(parts))
+    if name == 'mup':
+      agrees = True if max(-power.low, power.high) <= _FLAT else None
+      agrees = False if power.high < -_FLAT or power.low > _FLAT else agrees
+      source = 'Yang et al. 2022: it does not depend on the width'
+    else:
+      agrees = True if power.high < 0 else False if power.low > 0 else None
+      source = 'Yang et al. 2022: it falls'
+    found.append(
+      estimated(
+        f'exponent of {name}',
+        (power.exponent, power.low, power.high),
+        f'{_TITLES[name]}: the best rate grows as the width to the power {power.between}.',
+        source,
+        agrees,
+      )
+    )
+  return [*found, *(_loss(name, by_width(tables, name)) for name in _TITLES), _wider(tables)]
+
+
+def _loss(name: str, parts: Mapping[int, Table]) -> Claim:
+  value, low, high = mean_interval(carried_over(parts))
+  source = 'a small loss' if name == 'mup' else 'a large loss'
+  return estimated(
+    f'loss of {name}',
+    (value, low, high),
+    f'{_TITLES[name]}: with the best rate of width {min(parts)}, the training loss at width '
+    f'{max(parts)} is {value:.3f} nats (95 % interval {low:.3f} to {high:.3f}) above that at its '
+    'own best rate.',
+    f'Yang et al. 2022: {source}',
+    None,
+  )
+
+
+def _wider(tables: Mapping[str, Table]) -> Claim:
+  """Whether the widest network is better in muP, each at its best rate."""
+  losses = []
+  for name in ('standard', 'mup'):
+    parts = by_width(tables, name)
+    _, _, grid = parts[max(parts)].grid(_LOSS, 'learning_rate', 'seed')
+    losses.append(_known(grid)[np.argmin(_known(grid).mean(1))])
+  value, low, high = mean_interval(losses[1] - losses[0])
+  return estimated(
+    'difference at the widest',
+    (value, low, high),
+    f'At width {max(by_width(tables, "mup"))} and its best rate, muP differs from the standard '
+    f'parametrisation by {value:+.3f} nats (95 % interval {low:+.3f} to {high:+.3f}).',
+    'Yang et al. 2022: muP is better',
+    True if high < 0 else False if low > 0 else None,
+  )
+
+
+def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
+  """The training loss over the rate, a curve for each width."""
+  figure = Figure(figsize=(6.8, 2.8), layout='constrained')
+  for axes, name in zip(figure.subplots(1, 2, sharex=True, sharey=True), _TITLES, strict=True):
+    _draw(axes, by_width(tables, name))
+    axes.set(title=_TITLES[name], xscale='log', xlabel='learning rate')
+  left, right = figure.axes
+  left.set_ylabel('training loss (nats)')
+  left.set_ylim(0, 2.5)
+  right.legend(title='width', title_fontsize='small', loc='upper left')
+  return {'width': figure}
+
+
+def _draw(axes: Axes, parts: Mapping[int, Table]) -> None:
+  for colour, (width, part), place in zip(
+    (PALETTE[0], PALETTE[1], PALETTE[8], PALETTE[7], PALETTE[2]),
+    parts.items(), best_rates(parts), strict=True,
+  ):  # fmt: skip
+    tried, _, losses = part.grid(_LOSS, 'learning_rate', 'seed')
+    mean = losses.mean(1)
+    axes.plot(tried, mean, '.-', color=colour, label=f'{width}')
+    lowest = np.exp(np.nanmean(np.log(place)))
+    axes.plot(lowest, np.interp(np.log(lowest), np.log(tried), mean), 'v', color=colour)
