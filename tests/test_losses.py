@@ -37,7 +37,9 @@ def test_smoothing(logits):
   np.testing.assert_allclose(found, 0.8 * plain - 0.2 * log_p.mean(1), rtol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['cross_entropy', 'focal', 'binary_cross_entropy'])
+@pytest.mark.parametrize(
+  'name', ['cross_entropy', 'focal', 'binary_cross_entropy', 'squared_error']
+)
 def test_shares_of_one_class_are_its_label(logits, name):
   for arguments in ({}, {'class_weights': ('balanced',)}):
     loss = build(name, **arguments)
@@ -58,6 +60,12 @@ def test_focal(logits):
     assert jnp.isfinite(slope).all()
 
 
+def test_squared_error(logits):
+  hot = np.asarray(jax.nn.one_hot(LABELS, 4))
+  expected = ((np.asarray(logits) - hot) ** 2).sum(1) / 2
+  np.testing.assert_allclose(build('squared_error')(logits, LABELS), expected, rtol=1e-5)
+
+
 def test_binary_cross_entropy(logits):
   p = np.asarray(jax.nn.sigmoid(logits))
   hot = np.asarray(jax.nn.one_hot(LABELS, 4))
@@ -65,7 +73,9 @@ def test_binary_cross_entropy(logits):
   np.testing.assert_allclose(found, -np.log(np.where(hot > 0, p, 1 - p)).sum(1), rtol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['cross_entropy', 'focal', 'binary_cross_entropy'])
+@pytest.mark.parametrize(
+  'name', ['cross_entropy', 'focal', 'binary_cross_entropy', 'squared_error']
+)
 @pytest.mark.parametrize('weights', [(1.0, 2.0, 0.0, 5.0), ('balanced',)])
 def test_class_weights_have_mean_1_over_the_training_images(logits, name, weights):
   labels = jnp.asarray(np.repeat(np.arange(4), COUNTS))
@@ -124,6 +134,7 @@ def test_guessing_costs_the_entropy(counts):
     ('cross_entropy', {'smoothing': 0.1}),
     ('focal', {}),
     ('binary_cross_entropy', {}),
+    ('squared_error', {}),
   ],
 )
 def test_guessing_is_about_the_best_constant_answer(name, arguments):

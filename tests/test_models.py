@@ -173,6 +173,20 @@ def test_mlp_takes_tables_and_images():
     assert sizes == [(12, 7), (7, 5), (5, 10)]
 
 
+def test_mlp_with_tanh_and_a_last_layer_that_starts_smaller():
+  x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+  plain, other = make('mlp', hidden=(7,)), make('mlp', hidden=(7,), output_scale=0.25)
+  params, scaled = (init(of, (6,))['params'] for of in (plain, other))
+  np.testing.assert_allclose(scaled['dense2']['kernel'], params['dense2']['kernel'] / 4, rtol=1e-6)
+  np.testing.assert_array_equal(scaled['dense1']['kernel'], params['dense1']['kernel'])
+  tanh = make('mlp', hidden=(7,), activation='tanh')
+  expected = np.tanh(x @ params['dense1']['kernel']) @ params['dense2']['kernel']
+  found = tanh.apply({'params': params}, x, train=False)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  zero = make('mlp', hidden=(7,), output_scale=0.0)
+  assert (zero.apply(init(zero, (6,)), x, train=False) == 0).all()
+
+
 def uniform_bound(values, bound):
   """All within the bound, and spread over it as a uniform distribution is."""
   assert np.abs(values).max() <= bound * (1 + 1e-6)  # the draw is scaled in float32

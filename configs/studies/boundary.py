@@ -3,8 +3,8 @@
 A network with one hidden layer of 8 tanh and a linear output is trained by gradient descent on all
 of 72 random points, as many as it has weights, for 200 steps. The hidden and the output layer have
 a rate each: a grid of 256 x 256 pairs of rates is one compiled program. Then it zooms in, five
-times by a factor of 5, each time to the window with most of the boundary. A pair converges if the
-mean of its last 20 losses is below its first one.
+times by a factor of 5, each time to a window with a typical part of the boundary. A pair converges
+if the mean of its last 20 losses is below its first one.
 
 Published:
 

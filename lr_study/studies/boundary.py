@@ -98,13 +98,19 @@ def dimension(counts: np.ndarray) -> float:
     return float(np.median(np.log2(counts[:-1] / counts[1:])))
 
 
-def densest(marked: np.ndarray, factor: int) -> tuple[int, int]:
-  """The row and column of the window, 1 / factor of the side, with most of the boundary."""
+def typical(marked: np.ndarray, factor: int) -> tuple[int, int]:
+  """The row and column of a window, 1 / factor of the side, with a typical part of the boundary.
+
+  Of all windows with a point of the boundary in their middle, it is the one that holds the median
+  number of such points. The one that holds most would lead to where the boundary fills the plane.
+  """
   side = len(marked) // factor
-  share = scipy.ndimage.uniform_filter(marked.astype(float), side, mode='constant')
-  inner = slice(side // 2, len(marked) - side + side // 2 + 1)
-  row, column = np.unravel_index(share[inner, inner].argmax(), share[inner, inner].shape)
-  return int(row), int(column)
+  held = scipy.ndimage.uniform_filter(marked.astype(float), side, mode='constant')
+  middle, stop = side // 2, len(marked) - side + side // 2 + 1
+  rows, columns = np.nonzero(marked[middle:stop, middle:stop])
+  shares = held[middle:stop, middle:stop][rows, columns]
+  chosen = np.argsort(shares, kind='stable')[len(shares) // 2]
+  return int(rows[chosen]), int(columns[chosen])
 
 
 def measured(folder: Path) -> dict[str, Table]:
@@ -119,7 +125,7 @@ def measured(folder: Path) -> dict[str, Table]:
     values = values.reshape(config.SIZE, -1)
     seconds = round(time.monotonic() - started, 1)
     marked = edges(values < 0)
-    row, column = densest(marked, config.FACTOR)
+    row, column = typical(marked, config.FACTOR)
     rows.append({
       'magnification': config.FACTOR**zoom, 'seconds': seconds, 'row': row, 'column': column,
       'converge': np.mean(values < 0), 'image': packed(levels(values)),

@@ -43,7 +43,7 @@ def _known(losses: np.ndarray) -> np.ndarray:
 def claims(tables: Mapping[str, Table]) -> list[Claim]:
   """The exponent of the best rate, and the loss with the narrowest network's rate."""
   found = []
-  for name in _TITLES:
+  for name, title in _TITLES.items():
     parts = by_width(tables, name)
     power = power_law(list(parts), best_rates(parts))
     if name == 'mup':
@@ -57,7 +57,7 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
       estimated(
         f'exponent of {name}',
         (power.exponent, power.low, power.high),
-        f'{_TITLES[name]}: the best rate grows as the width to the power {power.between}.',
+        f'{title}: the best rate grows as the width to the power {power.between}.',
         source,
         agrees,
       )
