@@ -1,6 +1,6 @@
 """Does training settle at the edge of stability?
 
-A multilayer perceptron with one hidden layer of 32 tanh is trained with all 200 images in each
+A multilayer perceptron with two hidden layers of 32 tanh is trained with all 200 images in each
 step, by gradient descent with and without momentum and by Adam, on the squared error. After each
 step, sharpness is measured, the largest eigenvalue of the loss's Hessian, and critical sharpness,
 2 / the smallest rate at which the next update would raise the loss. It needs no Hessian.
@@ -23,17 +23,17 @@ from ml_collections import ConfigDict
 from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'momentum', 'adam')
-_RATES = {'sgd': (0.16, 0.12, 0.08), 'momentum': (0.5, 0.4, 0.3), 'adam': (0.04, 0.02, 0.01)}
+_RATES = {'sgd': (0.14, 0.12, 0.1), 'momentum': (0.3, 0.24, 0.2), 'adam': (0.03, 0.02, 0.015)}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:
   """Three rates of one optimiser."""
   config = _letters.get_config(per_class=40)
-  config.model = {'name': 'mlp', 'hidden': (32,), 'activation': 'tanh'}
+  config.model = {'name': 'mlp', 'hidden': (32, 32), 'activation': 'tanh'}
   config.loss = {'name': 'squared_error'}
   config.optimizer = {'name': 'adam' if part == 'adam' else 'sgd'}
   if part == 'momentum':
-    config.optimizer.momentum = 0.9
+    config.optimizer.momentum = 0.5
   config.learning_rates = _RATES[part]
   config.seeds = (0, 1, 2)
   config.batch_size = 200  # all training images

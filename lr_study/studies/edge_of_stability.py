@@ -14,7 +14,7 @@ from lr_study.studies.table import Table
 
 CURVES = ('sharpness', 'critical_sharpness')
 _TITLES = {
-  'sgd': 'Gradient descent', 'momentum': 'Gradient descent, momentum 0.9', 'adam': 'Adam',
+  'sgd': 'Gradient descent', 'momentum': 'Momentum 0.5', 'adam': 'Adam',
 }  # fmt: skip
 _SOURCES = {
   'sgd': 'Cohen et al. 2021: just above 1',
@@ -39,7 +39,7 @@ def columns(study: Study) -> dict[str, np.ndarray]:
   last = slice(-(steps // 3), None)
   return {
     'edge': edges[-1],
-    'arrived': (ratio[steps // 10 :] >= 1).any(0).astype(float),
+    'arrived': ((ratio[steps // 10 :] >= 1).any(0) & np.isfinite(ratio[-1])).astype(float),
     'ratio': ratio[last].mean(0),
     'critical_ratio': np.median(critical[last] * rates / 2, 0),
   }
@@ -49,7 +49,7 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
   """How far from the edge training settles, by sharpness and by critical sharpness."""
   return [
     *(_settles(name, part) for name, part in tables.items()),
-    *(_critical(name, part) for name, part in tables.items() if name == 'sgd'),
+    *(_critical(name, part) for name, part in tables.items()),
     *(_largest(name, part) for name, part in tables.items()),
   ]
 
@@ -84,7 +84,7 @@ def _critical(name: str, part: Table) -> Claim:
 
 def _largest(name: str, part: Table) -> Claim:
   """How close the trials that do not reach the edge come to it."""
-  below = part.where(part['arrived'] == 0)
+  below = part.where((part['arrived'] == 0) & ~part.diverged)
   sharpest = float(np.nanmax(below['ratio'])) if len(below) else None
   found = '' if sharpest is None else f'; the sharpest is at {sharpest:.2f} of the edge'
   return Claim(
@@ -113,6 +113,7 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
     _draw(below, part, 'critical_sharpness', 2 / part['learning_rate'])
     above.set_title(_TITLES[name])
     below.set_xlabel('step')
+    below.set_ylim(0.05, 3)
   above, below = figure.axes[0], figure.axes[len(tables)]
   above.set_ylabel('sharpness / edge of stability')
   below.set_ylabel('critical sharpness × rate / 2')
