@@ -222,10 +222,10 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
     if zoom < config.ZOOMS:
       side = width / config.FACTOR
       axes.add_patch(Rectangle((x, y), side, side, fill=False, color='black', linewidth=1))
-    axes.set_title(f'{zooms["magnification"][zoom]:,.0f} times: dimension {found:.2f}')
+    axes.set_title(f'{zooms["magnification"][zoom]:,.0f} ×, dimension {found:.2f}')
     if zoom:
       axes.set(xticks=[], yticks=[])
     else:
-      axes.set(xlabel='log10 of the rate of the hidden layer', ylabel='log10 of the output layer')
+      axes.set(xlabel='log10 rate of the hidden layer', ylabel='log10 rate of the output layer')
   figure.supxlabel('blue: converges; orange: does not', fontsize='small', color='0.4')
   return {'boundary': figure}
