@@ -188,6 +188,35 @@ def test_sharpness_of_a_trial_is_the_largest_eigenvalue_of_its_hessian():
   assert trials.sharpness_of(task) is trials.sharpness_of(task)  # else it would compile each time
 
 
+def test_curvature_of_a_trial_of_adam():
+  """Sharpness is that of P^-1 H. Just below the critical rate the next update lowers the loss."""
+  adam = optimizers.build({'name': 'adam'})
+  task = dataclasses.replace(task_of(MLP(CLASSES, (5,)), (6,)), optimizer=adam)
+  state, hyper, batch = one(task)
+  for step in range(3):
+    state, _ = trial.train_step(task, state, hyper, batch, jax.random.key(0), step)
+  flat, unravel = ravel_pytree(state.params)
+
+  def loss(flat):
+    logits = task.model.apply({'params': unravel(flat)}, batch.images, train=False)
+    return task.loss(logits, batch.labels).mean()
+
+  numbers = {'b1': 0.9, 'b2': 0.999, 'eps': 1e-8}
+  of_adam = hyper | {f'optimizer.{name}': jnp.float32(x) for name, x in numbers.items()}
+  found = trials.sharpness_of(task, is_adam=True)(state, of_adam, batch)
+  divisor, _ = ravel_pytree(curvature.adam_preconditioner(state.opt_state, **numbers))
+  eigenvalues = np.linalg.eigvals(np.asarray(jax.hessian(loss)(flat)) / divisor[:, None])
+  np.testing.assert_allclose(found, eigenvalues.real.max(), rtol=1e-3)
+
+  critical = trials.critical_sharpness_of(task)(state, hyper | {'rate': jnp.float32(1e-4)}, batch)
+  gradients = jax.grad(lambda flat: loss(flat))(flat)
+  step = adam.make(learning_rate=1.0, base_rate=1.0)
+  updates, _ = step.update(unravel(gradients), state.opt_state, state.params)
+  direction, _ = ravel_pytree(updates)
+  below, above = (loss(flat + scale * 2 / critical * direction) for scale in (0.97, 1.03))
+  assert below < loss(flat) < above
+
+
 def test_sharpness_of_a_network_with_other_collections():
   """As in evaluation: batch statistics are those that were collected."""
   task = task_of(ResNet((1,), False, CLASSES, 1 / 32), (8, 8, 3))
