@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'momentum', 'adam')
-_RATES = {'sgd': (0.14, 0.12, 0.1), 'momentum': (0.3, 0.24, 0.2), 'adam': (0.03, 0.02, 0.015)}
+_RATES = {'sgd': (0.24, 0.2, 0.17), 'momentum': (0.4, 0.34, 0.28), 'adam': (0.03, 0.02, 0.015)}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lr_study import formats
 from lr_study.finished import Study
 from lr_study.report import style
 from lr_study.studies.claims import Claim, estimated, mean_interval
@@ -113,6 +112,7 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
     _draw(below, part, 'critical_sharpness', 2 / part['learning_rate'])
     above.set_title(_TITLES[name])
     below.set_xlabel('step')
+    above.set_ylim(0.1, 3)
     below.set_ylim(0.05, 3)
   above, below = figure.axes[0], figure.axes[len(tables)]
   above.set_ylabel('sharpness / edge of stability')
@@ -128,7 +128,7 @@ def _draw(axes: Axes, part: Table, name: str, scale: np.ndarray) -> None:
     colour = style.colour(rate, rates)
     own = curve[:, part['learning_rate'] == rate]
     axes.plot(steps, own, color=colour, linewidth=0.5, alpha=0.6)
-    axes.plot([], [], color=colour, label=formats.rate(rate))
+    axes.plot([], [], color=colour, label=f'{rate:g}')
   axes.axhline(1, color='0.55', linestyle='--')
   axes.set(yscale='log')
   if name == 'sharpness':
