@@ -209,7 +209,7 @@ def test_curvature_of_a_trial_of_adam():
   np.testing.assert_allclose(found, eigenvalues.real.max(), rtol=1e-3)
 
   critical = trials.critical_sharpness_of(task)(state, hyper | {'rate': jnp.float32(1e-4)}, batch)
-  gradients = jax.grad(lambda flat: loss(flat))(flat)
+  gradients = jax.grad(loss)(flat)
   step = adam.make(learning_rate=1.0, base_rate=1.0)
   updates, _ = step.update(unravel(gradients), state.opt_state, state.params)
   direction, _ = ravel_pytree(updates)
