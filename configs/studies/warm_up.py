@@ -1,8 +1,8 @@
 """How much larger a rate does a warm-up allow?
 
-A small multilayer perceptron is trained for 240 steps of 128 images at target rates a factor of 1.4
-apart, with a linear warm-up of 0 to 128 steps: rates, warm-ups and seeds are one compiled grid. A
-trial fails if it diverges, or if its training loss ends above that of guessing. The largest
+A multilayer perceptron with three hidden layers of 32 ReLUs is trained for 240 steps of 128 images
+at target rates a factor of 1.4 apart, with a linear warm-up of 0 to 128 steps: rates, warm-ups and
+seeds are one compiled grid. A trial fails if it diverges, or if its training loss ends above that of guessing. The largest
 stable rate is the largest one below which no trial of the seed fails.
 
 Published:
@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'adam')
-_LARGEST = {'sgd': 12.8, 'adam': 0.4}
+_LARGEST = {'sgd': 6.4, 'adam': 0.2}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:
   """The grid of rates and warm-ups for one optimiser."""
   config = _letters.get_config(train_fraction=0.8)
-  config.model.hidden = (32,)
+  config.model.hidden = (32,) * 3
   config.optimizer = {'name': part}
   config.learning_rates = tuple(_LARGEST[part] / 2 ** (k / 2) for k in range(15))
   config.axes['schedule.warmup_steps'] = (0, 2, 8, 32, 64, 128)
