@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lr_study import configs, finished, study
 from lr_study.config import check
@@ -133,8 +135,16 @@ def write(name: str, found: Reproduced, folder: Path | None = None) -> None:
   workdir.write_text(folder / 'results.json', text.replace('},"', '},\n"') + '\n')
   drawn = draw(name, found)
   for stem, figure in drawn.items():
-    figures.save(figure, folder / f'{stem}.png', settings={'savefig.dpi': _DPI})
+    save(figure, folder / f'{stem}.png')
   workdir.write_text(folder / 'summary.md', summary(name, found, list(drawn)))
+
+
+def save(figure: Figure, path: Path) -> None:
+  """Writes a figure as PNG with a palette of 256 colours, which is a third of the size."""
+  stream = io.BytesIO()
+  figures.save(figure, stream, settings={'savefig.dpi': _DPI})
+  with Image.open(stream) as image:
+    image.convert('RGB').quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def draw(name: str, found: Reproduced) -> dict[str, Figure]:
