@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'momentum', 'adam')
-_RATES = {'sgd': (0.24, 0.2, 0.17), 'momentum': (0.4, 0.34, 0.28), 'adam': (0.03, 0.02, 0.015)}
+_RATES = {'sgd': (0.24, 0.2, 0.17), 'momentum': (0.4, 0.34, 0.28), 'adam': (0.04, 0.03, 0.02)}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:
@@ -37,7 +37,7 @@ def get_config(part: str = 'sgd') -> ConfigDict:
   config.learning_rates = _RATES[part]
   config.seeds = (0, 1, 2)
   config.batch_size = 200  # all training images
-  config.epochs = 600  # of a step each
+  config.epochs = 450  # of a step each
   config.eval_batch_size = 200
   config.sharpness_images = config.critical_sharpness_images = 200
   return config
