@@ -157,12 +157,14 @@ def adam_edge(learning_rate: float | np.ndarray, b1: float | np.ndarray) -> floa
 def adam_preconditioner(opt_state: Any, b1: Any, b2: Any, eps: Any) -> Any:
   """What optax's Adam divides the mean gradient by, a tree like the weights (Cohen et al. 2022).
 
-  It includes the correction of the mean gradient's bias, which shrinks early updates.
+  It includes the correction of the mean gradient's bias, which shrinks early updates. Before the
+  first step it is not known, and this is 1.
   """
   state = optax.tree.get(opt_state, 'ScaleByAdamState')
-  steps = state.count.astype(jnp.float32)
+  steps = jnp.maximum(state.count, 1).astype(jnp.float32)
   first, second = 1 - b1**steps, 1 - b2**steps
-  return jax.tree.map(lambda nu: first * (jnp.sqrt(nu / second) + eps), state.nu)
+  divisor = jax.tree.map(lambda nu: first * (jnp.sqrt(nu / second) + eps), state.nu)
+  return jax.tree.map(lambda x: jnp.where(state.count > 0, x, 1.0), divisor)
 
 
 def side(sharpness: float, edge: float) -> str:

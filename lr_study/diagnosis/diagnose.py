@@ -90,6 +90,8 @@ def diagnose(
   now = trials.running(sweep, np.arange(1))
   state_T = sweep.spread.put(state) if done else sweep.spread.init(now.hyper_T, now.seeds)
   sharpness = trials.measure_sharpness(sweep, now, _settled(sweep, state_T), done)
+  if not done and sweep.config.optimizer.name == 'adam':  # it has no preconditioner yet
+    sharpness['sharpness_edge'] = np.full(1, np.nan)
   replay = _replay(sweep, now, state_T, done, recorded + config.log_every_steps)
   return _describe(sweep, now, replay, folder, recorded, done, sharpness)
 
@@ -100,7 +102,7 @@ def describe(found: Diagnosis) -> str:
   if found.setting:
     which += f', {found.setting.replace("_", " ")}'
   edge = (
-    'this optimiser has no known edge of stability'
+    'the edge of stability is not known for this optimiser at this step'
     if np.isnan(found.sharpness_edge)
     else f'{curvature.side(found.sharpness, found.sharpness_edge)} the edge of stability, '
     f'{found.sharpness_edge:.3g} (a guide at small batch sizes)'
