@@ -73,8 +73,11 @@ def test_only_trials_that_reach_the_edge_late_have_arrived():
   assert found['arrived'].tolist() == [0, 1, 0]
   np.testing.assert_allclose(found['ratio'][:2], [0.5, 1.1])
   np.testing.assert_allclose(found['critical_ratio'], 1)
-  part = Table({'learning_rate': np.full(3, 0.5), **found})
-  assert '1.10 of the edge' in edge_of_stability._settles('sgd', part).sentence
+  status = np.asarray(['plateaued', 'plateaued', 'diverged'], object)
+  part = Table({'learning_rate': np.full(3, 0.5), 'status': status, **found})
+  sentence = edge_of_stability._settles('sgd', part).sentence
+  assert '1 of 3 trials; 1 diverged' in sentence
+  assert '1.10 of the edge' in sentence
 
 
 def test_what_a_suggested_rate_costs():
