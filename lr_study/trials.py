@@ -249,7 +249,7 @@ def measure_sharpness(sweep: Sweep, now: Running, state_T: Any, step: int) -> di
       values = sweep.spread.apply(measure, state_T, _all_numbers(sweep, now), sweep.sharpness)
       found = {'sharpness': values, 'sharpness_edge': edges}
     if sweep.critical_sharpness is not None:
-      measure, hyper_T = critical_sharpness_of(sweep.task), now.hyper_T | {'rate': rates}
+      measure, hyper_T = critical_sharpness_of(sweep.task), {**now.hyper_T, 'rate': rates}
       values = sweep.spread.apply(measure, state_T, hyper_T, sweep.critical_sharpness)
       found['critical_sharpness'] = values
   return found

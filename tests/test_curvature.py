@@ -1,6 +1,7 @@
 """Sharpness and the size of updates, compared with their definitions."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -193,8 +194,9 @@ def test_curvature_of_a_trial_of_adam():
   adam = optimizers.build({'name': 'adam'})
   task = dataclasses.replace(task_of(MLP(CLASSES, (5,)), (6,)), optimizer=adam)
   state, hyper, batch = one(task)
+  train = jax.jit(functools.partial(trial.train_step, task))
   for step in range(3):
-    state, _ = trial.train_step(task, state, hyper, batch, jax.random.key(0), step)
+    state, _ = train(state, hyper, batch, jax.random.key(0), step)
   flat, unravel = ravel_pytree(state.params)
 
   def loss(flat):
@@ -203,12 +205,13 @@ def test_curvature_of_a_trial_of_adam():
 
   numbers = {'b1': 0.9, 'b2': 0.999, 'eps': 1e-8}
   of_adam = hyper | {f'optimizer.{name}': jnp.float32(x) for name, x in numbers.items()}
-  found = trials.sharpness_of(task, is_adam=True)(state, of_adam, batch)
+  found = jax.jit(trials.sharpness_of(task, is_adam=True))(state, of_adam, batch)
   divisor, _ = ravel_pytree(curvature.adam_preconditioner(state.opt_state, **numbers))
-  eigenvalues = np.linalg.eigvals(np.asarray(jax.hessian(loss)(flat)) / divisor[:, None])
+  eigenvalues = np.linalg.eigvals(np.asarray(jax.jit(jax.hessian(loss))(flat)) / divisor[:, None])
   np.testing.assert_allclose(found, eigenvalues.real.max(), rtol=1e-3)
 
-  critical = trials.critical_sharpness_of(task)(state, hyper | {'rate': jnp.float32(1e-4)}, batch)
+  at_rate = hyper | {'rate': jnp.float32(1e-4)}
+  critical = jax.jit(trials.critical_sharpness_of(task))(state, at_rate, batch)
   gradients = jax.grad(loss)(flat)
   step = adam.make(learning_rate=1.0, base_rate=1.0)
   updates, _ = step.update(unravel(gradients), state.opt_state, state.params)
