@@ -62,20 +62,26 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
         agrees,
       )
     )
-  return [*found, *(_loss(name, by_width(tables, name)) for name in _TITLES), _wider(tables)]
+  standard = by_width(tables, 'standard')
+  losses = (_loss(name, by_width(tables, name), standard) for name in _TITLES)
+  return [*found, *losses, _wider(tables)]
 
 
-def _loss(name: str, parts: Mapping[int, Table]) -> Claim:
+def _loss(name: str, parts: Mapping[int, Table], standard: Mapping[int, Table]) -> Claim:
   value, low, high = mean_interval(carried_over(parts))
-  source = 'a small loss' if name == 'mup' else 'a large loss'
+  source, agrees = '', None
+  if name == 'mup':
+    source = 'Yang et al. 2022: less than in the standard parametrisation'
+    _, least, most = mean_interval(carried_over(parts) - carried_over(standard))
+    agrees = True if most < 0 else False if least > 0 else None
   return estimated(
     f'loss of {name}',
     (value, low, high),
     f'{_TITLES[name]}: with the best rate of width {min(parts)}, the training loss at width '
     f'{max(parts)} is {value:.3f} nats (95 % interval {low:.3f} to {high:.3f}) above that at its '
     'own best rate.',
-    f'Yang et al. 2022: {source}',
-    None,
+    source,
+    agrees,
   )
 
 
@@ -103,10 +109,14 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
   for axes, name in zip(figure.subplots(1, 2, sharex=True, sharey=True), _TITLES, strict=True):
     _draw(axes, by_width(tables, name))
     axes.set(title=_TITLES[name], xscale='log', xlabel='learning rate')
+  narrowest = best_rates(by_width(tables, 'mup'))[0]
+  figure.axes[1].axvline(np.exp(np.nanmean(np.log(narrowest))), color='0.55', linestyle='--')
   left, right = figure.axes
   left.set_ylabel('training loss (nats)')
   left.set_ylim(0, 2.5)
-  right.legend(title='width', title_fontsize='small', loc='upper left')
+  right.plot([], [], 'v', color='0.4', label='best rate')
+  right.plot([], [], '--', color='0.55', label='published: at all widths')
+  right.legend(title='width', title_fontsize='small', loc='lower left', ncols=2)
   return {'width': figure}
 
 
