@@ -147,7 +147,7 @@ def test_missing_typefaces_name_the_extra(tmp_path, monkeypatch):
   monkeypatch.setattr(
     importlib.util, 'find_spec', lambda name: None if name == 'fontpkg_lora' else found(name)
   )
-  message = '1 of the 26 typefaces .* such as fontpkg-lora; install .* extra \\[letters\\]'
+  message = '1 of the 26 typefaces .* such as fontpkg-lora; .* run pip install ".\\[letters\\]"'
   with pytest.raises(StudyError, match=message):
     data.opened(config.data, config.image_size)
   assert not list(tmp_path.iterdir())
