@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from lr_study import errors, loop, plan
 from lr_study.answer import verdict
 from lr_study.answer.measure import Measure, curve_of
+from lr_study.cluster import lease
+from lr_study.errors import StudyError
 from lr_study.files import provenance, record
 from lr_study.files.events import write_experiment
 from lr_study.files.history import History
@@ -58,10 +60,11 @@ class Here:
     del config, folder, fingerprint
     return provenance.device()
 
-  def opened(self, folder: Path) -> contextlib.AbstractContextManager[Any]:
+  @contextlib.contextmanager
+  def opened(self, folder: Path) -> Iterator[None]:
     """See `Trainer`."""
-    del folder
-    return contextlib.nullcontext()
+    yield
+    lease.forget(folder)
 
   def waves_of(self, sweep: Sweep) -> list[int]:
     """See `plan.waves`."""
@@ -82,7 +85,10 @@ class Here:
       sweep = of_wave(sweeps, planned, number)
       shown = (title(sweeps, planned, number), len(numbers), board)
       try:
-        loop.train(sweep, folder, planned, number, *shown, after_epoch, tracker)
+        with lease.of_wave(folder, number) as may_write:
+          loop.train(sweep, folder, planned, number, *shown, after_epoch, tracker, may_write)
+      except lease.Lost as error:
+        raise StudyError(f'a cluster trains the study in {folder}, so this command ends') from error
       except Exception as error:  # XLA has no class for it
         if not errors.is_out_of_memory(error):
           raise

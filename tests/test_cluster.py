@@ -226,6 +226,39 @@ def test_a_signal_or_the_time_limit_stops_the_waves(config, tmp_path):
 
 
 @pytest.mark.usefixtures('without_figures')
+def test_without_the_cluster_its_workers_are_heeded(config, tmp_path):
+  """One that was cut off holds a lease on another machine: it has to lapse, and is lost then."""
+  folder, config.epochs = tmp_path / 'study', 1
+
+  def stop(name, arguments):
+    if name.startswith('study'):
+      os.kill(os.getpid(), signal.SIGTERM)
+      return tasks.Outcome('stopped', 'machine_a', 'id_of_a')
+    return None
+
+  with pytest.raises(Stopped):
+    run(config, folder, Inline(before=stop))
+  held = worker.lease.Lease(folder / 'leases', 'wave_0', 0.5)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(worker.lease, '_machine', lambda: 'another')
+    assert held.take(lambda: False)
+  held.check(surely=True)
+  trained = []
+
+  def train(*arguments, inner=loop.train, **options):
+    with pytest.raises(worker.lease.Lost):
+      held.check(surely=True)
+    trained.append(inner(*arguments, **options))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop, 'train', train)
+    study.run(config, folder)
+  assert len(trained) == 1
+  assert (folder / 'results.json').exists()
+  assert not (folder / 'leases').exists()
+
+
+@pytest.mark.usefixtures('without_figures')
 def test_a_worker_stops_writing_once_its_lease_is_lost(config, tmp_path, monkeypatch):
   """Somebody takes the wave over in the middle: it ends, and what it would write is not there."""
   folder, calls = tmp_path / 'study', itertools.count(1)

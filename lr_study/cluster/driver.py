@@ -106,7 +106,7 @@ class Cluster:
           'another --workdir'
         )
       yield
-    record.delete(folder, keep=lambda recorded: recorded != f'{workdir.LEASES}/')
+    lease.forget(folder)
 
   def waves_of(self, sweep: Sweep) -> list[int]:
     """The wave of each trial of the sweep, from 0: as many as keep every worker busy.

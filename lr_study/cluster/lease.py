@@ -16,9 +16,13 @@ from typing import Any
 
 import psutil
 
+from lr_study.files import record, workdir
+from lr_study.progress import note
+
 SECONDS = 60.0  # without being renewed, after which somebody else may take a lease
 _RENEWALS = 6  # in this time
 _LOOK_SECONDS = 0.2  # between two looks at the lease of another process
+_TELL_SECONDS = 3.0  # of waiting for it, after which people are told
 
 
 class Lost(Exception):
@@ -43,7 +47,7 @@ class Lease:
   def take(self, is_moot: Callable[[], bool]) -> bool:
     """Waits for the lease, and takes it; False if meanwhile it `is_moot`."""
     self._folder.mkdir(parents=True, exist_ok=True)
-    seen, since = None, time.monotonic()
+    seen, since, began, told = None, time.monotonic(), time.monotonic(), False
     while not is_moot():
       number, content = self._newest()
       if content != seen:
@@ -54,6 +58,9 @@ class Lease:
         if self._create(number + 1):
           return True
         continue
+      if not told and time.monotonic() - began > _TELL_SECONDS:
+        note(f'Waiting for {content["holder"]}, which holds {self._name}, to end or to lose it')
+        told = True
       time.sleep(_LOOK_SECONDS)
     return False
 
@@ -154,6 +161,26 @@ def taken(
   finally:
     lease.release()
     thread.join()
+
+
+@contextlib.contextmanager
+def of_wave(folder: Path, number: int) -> Iterator[Callable[..., None]]:
+  """For a command without a cluster: holds the lease of a wave if a cluster has trained the study.
+
+  A worker that was cut off may still write. Returns what to call before each write; see `check`.
+  """
+  if not (folder / workdir.LEASES).is_dir():
+    yield lambda surely=False: None
+    return
+  with taken(folder / workdir.LEASES, f'wave_{number}', lambda: False) as held:
+    assert held is not None  # it is never moot
+    yield held.check
+
+
+def forget(folder: Path) -> None:
+  """Deletes the leases of a study that is trained: who still holds one has lost it."""
+  if (folder / workdir.LEASES).is_dir():
+    record.delete(folder, keep=lambda name: name != f'{workdir.LEASES}/')
 
 
 def holder_of(folder: Path, name: str) -> dict[str, Any] | None:
