@@ -3,7 +3,8 @@
 Networks with two hidden layers of 32 to 512 ReLUs each are trained by Adam for 200 steps of 32
 images, in the standard parametrisation and in muP. The last layer starts at 0 in both, so that
 they differ in rates only: in muP, those of a layer whose inputs are a hidden layer are divided by
-the width, relative to the width of 32, where both are the same.
+the width, relative to the width of 32, where both are the same. The coordinate check takes four
+steps at one rate, and measures how far they move the outputs of the second hidden layer.
 
 Published:
 
@@ -11,7 +12,8 @@ Published:
   wide one; in the standard parametrisation it falls, and the rate of a narrow network is too large
   for a wide one: G. Yang, E. Hu, I. Babuschkin, S. Sidor, X. Liu, D. Farhi, N. Ryder, J. Pachocki,
   W. Chen, J. Gao, "Tensor Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter
-  Transfer", 2022, arXiv 2203.03466. The factors are those of its Table 3 for Adam.
+  Transfer", 2022, arXiv 2203.03466. In muP, steps move the outputs of all layers equally far at
+  any width; in the standard parametrisation, further in wide networks. The factors are those of its Table 3 for Adam.
 """
 
 from ml_collections import ConfigDict

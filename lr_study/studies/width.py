@@ -1,24 +1,36 @@
 """Claims and the figure of configs/studies/width.py."""
 
+import dataclasses
+import functools
 from collections.abc import Mapping
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
+from lr_study import task, trial
+from lr_study.config import check
+from lr_study.configs.studies import _letters
+from lr_study.configs.studies import width as config
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
 from lr_study.studies.claims import Claim, estimated, mean_interval, power_law
 from lr_study.studies.table import Table
+from lr_study.trial import Batch
 
 _TITLES = {'standard': 'Standard parametrisation', 'mup': 'muP'}
 _LOSS = 'train_loss'  # the mean over the last epoch
+_CHECK_STEPS, _CHECK_RATE, _CHECK_SEEDS = 4, 0.01, 3  # of the coordinate check
 _FLAT = 0.1  # an exponent of at most this is a factor of 1.3 over the widths here
 
 
 def by_width(tables: Mapping[str, Table], name: str) -> dict[int, Table]:
   """The trials of a parametrisation by their width."""
-  parts = {part.partition('_'): of for part, of in tables.items()}
+  parts = {part.partition('_'): of for part, of in tables.items() if part in config.PARTS}
   return {int(width): of for (own, _, width), of in parts.items() if own == name}
 
 
@@ -38,6 +50,52 @@ def carried_over(parts: Mapping[int, Table]) -> np.ndarray:
 
 def _known(losses: np.ndarray) -> np.ndarray:
   return np.where(np.isfinite(losses), losses, np.inf)
+
+
+def measured(folder: Path) -> dict[str, Table]:
+  """The coordinate check: how far a few steps at one rate move the outputs of each layer."""
+  del folder  # it trains from the start
+  rows = []
+  for part in config.PARTS:
+    name, _, width = part.partition('_')
+    for seed in range(_CHECK_SEEDS):
+      moved = moves(config.get_config(part), seed)
+      rows.append({'parametrisation': name, 'width': float(width), 'seed': float(seed), **moved})
+  columns = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
+  columns['parametrisation'] = columns['parametrisation'].astype(object)
+  return {'coordinates': Table(columns)}
+
+
+def moves(own: ConfigDict, seed: int) -> dict[str, float]:
+  """The root mean square of the change of each layer's outputs after `_CHECK_STEPS` steps.
+
+  The outputs are those before the activation, on the batch that each of the steps takes.
+  """
+  own = check(own)
+  images, labels = _letters.letters(own.data.per_class)
+  chosen = np.random.default_rng(seed).permutation(len(labels))[: own.batch_size]
+  batch = Batch(jnp.asarray(images[chosen]), jnp.asarray(labels[chosen]), jnp.zeros(()))
+  stored = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+  made = task.make_task(own, 10, np.bincount(labels), stored, 1)
+  made = dataclasses.replace(made, schedule=lambda step: jnp.float32(1))
+  hyper, key = {'learning_rate': jnp.float32(_CHECK_RATE)}, jax.random.key(seed)
+  step = jax.jit(functools.partial(trial.train_step, made))
+  state = jax.jit(functools.partial(trial.init, made))(hyper, key)
+
+  def outputs(params):
+    _, found = made.model.apply(
+      {'params': params}, batch.images, train=False, capture_intermediates=True
+    )
+    return {f'layer {i}': found['intermediates'][f'dense{i}']['__call__'][0] for i in (1, 2, 3)}
+
+  before = outputs(state.params)
+  for number in range(_CHECK_STEPS):
+    state, _ = step(state, hyper, batch, key, jnp.int32(number))
+  after = outputs(state.params)
+  return {
+    name: float(f'{float(jnp.sqrt(jnp.mean(jnp.square(after[name] - x)))):.6g}')
+    for name, x in before.items()
+  }
 
 
 def claims(tables: Mapping[str, Table]) -> list[Claim]:
@@ -64,7 +122,8 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
     )
   standard = by_width(tables, 'standard')
   losses = (_loss(name, by_width(tables, name), standard) for name in _TITLES)
-  return [*found, *losses, _wider(tables)]
+  coordinates = (_coordinates(tables['coordinates'], name) for name in _TITLES)
+  return [*found, *losses, _wider(tables), *coordinates]
 
 
 def _loss(name: str, parts: Mapping[int, Table], standard: Mapping[int, Table]) -> Claim:
@@ -81,6 +140,24 @@ def _loss(name: str, parts: Mapping[int, Table], standard: Mapping[int, Table]) 
     f'{max(parts)} is {value:.3f} nats (95 % interval {low:.3f} to {high:.3f}) above that at its '
     'own best rate.',
     source,
+    agrees,
+  )
+
+
+def _coordinates(part: Table, name: str) -> Claim:
+  """How the change of the outputs of the hidden layer grows with the width."""
+  widths, _, moved = part.where(parametrisation=name).grid('layer 2', 'width', 'seed')
+  power = power_law(widths, moved)
+  agrees = True if power.low > 0 else False if power.high < 0 else None
+  if name == 'mup':
+    agrees = True if max(-power.low, power.high) <= _FLAT else None
+    agrees = False if power.high < -_FLAT or power.low > _FLAT else agrees
+  return estimated(
+    f'coordinates of {name}',
+    (power.exponent, power.low, power.high),
+    f'{_TITLES[name]}: {_CHECK_STEPS} steps at {_CHECK_RATE:g} move the outputs of the second '
+    f'hidden layer by the width to the power {power.between}.',
+    f'Yang et al. 2022: {"not dependent on the width" if name == "mup" else "more when wider"}',
     agrees,
   )
 
