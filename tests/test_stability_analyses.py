@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from lr_study.configs.studies import width as width_config
 from lr_study.studies import edge_of_stability, range_test, warm_up, width
 from lr_study.studies.table import Table
 
@@ -53,6 +54,17 @@ def test_what_the_rate_of_a_narrow_network_costs_a_wide_one():
   np.testing.assert_allclose(width.carried_over(parts), [0.4, 0.4])
   np.testing.assert_allclose(width.carried_over(width.by_width(tables, 'mup')), 0, atol=1e-12)
   np.testing.assert_allclose(width.best_rates(parts), [[2, 2], [0.5, 0.5]])
+
+
+def test_the_coordinate_check_measures_what_a_step_moves():
+  """In muP, Adam moves the outputs of a wide hidden layer less; the first layer is the same."""
+  moved = {}
+  for part in ('standard_256', 'mup_256'):
+    own = width_config.get_config(part)
+    own.data.per_class = 8
+    moved[part] = width.moves(own, 0)
+  assert moved['standard_256']['layer 1'] == pytest.approx(moved['mup_256']['layer 1'], rel=0.5)
+  assert moved['standard_256']['layer 2'] > 1.3 * moved['mup_256']['layer 2']
 
 
 def test_only_trials_that_reach_the_edge_late_have_arrived():

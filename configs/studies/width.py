@@ -13,7 +13,8 @@ Published:
   for a wide one: G. Yang, E. Hu, I. Babuschkin, S. Sidor, X. Liu, D. Farhi, N. Ryder, J. Pachocki,
   W. Chen, J. Gao, "Tensor Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter
   Transfer", 2022, arXiv 2203.03466. In muP, steps move the outputs of all layers equally far at
-  any width; in the standard parametrisation, further in wide networks. The factors are those of its Table 3 for Adam.
+  any width; in the standard parametrisation, further in wide networks. The factors are those of
+  its Table 3 for Adam.
 """
 
 from ml_collections import ConfigDict
