@@ -155,8 +155,8 @@ def _coordinates(part: Table, name: str) -> Claim:
   return estimated(
     f'coordinates of {name}',
     (power.exponent, power.low, power.high),
-    f'{_TITLES[name]}: {_CHECK_STEPS} steps at {_CHECK_RATE:g} move the outputs of the second '
-    f'hidden layer by the width to the power {power.between}.',
+    f'{_TITLES[name]}: how far {_CHECK_STEPS} steps at {_CHECK_RATE:g} move the outputs of the '
+    f'second hidden layer grows as the width to the power {power.between}.',
     f'Yang et al. 2022: {"not dependent on the width" if name == "mup" else "more when wider"}',
     agrees,
   )
