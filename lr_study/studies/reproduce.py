@@ -193,5 +193,6 @@ def ran(found: Reproduced) -> str:
 
 
 def agreement(claim: Claim) -> str:
-  """'yes', 'no' or '–'."""
-  return {True: 'yes', False: 'no', None: '–'}[claim.agrees]
+  """Whether a claim agrees with its source: 'yes', 'no', 'cannot tell', or '–' if it has none."""
+  unknown = 'cannot tell' if claim.source else '–'
+  return {True: 'yes', False: 'no', None: unknown}[claim.agrees]
