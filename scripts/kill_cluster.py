@@ -1,7 +1,7 @@
 """Takes machines of a Ray cluster away from a small study, and compares it with an undisturbed one.
 
 python scripts/kill_cluster.py --config configs/alexnet_letters.py:quick \
-  --config.model.name=mlp --config.learning_rates=1e-1,1e-2,1e-3 --config.epochs=3 --times=2
+  --config.model.name=mlp --config.learning_rates=1e-1,1e-2,1e-3 --config.epochs=3 --times=1
 
 The cluster is on this machine: a head, and three nodes with a core each. Every event happens while
 the study trains: a node, a worker, the command or the head is killed, a node leaves with notice, or
