@@ -104,7 +104,7 @@ class Connection:
     most = max(rooms.values(), default=1)
     return Workers(gpus, cores, max(1, sum(rooms.values())), most, tuple(rooms))
 
-  def put(self, value: bytes) -> Any:
+  def put(self, value: str) -> Any:
     """Sends a value to the cluster once; tasks take what this returns in its place."""
     return self._ray.put(value)
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from lr_study.cluster.view import View
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
 from lr_study.interrupt import Interrupt, Stopped
+from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Setting
 from lr_study.time_limit import TimeIsUp
 from lr_study.tracking import Tracker
@@ -117,7 +117,7 @@ class Cluster:
     workers = self._connection.workers()
     count = formats.count(len(sweep.trials), 'trial')
     with progress.working(f'Compiling for {count} on a worker', keep=False):
-      of_sweep = pickle.dumps(sweep.trials), workers.number, workers.most
+      of_sweep = rounds.as_text(Plan(sweep.trials)), workers.number, workers.most
       return self._asked(tasks.waves_of, 'plan', workers, *of_sweep)
 
   def train(
@@ -199,7 +199,7 @@ class _Running:
   def __init__(self, connection: Connection, job: Job, planned: Plan, is_limited: bool):
     self.tasks: dict[Any, int] = {}  # the number of the wave of each
     self._connection, self._job, self._is_limited = connection, job, is_limited
-    self._plan = connection.put(pickle.dumps(planned))
+    self._plan = connection.put(rounds.as_text(planned))
     self._workers = connection.workers()
     self._tells = True
 

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import pickle
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from lr_study.errors import StudyError
 from lr_study.files import provenance, record, workdir
 from lr_study.interrupt import Stopped
 from lr_study.search import rounds
-from lr_study.search.rounds import Plan, Planned, Setting
+from lr_study.search.rounds import Plan, Setting
 from lr_study.time_limit import TimeLimit
 from lr_study.training_view import Board
 from lr_study.trials import Sweep
@@ -58,21 +57,21 @@ def device(job: Job) -> Outcome:
   return Outcome('done', '', '', provenance.device())
 
 
-def waves_of(job: Job, trials: bytes, workers: int, beside: int) -> Outcome:
-  """The wave of each of these trials of one program, a pickled tuple; see `plan.waves`."""
+def waves_of(job: Job, trials: str, workers: int, beside: int) -> Outcome:
+  """The wave of each of these trials of one program, the text of a plan; see `plan.waves`."""
   with environment.ours(), progress.heard() as lines:
-    asked: tuple[Planned, ...] = pickle.loads(trials)
+    asked = rounds.from_text(trials).trials
     sweep = _sweeps(job.config, job.fingerprint)[asked[0].setting]._replace(trials=asked)
     found = plan.waves(sweep, workers, beside)
   return Outcome('done', '', '', found, lines=tuple(lines))
 
 
-def train(job: Job, trials: bytes, number: int, count: int, is_limited: bool) -> Outcome:
+def train(job: Job, trials: str, number: int, count: int, is_limited: bool) -> Outcome:
   """Trains a wave to its end, from its newest checkpoint, once no other process does.
 
   Args:
     job: of the study.
-    trials: its plan, pickled.
+    trials: its plan, as text.
     number: of the wave.
     count: how many waves a worker trains in this round; 0: do not say how long they will take.
     is_limited: the study has a time limit, which has to know how long this one takes to stop.
@@ -118,8 +117,8 @@ def _train(
 
 
 @functools.lru_cache(maxsize=1)
-def _plan(trials: bytes) -> Plan:
-  return pickle.loads(trials)
+def _plan(trials: str) -> Plan:
+  return rounds.from_text(trials)
 
 
 @functools.lru_cache(maxsize=1)

@@ -349,11 +349,7 @@ def read(folder: Path) -> Plan:
   """
   file = folder / FILE
   try:
-    content = json.loads(file.read_text())
-    trials, earlier = (
-      tuple(map(_planned, content.get(name, ()))) for name in ('trials', 'earlier')
-    )
-    return Plan(trials, bool(content['ended']), earlier, content.get('taken', 0))
+    return from_text(file.read_text())
   except FileNotFoundError:
     return Plan()
   except (KeyError, TypeError, ValueError) as error:
@@ -363,10 +359,22 @@ def read(folder: Path) -> Plan:
 def write(folder: Path, plan: Plan) -> None:
   """Writes the plan."""
   folder.mkdir(parents=True, exist_ok=True)
+  write_text(folder / FILE, as_text(plan))
+
+
+def as_text(plan: Plan) -> str:
+  """A plan as JSON, with a line per trial."""
   parts = [f'"ended": {json.dumps(plan.ended)}', _lines('trials', plan.trials)]
   if plan.taken:
     parts += [f'"taken": {plan.taken}', _lines('earlier', plan.earlier)]
-  write_text(folder / FILE, f'{{{", ".join(parts)}}}\n')
+  return f'{{{", ".join(parts)}}}\n'
+
+
+def from_text(text: str) -> Plan:
+  """The plan that `as_text` returned; KeyError, TypeError or ValueError if the text is damaged."""
+  content = json.loads(text)
+  trials, earlier = (tuple(map(_planned, content.get(name, ()))) for name in ('trials', 'earlier'))
+  return Plan(trials, bool(content['ended']), earlier, content.get('taken', 0))
 
 
 def _lines(name: str, trials: Iterable[Planned]) -> str:
