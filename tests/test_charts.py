@@ -12,9 +12,10 @@ from conftest import make_small
 from ml_collections import ConfigDict
 from test_page import Page, check_structure, drawn, make_study
 
-from lr_study import cli, trials
+from lr_study import cli, prepare, progress, trials
 from lr_study import study as studies
 from lr_study.answer.measure import ACCURACY, LOSS
+from lr_study.config import check
 from lr_study.report import charts, html, live, next_steps, page, report
 from lr_study.search import rounds
 from lr_study.use import evaluate
@@ -231,9 +232,25 @@ def test_a_page_while_a_study_trains(tmp_path, cache_dir, monkeypatch):
   (charted,) = (chart for chart in drawn(text)['charts'] if chart['name'] == 'train_loss')
   assert charted['x'][0][-1] == 2  # not the last epoch that is still to come
   assert not page.is_final(tmp_path)
+  wave_is_left_out_while_its_files_are_created(config, tmp_path)
   answer = studies.run(config, tmp_path)
   assert page.is_final(tmp_path)
   assert answer.sentence in Page((tmp_path / page.NAME).read_text()).all('p')[1][2]
+
+
+def wave_is_left_out_while_its_files_are_created(config, folder):
+  """As those of another worker of a cluster, one after the other."""
+  of_study = rounds.settings(check(config))
+  with progress.quiet():
+    sweeps = prepare.sweeps(config, of_study, prepare.load(config, of_study))
+  planned, (sweep,) = rounds.read(folder / 'history'), sweeps.values()
+  assert live._wave(folder, planned, 0, sweep) is not None
+  last = folder / 'history' / 'wave_0' / 'epoch_sharpness.npy'
+  for there in (b'', None):
+    content = last.read_bytes()
+    last.unlink() if there is None else last.write_bytes(there)
+    assert live._wave(folder, planned, 0, sweep) is None
+    last.write_bytes(content)
 
 
 def test_a_page_takes_no_more_than_a_hundredth_of_the_time(monkeypatch):

@@ -12,6 +12,7 @@ import numpy as np
 from lr_study import formats, loop
 from lr_study.answer import status
 from lr_study.answer.measure import Measure
+from lr_study.errors import StudyError
 from lr_study.files.history import History
 from lr_study.report import charts, describe, drawing, html
 from lr_study.search import rounds
@@ -123,7 +124,10 @@ def _wave(
   """The curves of a wave, steps done and the first bad ones; None if it has not begun."""
   if not loop.place(folder / 'history', number).is_dir():
     return None
-  history = loop.curves(folder, planned, number, sweep._replace(trials=planned.of_wave(number)))
+  try:
+    history = loop.curves(folder, planned, number, sweep._replace(trials=planned.of_wave(number)))
+  except (StudyError, OSError, ValueError):
+    return None  # a worker of a cluster is just creating its files
   total = len(history.steps['loss'])
   if loop.is_finished(folder, number):
     return history, total, history.first_bad_steps(0, total, evaluated=True)
