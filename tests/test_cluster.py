@@ -204,16 +204,18 @@ def test_two_commands_do_not_train_one_study(config, tmp_path, monkeypatch):
   study.run(config, folder, trainer=driver.Cluster(Inline(before=second), lapses=0.5))
 
 
+def stop(name, arguments):
+  """A signal comes while a wave trains, which saves and ends."""
+  if name.startswith('study'):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return tasks.Outcome('stopped', 'machine_a', 'id_of_a')
+  return None
+
+
 @pytest.mark.usefixtures('without_figures')
 def test_a_signal_or_the_time_limit_stops_the_waves(config, tmp_path):
   """They are told to stop; the same command goes on."""
   folder, config.epochs = tmp_path / 'study', 1
-
-  def stop(name, arguments):
-    if name.startswith('study'):
-      os.kill(os.getpid(), signal.SIGTERM)
-      return tasks.Outcome('stopped', 'machine_a', 'id_of_a')
-    return None
 
   connection = Inline(before=stop)
   with pytest.raises(Stopped):
@@ -229,12 +231,6 @@ def test_a_signal_or_the_time_limit_stops_the_waves(config, tmp_path):
 def test_without_the_cluster_its_workers_are_heeded(config, tmp_path):
   """One that was cut off holds a lease on another machine: it has to lapse, and is lost then."""
   folder, config.epochs = tmp_path / 'study', 1
-
-  def stop(name, arguments):
-    if name.startswith('study'):
-      os.kill(os.getpid(), signal.SIGTERM)
-      return tasks.Outcome('stopped', 'machine_a', 'id_of_a')
-    return None
 
   with pytest.raises(Stopped):
     run(config, folder, Inline(before=stop))

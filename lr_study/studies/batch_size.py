@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from lr_study.finished import Study
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
-from lr_study.studies.claims import Claim, bootstrap, estimated, mean_interval, power_law
+from lr_study.studies.claims import (
+  Claim,
+  bootstrap,
+  estimated,
+  is_below,
+  power_law,
+  ratio_interval,
+)
 from lr_study.studies.table import Table
 
 _TARGET = 1.2  # nats, of the training loss
@@ -96,15 +103,14 @@ def _exponent(name: str, sizes: np.ndarray, found: np.ndarray, source: str, rule
 
 def _fall(sizes: np.ndarray, adam: np.ndarray) -> Claim:
   """Whether Adam's best rate falls over the last factor of 4 in batch size."""
-  ratio, low, high = np.exp(mean_interval(np.log(adam[-1] / adam[-3])))
-  falls = True if high < 1 else False if low > 1 else None
+  ratio, low, high = ratio_interval(adam[-1] / adam[-3])
   return estimated(
     'ratio of Adam',
     (ratio, low, high),
     f'The best rate of Adam with {sizes[-1]:,.0f} images is {ratio:.2f} times (95 % interval '
     f'{low:.2f} to {high:.2f}) that with {sizes[-3]:,.0f}.',
     'Li et al. 2024: below 1 for large batches',
-    falls,
+    is_below(1, low, high),
   )
 
 
@@ -114,7 +120,7 @@ def _critical(name: str, part: Table) -> Claim:
     lambda of: hyperbola(sizes, steps[:, of].mean(1)).critical, steps.shape[1]
   )
   fit = hyperbola(sizes, steps.mean(1))
-  ends = np.exp([mean_interval(np.log(row)) for row in steps])
+  ends = np.asarray([ratio_interval(row) for row in steps])
   held = int(((ends[:, 1] <= fit(sizes)) & (fit(sizes) <= ends[:, 2])).sum())
   return estimated(
     f'critical batch size of {_TITLES[name]}',
@@ -154,7 +160,6 @@ def _draw_rates(axes: Axes, name: str, part: Table, rule: float) -> None:
   axes.plot(sizes, middle, 'o-', color=colour)
   start = np.exp(np.mean(np.log(middle[:_HALF]) - rule * np.log(sizes[:_HALF])))
   axes.plot(sizes, start * sizes**rule, '--', color='0.55')
-  power = 'batch size' if rule == 1 else 'square root'
   above, power = (True, 'batch size') if rule == 1 else (False, 'its square root')
   axes.annotate(
     power, (sizes[-1], start * sizes[-1] ** rule), (-4, 0) if above else (4, -10), color='0.4',

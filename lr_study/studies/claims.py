@@ -158,6 +158,34 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
   return mean, mean - half, mean + half
 
 
+def ratio_interval(ratios: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+  """The geometric mean of independent ratios and its 95 % interval, by Student's t."""
+  value, low, high = np.exp(mean_interval(np.log(ratios)))
+  return float(value), float(low), float(high)
+
+
+def is_above(bound: float, low: float, high: float) -> bool | None:
+  """Whether a number with this interval lies above a bound; None if the interval contains that."""
+  return True if low > bound else False if high < bound else None
+
+
+def is_below(bound: float, low: float, high: float) -> bool | None:
+  """Whether it lies below the bound; see `is_above`."""
+  return is_above(-bound, -high, -low)
+
+
+def is_as_good(gain: tuple[float, float, float], margin: float) -> bool | None:
+  """Whether a gain, with its interval, is at least -margin; None if the interval contains that."""
+  _, low, high = gain
+  return True if low >= -margin else False if high < -margin else None
+
+
+def points(gain: tuple[float, float, float]) -> str:
+  """A gain in percentage points with its interval: '+3.0 points (95 % interval +1.8 to +4.2)'."""
+  value, low, high = gain
+  return f'{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})'.replace('-', '−')
+
+
 def _means(log_y: np.ndarray) -> np.ndarray:
   """The mean over the last axis, the seeds, of those that have a value; NaN where none has."""
   known = np.isfinite(log_y)

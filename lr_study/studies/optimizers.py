@@ -11,7 +11,14 @@ from lr_study.configs.studies.optimizers import USUAL
 from lr_study.formats import rate as written
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
-from lr_study.studies.claims import Claim, estimated, mean_interval
+from lr_study.studies.claims import (
+  Claim,
+  estimated,
+  is_as_good,
+  mean_interval,
+  points,
+  ratio_interval,
+)
 from lr_study.studies.table import Table
 
 TITLES = {
@@ -46,8 +53,7 @@ class Swept(NamedTuple):
 
 def swept(name: str, part: Table) -> Swept:
   """The grid of one optimiser."""
-  found, _, accuracy = part.grid('validation_accuracy', 'learning_rate', 'seed')
-  accuracy = 100 * np.where(np.isnan(accuracy), 1 / part.about['classes'], accuracy)
+  found, accuracy = rates.accuracies(part)
   return Swept(found, accuracy, int(np.argmin(np.abs(np.log(found / USUAL[name])))))
 
 
@@ -76,7 +82,7 @@ def _answer(grids: Mapping[str, Swept]) -> Claim:
   return estimated(
     'what a sweep gains',
     gain,
-    f'A sweep gains {_points(gain)} over the usual rate of AdamW. Optimisers that find their own '
+    f'A sweep gains {points(gain)} over the usual rate of AdamW. Optimisers that find their own '
     f'rate end below the swept AdamW: {behind[0]}, {behind[1]} and {behind[2]} points.',
   )
 
@@ -93,9 +99,11 @@ def _free_of_rates(grids: Mapping[str, Swept]) -> list[Claim]:
     gap = mean_interval(one.accuracy[one.usual] - two.accuracy[two.best])
     sentence = (
       f'The validation accuracy of {TITLES[name]} as it comes differs from that of {TITLES[other]} '
-      f'at its best rate by {_points(gap)}.'
+      f'at its best rate by {points(gap)}.'
     )
-    found.append(estimated(f'{name} against {other}', gap, sentence, source, _is_close(gap)))
+    found.append(
+      estimated(f'{name} against {other}', gap, sentence, source, is_as_good(gap, _CLOSE))
+    )
   return found
 
 
@@ -108,9 +116,9 @@ def _several_at_usual(grids: Mapping[str, Swept]) -> Claim:
     'best at the usual rate',
     gap,
     f'The best of the {len(grids)} optimisers at their usual rates is {TITLES[name]}. It differs '
-    f'from AdamW at its best rate by {_points(gap)}.',
+    f'from AdamW at its best rate by {points(gap)}.',
     'Schmidt et al. 2020: as good as tuning one',
-    _is_close(gap),
+    is_as_good(gap, _CLOSE),
   )
 
 
@@ -120,15 +128,14 @@ def _schedule_free(grids: Mapping[str, Swept]) -> Claim:
   return estimated(
     'schedule-free against a cosine',
     gap,
-    f'At their best rates, schedule-free AdamW differs from AdamW with a cosine by {_points(gap)}.',
+    f'At their best rates, schedule-free AdamW differs from AdamW with a cosine by {points(gap)}.',
     'Defazio et al. 2024: matches a schedule',
-    _is_close(gap),
+    is_as_good(gap, _CLOSE),
   )
 
 
 def _lion(tables: Mapping[str, Table]) -> Claim:
-  ratio = np.log(rates.best(tables['adamw']) / rates.best(tables['lion']))
-  value, low, high = np.exp(mean_interval(ratio))
+  value, low, high = ratio_interval(rates.best(tables['adamw']) / rates.best(tables['lion']))
   agrees = True if low >= 3 and high <= 10 else False if high < 3 or low > 10 else None
   return estimated(
     'rates of AdamW and Lion',
@@ -151,7 +158,7 @@ def sensitivity(part: Table) -> float:
 def _cost(name: str, of: Swept, sensitive: float) -> Claim:
   cost = mean_interval(of.accuracy[of.usual] - of.accuracy[of.best])
   low, high = of.basin
-  place = f'{written(of.rates[of.usual])}, differs by {_points(cost)}'
+  place = f'{written(of.rates[of.usual])}, differs by {points(cost)}'
   near = f'Rates from {written(low)} to {written(high)} are within {_CLOSE:g} point of the best'
   return estimated(
     f'usual rate of {name}',
@@ -162,17 +169,6 @@ def _cost(name: str, of: Swept, sensitive: float) -> Claim:
     f'{near if low < high else f"No other rate is within {_CLOSE:g} point of it"}; rate '
     f'sensitivity {sensitive:.2f} nats.',
   )
-
-
-def _points(gap: tuple[float, float, float]) -> str:
-  value, low, high = gap
-  return f'{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})'.replace('-', '−')
-
-
-def _is_close(gap: tuple[float, float, float]) -> bool | None:
-  """Whether a gain is at least -1 point; None if its interval contains that."""
-  _, low, high = gap
-  return True if low >= -_CLOSE else False if high < -_CLOSE else None
 
 
 def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:

@@ -6,6 +6,16 @@ from lr_study.answer import landscape
 from lr_study.studies.table import Table
 
 
+def accuracies(part: Table, guessing: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+  """The rates, (rates,), and the validation accuracies, per cent, (rates, seeds).
+
+  A trial that diverged has that of guessing: `guessing`, a share, or by default 1 / classes.
+  """
+  rates, _, found = part.grid('validation_accuracy', 'learning_rate', 'seed')
+  guessing = 1 / part.about['classes'] if guessing is None else guessing
+  return rates, 100 * np.where(np.isnan(found), guessing, found)
+
+
 def best(part: Table, figure: str = 'validation_loss') -> np.ndarray:
   """The rate at which a loss is lowest, of each seed, (seeds,).
 

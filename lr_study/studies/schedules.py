@@ -14,7 +14,8 @@ from lr_study.config import check
 from lr_study.configs.studies.schedules import HORIZONS, get_config
 from lr_study.formats import rate as written
 from lr_study.report.style import PALETTE
-from lr_study.studies.claims import Claim, estimated, mean_interval
+from lr_study.studies import rates
+from lr_study.studies.claims import Claim, estimated, is_above, is_as_good, mean_interval, points
 from lr_study.studies.table import Table
 
 TITLES = {
@@ -75,19 +76,15 @@ def _epoch(
 
 
 def accuracies(part: Table) -> tuple[np.ndarray, np.ndarray]:
-  """The rates, (rates,), and the validation accuracies, per cent, (rates, seeds).
-
-  A trial that diverged has that of guessing.
-  """
-  rates, _, found = part.grid('validation_accuracy', 'learning_rate', 'seed')
-  return rates, 100 * np.where(np.isnan(found), 0.1, found)  # of ten letters
+  """See `rates.accuracies`."""
+  return rates.accuracies(part, 0.1)  # of ten letters, which the table of branches does not say
 
 
 def at_best(part: Table) -> tuple[float, np.ndarray]:
   """The rate with the best mean accuracy, and the accuracies there, (seeds,)."""
-  rates, found = accuracies(part)
+  tried, found = accuracies(part)
   best = int(np.argmax(found.mean(1)))
-  return float(rates[best]), found[best]
+  return float(tried[best]), found[best]
 
 
 def claims(tables: Mapping[str, Table]) -> list[Claim]:
@@ -112,9 +109,9 @@ def _gain(tables: Mapping[str, Table], name: str, other: str, source: str) -> Cl
     f'{name} over {other}',
     gap,
     f'Validation accuracy is {one.mean():.1f} % with {TITLES[name]} (best at {written(rate)}) and '
-    f'{two.mean():.1f} % with {TITLES[other]} (best at {written(base)}): a gain of {_points(gap)}.',
+    f'{two.mean():.1f} % with {TITLES[other]} (best at {written(base)}): a gain of {points(gap)}.',
     source,
-    True if low > 0 else False if high < 0 else None,
+    is_above(0, low, high),
   )
 
 
@@ -129,20 +126,19 @@ def _branches(tables: Mapping[str, Table]) -> list[Claim]:
   """Cool-downs off one run, against a cosine that is tuned for each length."""
   rate, found = trunk_rate(tables), []
   for horizon in HORIZONS:
-    rates, accuracy = accuracies(tables['branched'].where(horizon=horizon))
-    own = accuracy[int(np.argmin(np.abs(rates - rate)))]
+    tried, accuracy = accuracies(tables['branched'].where(horizon=horizon))
+    own = accuracy[int(np.argmin(np.abs(tried - rate)))]
     _, cosine = at_best(tables['cosine' if horizon == 10 else f'cosine_{horizon}'])
     gap = mean_interval(own - cosine)
-    _, low, high = gap
     found.append(
       estimated(
         f'branch at {horizon} epochs over a cosine',
         gap,
         f'After {horizon} epochs, a cool-down off the one run at {written(rate)} has '
         f'{own.mean():.1f} %, and a cosine of that length at its best rate {cosine.mean():.1f} %: '
-        f'a difference of {_points(gap)}.',
+        f'a difference of {points(gap)}.',
         'Hägele et al. 2024: as good',
-        True if low >= -_CLOSE else False if high < -_CLOSE else None,
+        is_as_good(gap, _CLOSE),
       )
     )
   return found
@@ -164,22 +160,17 @@ def _same(tables: Mapping[str, Table]) -> Claim:
   )
 
 
-def _points(gap: tuple[float, float, float]) -> str:
-  value, low, high = gap
-  return f'{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})'.replace('-', '−')
-
-
 def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
   """Accuracy over the rate with each schedule, and the cool-downs off one run."""
   figure = Figure(figsize=(6.8, 2.8), layout='constrained')
   left, right = figure.subplots(1, 2)
   colours = dict(zip(TITLES, (PALETTE[i] for i in (8, 5, 2, 1, 6)), strict=True))
   for name, title in TITLES.items():
-    rates, accuracy = accuracies(tables[name])
-    left.plot(rates, accuracy.mean(1), 'o-', color=colours[name], label=title)
+    tried, accuracy = accuracies(tables[name])
+    left.plot(tried, accuracy.mean(1), 'o-', color=colours[name], label=title)
   left.set(xscale='log', xlabel='learning rate', ylabel='validation accuracy (%)')
   left.set_ylim(_floor(tables), None)
-  left.set_xticks(rates, [written(rate) for rate in rates], minor=False)
+  left.set_xticks(tried, [written(rate) for rate in tried], minor=False)
   left.minorticks_off()
   left.legend(loc='lower center', ncols=2)
   _draw_branches(right, tables, colours)

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from lr_study.report.style import PALETTE
-from lr_study.studies.claims import Claim, estimated
+from lr_study.studies import rates
+from lr_study.studies.claims import Claim, estimated, is_above, is_below
 from lr_study.studies.table import Table
 
 _SEEDS = (1, 2, 3, 5, 10)  # of a study
@@ -23,12 +24,6 @@ class Named(NamedTuple):
   low: float
   high: float
   cost: float
-
-
-def accuracies(part: Table) -> np.ndarray:
-  """Validation accuracies in per cent, (rates, seeds); a trial that diverged guesses."""
-  found = part.grid('validation_accuracy', 'learning_rate', 'seed')[2]
-  return 100 * np.where(np.isnan(found), 1 / part.about['classes'], found)
 
 
 def named(accuracy: np.ndarray, seeds: int) -> Named:
@@ -56,7 +51,7 @@ def named(accuracy: np.ndarray, seeds: int) -> Named:
 
 def claims(tables: Mapping[str, Table]) -> list[Claim]:
   """How often studies of one seed and of three are wrong, and what helps."""
-  grids = {int(part): accuracies(of) for part, of in tables.items()}
+  grids = {int(part): rates.accuracies(of)[1] for part, of in tables.items()}
   found = [_share(images, of, seeds) for seeds in (1, 3) for images, of in grids.items()]
   middle = grids[1500]
   return [
@@ -76,7 +71,7 @@ def _share(images: int, accuracy: np.ndarray, seeds: int) -> Claim:
     f'{_per_cent(found)}; on average that costs {found.cost:.2f} points of accuracy.',
     'Bouthillier et al. 2021: variance misleads' if seeds == 1 else '',
     # Misled: more often wrong than the 5 % that a test would allow.
-    (True if found.low > 0.05 else False if found.high < 0.05 else None) if seeds == 1 else None,
+    is_above(0.05, found.low, found.high) if seeds == 1 else None,
   )
 
 
@@ -106,7 +101,7 @@ def _lead(images: int, accuracy: np.ndarray) -> Claim:
     f'and that lead varies by {lead.std(ddof=1):.2f} between seeds: {ratio:.2f} deviations (95 % '
     f'interval {low:.2f} to {high:.2f}).',
     'Jordan 2023: seeds make rates hard to compare',
-    True if high < 1 else False if low > 1 else None,
+    is_below(1, low, high),
   )
 
 
@@ -122,7 +117,7 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
   figure = Figure(figsize=(6.8, 2.6), layout='constrained')
   left, right = figure.subplots(1, 2)
   for i, (part, of) in enumerate(tables.items()):
-    accuracy, colour = accuracies(of), PALETTE[(1, 2, 7)[i]]
+    accuracy, colour = rates.accuracies(of)[1], PALETTE[(1, 2, 7)[i]]
     found = [named(accuracy, seeds) for seeds in _SEEDS]
     label = f'{int(part):,} training images'
     shifted = np.asarray(_SEEDS) * 1.03 ** (i - 1)  # or the intervals would hide one another

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lr_study.answer.status import DIVERGED
-from lr_study.files.history import STEP_CURVES
+from lr_study.files.history import STEP_CURVES, window_means
 from lr_study.finished import Study
 
 _FIGURES = (
@@ -137,7 +137,7 @@ def of_study(
     curve = np.asarray(study.curves[name], np.float64)
     if name in STEP_CURVES or len(curve) > 2 * _POINTS:  # so many epochs have few steps each
       window = math.ceil(len(curve) / _POINTS)
-      curve = _means(curve, window)
+      curve = window_means(curve, window)[1]
     kept[name] = np.stack([_column(_rounded(column)) for column in curve.T], 1)
   data = study.record['data']
   about = {
@@ -145,12 +145,6 @@ def of_study(
     'classes': len(data['classes']), 'train': data['train'], 'validation': data['validation'],
   }  # fmt: skip
   return Table(columns, kept, window, about)
-
-
-def _means(curve: np.ndarray, window: int) -> np.ndarray:
-  """Means over windows of rows, the last of which may be shorter: (points, trials)."""
-  starts = range(0, len(curve), window)
-  return np.stack([curve[start : start + window].mean(0) for start in starts])
 
 
 def _column(values: Iterable[Any]) -> np.ndarray:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
-from lr_study.studies.claims import Claim, estimated, mean_interval
+from lr_study.studies.claims import Claim, estimated, is_above, mean_interval, ratio_interval
 from lr_study.studies.table import Table
 
 _AXIS = 'schedule.warmup_steps'
@@ -46,28 +46,23 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
   ]
 
 
-def _ratio(values: np.ndarray) -> tuple[float, float, float]:
-  value, low, high = np.exp(mean_interval(np.log(values)))
-  return float(value), float(low), float(high)
-
-
 def _moves(name: str, part: Table) -> Claim:
   lengths, stable = largest_stable(part)
-  value, low, high = _ratio(stable[-1] / stable[0])
+  value, low, high = ratio_interval(stable[-1] / stable[0])
   return estimated(
     f'largest stable rate of {name}',
     (value, low, high),
     f'{_TITLES[name]}: with {lengths[-1]:.0f} steps of warm-up, the largest stable rate is '
     f'{value:.1f} times (95 % interval {low:.1f} to {high:.1f}) that without.',
     'Kalra and Barkeshli 2024: larger with warm-up',
-    True if low > 1 else False if high < 1 else None,
+    is_above(1, low, high),
   )
 
 
 def _best(name: str, part: Table) -> Claim:
   """Whether the rate with the lowest training loss moves as well."""
   lengths, found = rates.best_by(part, _AXIS, 'train_loss_at_end')
-  value, low, high = _ratio(found[-1] / found[0])
+  value, low, high = ratio_interval(found[-1] / found[0])
   return estimated(
     f'best rate of {name}',
     (value, low, high),
@@ -91,7 +86,7 @@ def _gain(name: str, part: Table) -> Claim:
     f'{_TITLES[name]}: at the best rate of each, the best warm-up ({best:.0f} steps) gains '
     f'{value:.1f} points of validation accuracy (95 % interval {low:.1f} to {high:.1f}).',
     'Kalra and Barkeshli 2024: better final performance',
-    True if low > 0 else False if high < 0 else None,
+    is_above(0, low, high),
   )
 
 

@@ -18,7 +18,15 @@ from lr_study.configs.studies import _letters
 from lr_study.configs.studies import width as config
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
-from lr_study.studies.claims import Claim, estimated, mean_interval, power_law
+from lr_study.studies.claims import (
+  Claim,
+  Power,
+  estimated,
+  is_above,
+  is_below,
+  mean_interval,
+  power_law,
+)
 from lr_study.studies.table import Table
 from lr_study.trial import Batch
 
@@ -105,11 +113,10 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
     parts = by_width(tables, name)
     power = power_law(list(parts), best_rates(parts))
     if name == 'mup':
-      agrees = True if max(-power.low, power.high) <= _FLAT else None
-      agrees = False if power.high < -_FLAT or power.low > _FLAT else agrees
+      agrees = _is_flat(power)
       source = 'Yang et al. 2022: it does not depend on the width'
     else:
-      agrees = True if power.high < 0 else False if power.low > 0 else None
+      agrees = is_below(0, power.low, power.high)
       source = 'Yang et al. 2022: it falls'
     found.append(
       estimated(
@@ -126,13 +133,19 @@ def claims(tables: Mapping[str, Table]) -> list[Claim]:
   return [*found, *losses, _wider(tables), *coordinates]
 
 
+def _is_flat(power: Power) -> bool | None:
+  """Whether the exponent is within `_FLAT` of 0; None if that cannot be told."""
+  agrees = True if max(-power.low, power.high) <= _FLAT else None
+  return False if power.high < -_FLAT or power.low > _FLAT else agrees
+
+
 def _loss(name: str, parts: Mapping[int, Table], standard: Mapping[int, Table]) -> Claim:
   value, low, high = mean_interval(carried_over(parts))
   source, agrees = '', None
   if name == 'mup':
     source = 'Yang et al. 2022: less than in the standard parametrisation'
     _, least, most = mean_interval(carried_over(parts) - carried_over(standard))
-    agrees = True if most < 0 else False if least > 0 else None
+    agrees = is_below(0, least, most)
   return estimated(
     f'loss of {name}',
     (value, low, high),
@@ -148,10 +161,9 @@ def _coordinates(part: Table, name: str) -> Claim:
   """How the change of the outputs of the hidden layer grows with the width."""
   widths, _, moved = part.where(parametrisation=name).grid('layer 2', 'width', 'seed')
   power = power_law(widths, moved)
-  agrees = True if power.low > 0 else False if power.high < 0 else None
+  agrees = is_above(0, power.low, power.high)
   if name == 'mup':
-    agrees = True if max(-power.low, power.high) <= _FLAT else None
-    agrees = False if power.high < -_FLAT or power.low > _FLAT else agrees
+    agrees = _is_flat(power)
   return estimated(
     f'coordinates of {name}',
     (power.exponent, power.low, power.high),
@@ -176,7 +188,7 @@ def _wider(tables: Mapping[str, Table]) -> Claim:
     f'At width {max(by_width(tables, "mup"))} and its best rate, muP differs from the standard '
     f'parametrisation by {value:+.3f} nats (95 % interval {low:+.3f} to {high:+.3f}).',
     'Yang et al. 2022: muP is better',
-    True if high < 0 else False if low > 0 else None,
+    is_below(0, low, high),
   )
 
 
