@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -134,6 +136,34 @@ def test_a_wave_that_comes_back_is_trained_again(config, tmp_path, capsys):
   assert connection.apart == {'id_of_b'}
   assert 'machine_b does not see the work directory' in capsys.readouterr().out
   assert (tmp_path / 'study' / 'results.json').exists()
+
+
+@pytest.mark.usefixtures('without_figures')
+def test_a_wave_whose_worker_is_lost_again_and_again(config, tmp_path, capsys):
+  """It is trained again, but not for ever: only while something is saved between two losses."""
+  folder, config.epochs, saved = tmp_path / 'study', 1, iter(range(1, 8))
+
+  def crashes(name, arguments):
+    if not name.startswith('study'):
+      return None
+    if (step := next(saved, None)) is not None:
+      (folder / 'checkpoints' / 'wave_0' / str(step)).mkdir(parents=True)
+    return tasks.Outcome('crashed', '', '', lines=('out of memory',))
+
+  connection = Inline(before=crashes)
+  with pytest.raises(StudyError, match=r'all trials: 5 workers .* \(out of memory\)'):
+    run(config, folder, connection)
+  assert connection.names.count('study: all trials') == 7 + 4
+  assert 'all trials: its worker was lost (out of memory)' in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures('without_figures')
+def test_workers_that_are_lost_before_they_say_what_they_have(config, tmp_path):
+  lost = tasks.Outcome('crashed', '', '', lines=('killed',))
+  connection = Inline(before=lambda name, arguments: lost)
+  with pytest.raises(StudyError, match='5 workers were lost before they answered: killed'):
+    run(config, tmp_path / 'study', connection)
+  assert not (tmp_path / 'study').exists()
 
 
 @pytest.mark.usefixtures('without_figures')
@@ -290,6 +320,22 @@ def test_without_ray_the_command_says_how_to_get_it(monkeypatch):
     connection.connected('auto', None),
   ):
     pass
+
+
+def test_a_head_that_does_not_answer_is_said_at_once(monkeypatch):
+  """Ray itself would wait for two minutes."""
+  ray = types.ModuleType('ray')
+  ray.init = lambda *_, **__: pytest.fail('Ray was asked')
+  monkeypatch.setitem(sys.modules, 'ray', ray)
+  with socket.socket() as unused:
+    unused.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{unused.getsockname()[1]}'
+    for kind in ('', 'ray://'):
+      with (
+        pytest.raises(StudyError, match=f'--ray={kind}{address}: no cluster there .*refused'),
+        connection.connected(kind + address, None),
+      ):
+        pass
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,15 @@ _SETTINGS = {  # of Ray; what the environment says comes first
   'RAY_USAGE_STATS_ENABLED': '0',
   'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',  # the default to come, of which Ray warns
 }
+_LOSSES = (  # Ray's errors if the process of a task, its machine or its result is gone
+  'WorkerCrashedError',
+  'OutOfMemoryError',
+  'NodeDiedError',
+  'NodePreemptedError',
+  'LocalRayletDiedError',
+  'ObjectLostError',
+)
+_REACH_SECONDS = 10.0  # for a head to answer at all
 _LOOK_SECONDS = 120.0  # for all nodes to say that they see the work directory
 
 
@@ -55,6 +65,7 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
   before = signal.getsignal(signal.SIGTERM)
   try:
     with progress.working('Joining the cluster', keep=False), _without_words():
+      _reach(address)
       ray.init(address, logging_level=logging.FATAL, log_to_driver=False)
   except Exception as error:  # of many kinds
     line = (str(error).strip().splitlines() or [repr(error)])[0]
@@ -67,6 +78,13 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
     yield Connection(ray, cores)
   finally:
     ray.shutdown()
+
+
+def _reach(address: str) -> None:
+  """Raises at once if nothing answers at HOST:PORT, for which Ray itself waits two minutes."""
+  host, colon, port = address.removeprefix('ray://').rpartition(':')
+  if colon and port.isdecimal():
+    socket.create_connection((host.strip('[]'), int(port)), _REACH_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -111,11 +129,11 @@ class Connection:
   def start(
     self, function: Callable[..., Outcome], name: str, workers: Workers, *arguments: Any
   ) -> Any:
-    """Starts a task on any worker, and returns what stands for it. It is repeated if lost."""
+    """Starts a task on any worker, and returns what stands for it."""
     options: dict[str, Any] = {'num_gpus': 1} if workers.gpus else {'num_cpus': workers.cores}
     if self.apart:
       options['label_selector'] = {'ray.io/node-id': f'!in({",".join(sorted(self.apart))})'}
-    remote = self._ray.remote(max_retries=-1)(function)
+    remote = self._ray.remote(max_retries=0)(function)  # the driver starts again what is lost
     return remote.options(name=name, **options).remote(*arguments)
 
   def ended(self, started: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome | None]]:
@@ -165,4 +183,6 @@ class Connection:
       return None
     except self._ray.exceptions.RayError as error:
       line = (str(error).strip().splitlines() or [repr(error)])[0]
+      if isinstance(error, tuple(getattr(self._ray.exceptions, name) for name in _LOSSES)):
+        return Outcome('crashed', '', '', lines=(line,))
       raise StudyError(f'Ray could not run a task: {line}') from error

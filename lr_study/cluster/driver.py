@@ -34,7 +34,8 @@ from lr_study.trials import Sweep
 
 _LOOK_SECONDS = 0.5  # between two looks at what has ended
 _SAVE_SECONDS = 120.0  # for workers that were told to stop
-_AGAIN = ('stopped', 'lost', 'apart')  # kinds of outcomes after which a wave is trained elsewhere
+_CRASHES = 5  # of a wave, one after the other, before which it saved nothing new
+_AGAIN = ('stopped', 'lost', 'apart', 'crashed')  # after such outcomes a wave trains elsewhere
 _PASSED_ON = ('JAX_', 'XLA_', 'XDG_CACHE_HOME')  # variables of this process that workers get, too
 _NOT_PASSED_ON = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
 
@@ -142,7 +143,7 @@ class Cluster:
     clock = next(iter(sweeps.values())).clock
     left = [number for number in numbers if not loop.is_finished(folder, number)]
     running = _Running(self._connection, self._job, planned, clock.limit is not None)
-    interrupt = Interrupt(clock.limit)
+    interrupt, crashes = Interrupt(clock.limit), _Crashes(folder)
     view = View(sweeps, folder, planned, numbers, board, lambda: interrupt.signum is not None)
     with interrupt, view:
       for number in left:
@@ -152,8 +153,10 @@ class Cluster:
           for number, outcome in running.ended(_LOOK_SECONDS):
             _keep(folder, number, outcome, clock, view)
             if outcome is None or outcome.kind in _AGAIN:
+              title = waves.title(sweeps, planned, number)
               self._tell_apart(outcome)
-              running.start(number, waves.title(sweeps, planned, number))
+              crashes.add(number, title, outcome)
+              running.start(number, title)
             elif isinstance(outcome.error, MemoryError):
               waves.halve(folder, planned, number, outcome.error)
             elif outcome.error:
@@ -173,8 +176,8 @@ class Cluster:
       raise Stopped(interrupt.signum) if interrupt.signum else TimeIsUp
 
   def _asked(self, function: Callable[..., Outcome], name: str, workers: Workers, *of: Any) -> Any:
-    """What a task returns; raises its error, and tries elsewhere if its machine is blind."""
-    while True:
+    """What a task returns; raises its error, and tries again if it could not tell."""
+    for _ in range(_CRASHES):
       outcome = self._connection.result(
         self._connection.start(function, name, workers, self._job, *of)
       )
@@ -185,12 +188,45 @@ class Cluster:
       if outcome.kind == 'done':
         return outcome.value
       self._tell_apart(outcome)
+    why = ' '.join(outcome.lines) or f'{outcome.node} does not see the work directory'
+    raise StudyError(f'{_CRASHES} workers were lost before they answered: {why}')
 
   def _tell_apart(self, outcome: Outcome | None) -> None:
     """Gives no more tasks to a node that joined without the disk."""
     if outcome and outcome.kind == 'apart' and outcome.node_id not in self._connection.apart:
       self._connection.apart.add(outcome.node_id)
       progress.note(f'{outcome.node} does not see the work directory; it gets no more tasks')
+
+
+class _Crashes:
+  """How often the waves of a round have lost their workers."""
+
+  def __init__(self, folder: Path):
+    self._folder = folder
+    self._known: dict[int, tuple[int, int]] = {}  # of a wave: what was saved, crashes since
+
+  def add(self, number: int, title: str, outcome: Outcome | None) -> None:
+    """Says so if the worker of a wave is gone.
+
+    Raises:
+      StudyError: it was so often that the next one would be lost as well.
+    """
+    if outcome is None or outcome.kind != 'crashed':
+      return
+    why, title = ' '.join(outcome.lines), title or 'all trials'
+    checkpoints = loop.place(self._folder / 'checkpoints', number)
+    names = (path.name for path in checkpoints.glob('[0-9]*'))
+    saved = max((int(name) for name in names if name.isdecimal()), default=0)
+    before, count = self._known.get(number, (0, 0))
+    count = count + 1 if saved == before else 1
+    self._known[number] = saved, count
+    if count >= _CRASHES:
+      raise StudyError(
+        f'{title}: {count} workers one after the other were lost before they saved anything '
+        f'({why}); lower memory_gb if a machine was short of memory, or checkpoint_minutes if '
+        'machines do not live that long. The same command continues'
+      )
+    progress.note(f'{title}: its worker was lost ({why}); it continues elsewhere')
 
 
 class _Running:

@@ -1,7 +1,7 @@
 """The tasks of a study, as Ray calls them in a process that it starts on some machine.
 
 They import JAX only after the environment is as the study needs it. What they return are values,
-errors too, so that Ray repeats a task only if its process was lost.
+errors too: an error of Ray means that the process of a task was lost.
 """
 
 import importlib
@@ -48,7 +48,8 @@ class Outcome(NamedTuple):
 
   Attributes:
     kind: 'done', 'stopped' (it was told to end, and has saved), 'lost' (another process has its
-      lease), 'apart' (it does not see the work directory), or 'error'.
+      lease), 'apart' (it does not see the work directory), 'crashed' (its process or its machine is
+      gone; `lines` says why), or 'error'.
     node: the machine's name.
     node_id: Ray's, of the node.
     value: what it found.
