@@ -56,9 +56,15 @@ class Events:
     """
     self._measure = measure
     self._writers: list[dict[str, _Writer]] = []
-    for trial, label in zip(trials, labels or [''] * len(trials), strict=True):
-      run = folder / label / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
-      writers = {TRAIN: _Writer(run), VALIDATION: _Writer(run / VALIDATION)}
+    runs = [
+      folder / label / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
+      for trial, label in zip(trials, labels or [''] * len(trials), strict=True)
+    ]
+    now = time.time()
+    parts = [part for run in runs for part in (run, run / VALIDATION)]
+    record.add(*(_file(part, now) for part in parts))  # at once, for ten thousand of them
+    for trial, run in zip(trials, runs, strict=True):
+      writers = {TRAIN: _Writer(run, now), VALIDATION: _Writer(run / VALIDATION, now)}
       start = _session_start(trial, folder)
       writers[TRAIN].hparams(metadata.SESSION_START_INFO_TAG, start)
       self._writers.append(writers)
@@ -152,12 +158,13 @@ def read(run: Path) -> dict[str, list[tuple[int, float | None]]]:
 class _Writer:
   """One event file, open only while it is written: a study may have a thousand of them."""
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path, now: float | None = None):
+    """Deletes the event files of the folder; `now` is when this one begins, if not now."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob(_FILE.format('*')):
       file.unlink()
-    now = time.time()
-    self._file = folder / _FILE.format(f'{now:.0f}')
+    now = now or time.time()
+    self._file = _file(folder, now)
     record.add(self._file)
     self._buffer = io.BytesIO()
     self._add(Event(wall_time=now, file_version='brain.Event:2'))
@@ -197,6 +204,10 @@ class _Writer:
     with self._file.open('ab') as stream:
       stream.write(self._buffer.getvalue())
     self._buffer = io.BytesIO()
+
+
+def _file(folder: Path, now: float) -> Path:
+  return folder / _FILE.format(f'{now:.0f}')
 
 
 def _tag(part: str, name: str, measure: Measure) -> str:

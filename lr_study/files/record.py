@@ -54,21 +54,23 @@ def begin(folder: Path) -> None:
     known[1].clear()
 
 
-def add(path: Path, is_folder: bool = False) -> None:
-  """Records a file, or a folder with everything that will be in it. Call it before writing.
+def add(*paths: Path, is_folder: bool = False) -> None:
+  """Records files, or folders with everything that will be in them. Call it before writing.
 
-  Does nothing outside of folders that were entered.
+  Does nothing outside of folders that were entered. Each call waits for the disk once.
   """
-  place = os.path.abspath(path)
+  places = list(map(os.path.abspath, paths))
   for folder, (file, known) in _open.items():
-    if not place.startswith(folder + os.sep) or not is_there(Path(folder)):
+    inside = [place for place in places if place.startswith(folder + os.sep)]
+    if not inside or not is_there(Path(folder)):
       continue
     if not file.exists():
       known.clear()  # another process has started another study
-    name = os.path.relpath(place, folder) + ('/' if is_folder else '')
-    if name not in known:
-      _append(file, name)
-      known.add(name)
+    end = '/' if is_folder else ''
+    names = dict.fromkeys(os.path.relpath(place, folder) + end for place in inside)
+    if new := [name for name in names if name not in known]:
+      _append(file, '\n'.join(new))
+      known.update(new)
 
 
 def adopt(folder: Path, wave: int) -> None:
