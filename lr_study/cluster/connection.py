@@ -18,14 +18,6 @@ _SETTINGS = {  # of Ray; what the environment says comes first
   'RAY_USAGE_STATS_ENABLED': '0',
   'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',  # the default to come, of which Ray warns
 }
-_LOSSES = (  # Ray's errors if the process of a task, its machine or its result is gone
-  'WorkerCrashedError',
-  'OutOfMemoryError',
-  'NodeDiedError',
-  'NodePreemptedError',
-  'LocalRayletDiedError',
-  'ObjectLostError',
-)
 _REACH_SECONDS = 10.0  # for a head to answer at all
 _LOOK_SECONDS = 120.0  # for all nodes to say that they see the work directory
 
@@ -68,10 +60,9 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
       _reach(address)
       ray.init(address, logging_level=logging.FATAL, log_to_driver=False)
   except Exception as error:  # of many kinds
-    line = (str(error).strip().splitlines() or [repr(error)])[0]
     raise StudyError(
-      f'--ray={address}: no cluster there ({line}); start one by `ray start --head`, or use '
-      '--ray=local'
+      f'--ray={address}: no cluster there ({_line(error)}); start one by `ray start --head`, or '
+      'use --ray=local'
     ) from error
   signal.signal(signal.SIGTERM, before)  # Ray's handler would end the command
   try:
@@ -177,12 +168,22 @@ class Connection:
     return [name for task in done if (name := self._ray.get(task))]
 
   def _result(self, task: Any) -> Outcome | None:
+    raised = self._ray.exceptions
     try:
       return self._ray.get(task)
-    except self._ray.exceptions.TaskCancelledError:
+    except raised.TaskCancelledError:
       return None
-    except self._ray.exceptions.RayError as error:
-      line = (str(error).strip().splitlines() or [repr(error)])[0]
-      if isinstance(error, tuple(getattr(self._ray.exceptions, name) for name in _LOSSES)):
-        return Outcome('crashed', '', '', lines=(line,))
-      raise StudyError(f'Ray could not run a task: {line}') from error
+    except (  # the process of the task, its machine, or what it returned is gone
+      raised.WorkerCrashedError,
+      raised.OutOfMemoryError,
+      raised.NodeDiedError,
+      raised.LocalRayletDiedError,
+      raised.ObjectLostError,
+    ) as error:
+      return Outcome('crashed', '', '', lines=(_line(error),))
+    except raised.RayError as error:
+      raise StudyError(f'Ray could not run a task: {_line(error)}') from error
+
+
+def _line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [repr(error)])[0]
