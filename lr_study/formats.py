@@ -1,5 +1,7 @@
 """How figures and names are written for people."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -21,6 +23,11 @@ def loss(value: float | None) -> str:
 def count(number: int, noun: str) -> str:
   """'1 trial', '3 trials'."""
   return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
+def joined(names: Sequence[str]) -> str:
+  """'a, b and c'; '' of none."""
+  return ' and '.join(filter(None, (', '.join(names[:-1]), *names[-1:])))
 
 
 def duration(seconds: float) -> str:

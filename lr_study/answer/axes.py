@@ -248,8 +248,7 @@ def _names(setting: Setting, among: Iterable[Setting]) -> str:
     parts.append(f'batch size {setting.batch_size}')
   if not axes or len({other.schedule for other in among}) > 1:
     parts.append(f'the schedule {setting.schedule}')
-  *first, last = parts + axis_names(axes)
-  return f'{", ".join(first)} and {last}' if first else last
+  return formats.joined(parts + axis_names(axes))
 
 
 def _edge_sentence(verdict: Verdict, results: Sequence[Result]) -> str:

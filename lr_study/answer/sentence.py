@@ -152,9 +152,9 @@ def _by(measure: Measure, seeds: int, noun: str) -> str:
 
 def _alike(others: Sequence[float], by: str) -> str:
   names = [formats.rate(rate) for rate in sorted(others, reverse=True)]
-  return (
-    f'{_joined(_few(names))} may be just as good: these {by} cannot separate them.' if names else ''
-  )
+  if not names:
+    return ''
+  return f'{formats.joined(_few(names))} may be just as good: these {by} cannot separate them.'
 
 
 def _clauses(
@@ -191,7 +191,7 @@ def _names(rates: Sequence[float], word: str, did: Mapping[float, Sequence[str]]
       names.append(
         formats.rate(rate) + ('' if whole_rate else f' ({count} of {len(did[rate])} seeds)')
       )
-  said = _joined(
+  said = formats.joined(
     [
       *([f'rates from {formats.rate(top[0])} up'] if top else []),
       *_few(names),
@@ -211,11 +211,6 @@ def _few(rates: Sequence[str]) -> list[str]:
   if len(rates) <= _NAMED:
     return list(rates)
   return [*rates[: _NAMED - 1], f'{len(rates) - _NAMED + 1} more']
-
-
-def _joined(names: Sequence[str]) -> str:
-  *first, last = names
-  return f'{", ".join(first)} and {last}' if first else last
 
 
 def _edge(best: float, rates: Sequence[float]) -> str:
