@@ -58,6 +58,24 @@ def test_the_page_is_made_from_the_committed_results():
   assert page.FILE.read_text('utf-8') == page.text()
 
 
+def test_the_published_experiment_is_told_as_it_came_out():
+  """README.md and docs/published.md, of the TensorFlow back end."""
+  of = reproduce.stored('published_100').tables['tensorflow']
+  for rate, lost, train, right in zip(
+    of['learning_rate'], of.diverged, of['train_accuracy'], of['validation_accuracy'], strict=True
+  ):
+    assert lost == (rate > 2e-4)
+    if not lost:
+      best = 'best, ' if rate > 2e-5 else ''
+      row = f'{best}{100 * train:.0f} % | {100 * right:.1f} % |'
+      page_row = rf'\| 1e-0{-round(math.log10(rate))} \| .* \| {re.escape(row)}'
+      assert re.search(page_row, (ROOT / 'docs/published.md').read_text('utf-8'))
+  below = ', '.join(f'{100 * share:.0f} %' for share in of['train_accuracy'][~of.diverged][1:])
+  assert (
+    f'| 1e-05, 1e-06, 1e-07 | falls with the rate | {below} |' in (ROOT / 'README.md').read_text()
+  )
+
+
 class Own:
   """A study that no file holds: its config, of one part, and its analysis, with a measured one."""
 

@@ -7,6 +7,7 @@ from lr_study.configs.studies import _letters
 from lr_study.studies import (
   batch_size,
   optimizers,
+  published_100,
   published_table,
   rates,
   reproduce,
@@ -84,6 +85,35 @@ def test_a_rate_above_one_that_diverges_is_not_stable():
   assert found.stable == RATES[3]
   assert found.diverged.tolist() == [False] * 4 + [True, False, True, False]
   assert found.learns.tolist() == RATES[[0, 1, 2, 3, 5, 7]].tolist()
+
+
+@pytest.mark.parametrize('differs', [None, 'best', 'fails', 'lower'])
+def test_what_of_the_published_experiment_agrees(differs):
+  """Of rates 10 apart, the third is best, those above fail, and the fourth does worse."""
+  accuracy = np.asarray([0.1, np.nan, 0.8, 0.4])
+  status = np.asarray(['at_chance', 'diverged', 'plateaued', 'plateaued'], object)
+  if differs == 'best':
+    accuracy[1], status[1] = 0.9, 'plateaued'
+  elif differs == 'fails':
+    status[0] = 'plateaued'
+  elif differs == 'lower':
+    accuracy[3] = 0.78  # within two standard deviations
+  columns = {
+    'learning_rate': np.asarray([1e-2, 1e-3, 1e-4, 1e-5]),
+    'status': status,
+    'validation_accuracy': accuracy,
+    'train_accuracy': accuracy,
+    'steps': np.full(4, 100),
+  }
+  of = Table(columns, about={'train': 750, 'validation': 250})
+  best, fails, lower, trained = published_100.claims({'tensorflow': of})
+  assert best.agrees == (differs != 'best')
+  assert fails.agrees == (differs not in ('best', 'fails'))
+  assert lower.agrees == (differs != 'lower')
+  assert trained.agrees is None
+  if not differs:
+    assert fails.sentence.endswith(': 1e-03 diverges, and 1e-02 learns nothing.')
+    assert lower.sentence.endswith(': below 1e-04, the validation accuracy is 40.0 % at 1e-05.')
 
 
 def test_a_cool_down_off_a_constant_run_is_the_end_of_a_whole_run(monkeypatch, tmp_path):

@@ -6,14 +6,15 @@ from lr_study.studies import reproduce
 FILE = configs.FOLDER.parent / 'docs' / 'studies.md'
 # From the experiment that lr_study rebuilds to what is further from it; others come last.
 _ORDER = (
-  'published_table', 'batch_size', 'width', 'warm_up', 'schedules', 'optimizers',
+  'published_100', 'published_table', 'batch_size', 'width', 'warm_up', 'schedules', 'optimizers',
   'edge_of_stability', 'range_test', 'seeds', 'boundary',
 )  # fmt: skip
 _START = """\
 # Studies
 
-What is published about learning rates, tried on a small scale: ten classes of rendered letters, 16
-pixels wide, and small networks, in minutes on two cores. Each study is a config of at most 60
+The published experiment that lr_study rebuilds, and then what else is published about learning
+rates, tried on a small scale: ten classes of rendered letters, 16 pixels wide, and small networks,
+in minutes on two cores. Each study is a config of at most 60
 lines in `configs/studies/`, and a module in `lr_study/studies/` that turns its trials into the
 sentences and the figure below. Results, with all trials, are in `results/`. A small network on
 small images says little about a large one: what agrees with a source here agrees at this size.
