@@ -22,7 +22,7 @@ from lr_study.config import check
 from lr_study.data import Dataset, Part
 from lr_study.errors import StudyError
 from lr_study.files.history import History
-from lr_study.report import colours, compare, matrices, page, report
+from lr_study.report import colours, compare, matrices, page, report, tables
 from lr_study.search import rounds
 from lr_study.search.rounds import Planned, Setting
 from lr_study.use import best, classify, evaluate
@@ -241,6 +241,22 @@ def test_the_table_has_a_row_a_trial(study, text):
   assert rows[0].count('data-value=""') == 4  # no figures, to be sorted last, of a diverged one
   assert rows[2].count('data-value="0.5"') == 3  # the validation loss and both accuracies
   assert rows[2].count(f'data-value="{results[2].train_loss_at_end}"') == 1
+
+
+def test_of_very_many_trials_the_best_are_shown(study, tmp_path, monkeypatch):
+  """In their places, so that a row is still that of its curve."""
+  workdir = tmp_path / 'study'
+  shutil.copytree(study, workdir)
+  monkeypatch.setattr(tables, 'MOST', 2)
+  page.write(workdir)
+  text = (workdir / 'report.html').read_text('utf-8')
+  results, _ = report.read(workdir)
+  score = [ACCURACY.score(r.validation_accuracy or -1) for r in results]
+  best = sorted(np.argsort(score)[-2:].tolist())
+  assert best != [0, 1]
+  assert [int(number) for number in re.findall(r'data-trial="(\d+)"', text)] == best
+  title = f'The best 2 of {len(results)} trials; results.csv has all'
+  assert f'<summary>{title}</summary>' in text
 
 
 def test_names_are_text(study, text):

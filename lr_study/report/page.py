@@ -235,7 +235,8 @@ def _table(
   results: Sequence[Result], verdict: Verdict, measures: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
   """The columns and the rows of the table of trials."""
-  rows = [report.as_row(dataclasses.asdict(result)) for result in results]
+  places = tables.shown(results, verdict.leads)
+  rows = [report.as_row(dataclasses.asdict(results[place])) for place in places]
   axes = [(name, name, rounds.value_text) for name in results[0].axes]
   known = {measure.field: measure for measure in (Measure(**of) for of in measures)}
   further = [known.get(name, Measure(name, is_share=False)) for name in results[0].metrics]
@@ -246,15 +247,16 @@ def _table(
   columns = [c for c in columns if c[0] == leads or _says_something(c[0], results)]
   numeric = {name: not isinstance(rows[0][name], str) for name, *_ in columns}
   trials = []
-  for row, result in zip(rows, results, strict=True):
+  for row, place in zip(rows, places, strict=True):
+    result = results[place]
     cells = [
       {'text': show(row[name]), 'value': row[name], 'numeric': numeric[name], 'kind': name}
       for name, _, show in columns
     ]
     named = (result.learning_rate, result.setting) == (verdict.learning_rate, verdict.setting)
-    trials.append({'cells': cells, 'best': named})
+    trials.append({'cells': cells, 'best': named, 'number': place})
   heads = [{'name': head, 'numeric': numeric[name]} for name, head, _ in columns]
-  return {'columns': heads, 'rows': trials}
+  return {'title': tables.title(results), 'columns': heads, 'rows': trials}
 
 
 def _says_something(column: str, results: Sequence[Result]) -> bool:

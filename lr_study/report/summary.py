@@ -35,7 +35,7 @@ def text(study: Mapping[str, Any], results: Sequence[Result], answer: Answer) ->
     '',
     *([plain(study['stopped']), ''] if 'stopped' in study else []),
     *_settings(results, answer),
-    'A row a trial:',
+    f'{tables.title(results)}:',
     '',
     *_trials(results, answer, sharp),
   ]
@@ -156,7 +156,7 @@ def _trials(results: Sequence[Result], answer: Answer, sharp: bool) -> list[str]
       r.evidence,
       *(_sharpness(r) if sharp else ()),
     )
-    for r in results
+    for r in map(results.__getitem__, tables.shown(results, measure))
   ]
   return _table(heads, rows)
 

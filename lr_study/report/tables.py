@@ -14,6 +14,8 @@ from lr_study.answer.verdict import Result, Verdict
 from lr_study.search import rounds
 from lr_study.search.rounds import Setting
 
+MOST = 1000  # trials in a table: a page with ten times as many is slow to open
+
 
 class OfRate(NamedTuple):
   """What became of a rate, as texts: mean, interval, probability of being the best, statuses."""
@@ -65,6 +67,25 @@ def answers(results: Sequence[Result], verdicts: Mapping[Setting, Verdict]) -> l
     shown = measure.show(mean(found, measure))
     rows.append(Row(setting, formats.rate(rate), shown, measure.between(ends)))
   return rows
+
+
+def shown(results: Sequence[Result], measure: Measure) -> list[int]:
+  """The places in `results` of the trials that a table shows, in order: the best of very many."""
+  if len(results) <= MOST:
+    return list(range(len(results)))
+
+  def score(place: int) -> float:
+    value = value_of(results[place], measure)
+    return -np.inf if value is None else measure.score(value)
+
+  return sorted(sorted(range(len(results)), key=score, reverse=True)[:MOST])
+
+
+def title(results: Sequence[Result]) -> str:
+  """What a table of trials is called."""
+  if len(results) <= MOST:
+    return f'All {formats.count(len(results), "trial")}'
+  return f'The best {MOST:,} of {len(results):,} trials; results.csv has all'
 
 
 def rates(results: Sequence[Result], verdict: Verdict) -> list[OfRate]:
