@@ -14,7 +14,7 @@ Published:
   W. Chen, J. Gao, "Tensor Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter
   Transfer", 2022, arXiv 2203.03466. In muP, steps move the outputs of all layers equally far at
   any width; in the standard parametrisation, further in wide networks. The factors are those of
-  its Table 3 for Adam.
+  its Table 3 for Adam, and of the authors' code (MuAdam and MuReadout of github.com/microsoft/mup).
 """
 
 from ml_collections import ConfigDict

@@ -96,7 +96,7 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
   left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
   for row, case in enumerate(_TITLES):
     tried, accuracy = accuracies(tables[case])
-    good = tried[accuracy >= accuracy.max() - _CLOSE]
+    good = tried[accuracy >= accuracy.max() - _CLOSE - 1e-6]  # it may be just this far away
     ends = [good.min() / 2**0.5, good.max() * 2**0.5]  # half a step of the grid further
     left.plot(ends, [row] * 2, color='0.75', linewidth=7, solid_capstyle='butt', zorder=1)
     left.plot(tried[accuracy.argmax()], row, '|', color='black', markersize=11, mew=1.5)
