@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -29,8 +31,12 @@ def test_a_config_is_short_and_every_part_of_it_is_a_study(name):
   lines = (ROOT / f'configs/studies/{name}.py').read_text('utf-8').splitlines()
   assert len(lines) <= 60
   assert reproduce.question(name).endswith('?')
-  for part in module.PARTS:
-    assert rounds.settings(check(module.get_config(part)))
+  for full in (False, True):
+    parts = reproduce.parts_of(name, full)
+    assert parts.keys() >= set(module.PARTS)
+    for config in parts.values():
+      assert rounds.settings(check(config))
+  assert module.FULL
 
 
 @pytest.mark.parametrize('name', page.committed())
@@ -80,6 +86,7 @@ class Own:
   """A study that no file holds: its config, of one part, and its analysis, with a measured one."""
 
   PARTS = ('sgd',)
+  FULL = types.MappingProxyType({'seeds': (0, 1, 2), 'data': {'per_class': 4}})
   CURVES = ('loss', 'train_loss')
 
   @staticmethod
@@ -96,7 +103,7 @@ class Own:
     return {'first_loss': study.curves['loss'][0]}
 
   @staticmethod
-  def measured(folder):
+  def measured(folder, full):
     assert sorted(path.name for path in folder.iterdir()) == ['sgd']
     return {'more': table.Table({'x': np.asarray([1.5])})}
 
@@ -139,6 +146,27 @@ def test_a_study_is_run_and_stored_and_analysed_again(own):
   written = folder / 'results/own'
   assert (written / 'own.png').stat().st_size > 10_000
   assert f'| {again.claims[0].sentence} | – | – |' in (written / 'summary.md').read_text('utf-8')
+
+
+def test_the_full_size_is_a_study_of_its_own(own, monkeypatch):
+  """In a folder of its own, so that neither replaces the other; on the page once it is there."""
+  _, folder, small = own
+  monkeypatch.setattr(
+    Own, 'measured', lambda folder, full: {'more': table.Table({'x': np.asarray([full])})}
+  )
+  full = reproduce.run('own', folder / 'runs_full', full=True)
+  assert len(full.tables['sgd']) == 12
+  assert full.tables['sgd'].about['train'] == small.tables['sgd'].about['train'] // 2
+  assert full.tables['more']['x'] == [True]
+  assert not any('At full size' in line for line in page._section('own', small))
+  reproduce.write('own', full, full=True)
+  assert reproduce.stored('own').claims == small.claims
+  assert reproduce.stored('own', full=True).claims[0].sentence == full.claims[0].sentence
+  written = '\n'.join(page._section('own', small))
+  _, end = written.split('At full size')
+  assert f'| {full.claims[0].sentence} |' in end
+  assert 'reproduce.py own --full`: 13 trials' in end
+  shutil.rmtree(folder / 'results/own/full')
 
 
 def test_a_table_has_the_figures_of_the_trials(own):

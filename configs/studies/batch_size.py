@@ -23,6 +23,11 @@ from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'adam')
 _RATES = {'sgd': (3.2, 12), 'adam': (0.064, 10)}  # the largest, and how many
+FULL = {
+  'seeds': tuple(range(10)),
+  'data': {'per_class': 4000},
+  'axes': {'batch_size': tuple(2**k for k in range(3, 14))},
+}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:

@@ -22,3 +22,4 @@ SIZE = 256  # rates along each side of the grid
 LOWEST, DECADES = (-1.0, -1.0), 4.0  # log10 of the rates of the hidden and of the output layer
 FACTOR, ZOOMS = 5, 5
 SEED = 0
+FULL = {'HIDDEN': 16, 'STEPS': 500, 'SIZE': 512}

@@ -24,6 +24,7 @@ from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'momentum', 'adam')
 _RATES = {'sgd': (0.24, 0.2, 0.17), 'momentum': (0.4, 0.34, 0.28), 'adam': (0.04, 0.03, 0.02)}
+FULL = {'seeds': tuple(range(10)), 'epochs': 2000}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:

@@ -45,6 +45,7 @@ _GRIDS = {
 }
 PARTS = tuple(_GRIDS)
 USUAL = {name: usual for name, (usual, *_) in _GRIDS.items()}
+FULL = {'seeds': tuple(range(10)), 'data': {'per_class': 4000}, 'model': {'hidden': (256, 256)}}
 
 
 def get_config(part: str = 'adamw') -> ConfigDict:

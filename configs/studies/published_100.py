@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 _CONFIGS = {'tensorflow': 'alexnet_letters', 'caffe': 'alexnet_letters_caffe'}
 PARTS = tuple(_CONFIGS)
+FULL = {'data': {'per_class': 0}}  # all 700 of each class, as published
 
 
 def get_config(part: str = 'tensorflow') -> ConfigDict:

@@ -37,6 +37,7 @@ CHANGES = {
   'torchvision': {'model': {'name': 'torchvision'}},
 }
 PARTS = tuple(CHANGES)
+FULL = {'seeds': tuple(range(5)), 'data': {'per_class': 400}}
 
 
 def get_config(part: str = 'digits_tensorflow') -> ConfigDict:

@@ -28,6 +28,7 @@ _CASES = {  # the model, the optimiser and the largest rate of the sweep
   'cnn_adamw': (_CNN, {'name': 'adamw'}, 0.4),
 }
 PARTS = tuple(f'{case}{end}' for case in _CASES for end in ('', '_test'))
+FULL = {'seeds': tuple(range(10)), 'data': {'per_class': 2000}}
 
 
 def get_config(part: str = 'mlp_adam') -> ConfigDict:

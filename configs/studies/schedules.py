@@ -25,6 +25,7 @@ from lr_study.configs.studies import _letters
 
 PARTS = ('constant', 'step_decay', 'cosine', 'linear', 'wsd', 'cosine_5', 'cosine_20')
 HORIZONS = (5, 10, 20)  # epochs
+FULL = {'seeds': tuple(range(10)), 'data': {'per_class': 4000}, 'model': {'hidden': (256, 256)}}
 
 
 def get_config(part: str = 'cosine', epochs: int = 10) -> ConfigDict:

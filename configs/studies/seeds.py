@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 from lr_study.configs.studies import _letters
 
 PARTS = ('375', '1500', '6000')  # training images
+FULL = {'seeds': tuple(range(200))}
+FULL_PARTS = (*PARTS, '24000')
 
 
 def get_config(part: str = '375') -> ConfigDict:

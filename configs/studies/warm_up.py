@@ -20,6 +20,11 @@ from lr_study.configs.studies import _letters
 
 PARTS = ('sgd', 'adam')
 _LARGEST = {'sgd': 6.4, 'adam': 0.2}
+FULL = {
+  'seeds': tuple(range(10)),
+  'data': {'per_class': 2000},  # 125 steps an epoch
+  'axes': {'schedule.warmup_steps': (0, 2, 8, 32, 128, 512)},
+}
 
 
 def get_config(part: str = 'sgd') -> ConfigDict:

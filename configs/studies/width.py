@@ -23,6 +23,8 @@ from lr_study.configs.studies import _letters
 
 WIDTHS = (32, 64, 128, 256, 512)
 PARTS = tuple(f'{name}_{width}' for name in ('standard', 'mup') for width in WIDTHS)
+FULL = {'seeds': tuple(range(10)), 'data': {'per_class': 4000}, 'epochs': 4}
+FULL_PARTS = tuple(f'{name}_{2**k}' for name in ('standard', 'mup') for k in range(5, 13))
 
 
 def get_config(part: str = 'standard_32') -> ConfigDict:

@@ -118,16 +118,18 @@ def typical(marked: np.ndarray, factor: int) -> tuple[int, int]:
   return int(rows[chosen]), int(columns[chosen])
 
 
-def measured(folder: Path) -> dict[str, Table]:
+def measured(folder: Path, full: bool = False) -> dict[str, Table]:
   """The zooms: where each is, how long it took, its box counts and its image."""
   del folder  # nothing is kept there: a run takes minutes
-  weights, *data = initial(config.SEED, config.HIDDEN)
+  sizes = {'HIDDEN': config.HIDDEN, 'STEPS': config.STEPS, 'SIZE': config.SIZE}
+  hidden, steps, size = (sizes | config.FULL if full else sizes).values()
+  weights, *data = initial(config.SEED, hidden)
   corner, decades, rows = config.LOWEST, config.DECADES, []
   for zoom in range(config.ZOOMS + 1):
     started = time.monotonic()
-    rates = grid(corner, decades, config.SIZE)
-    values = np.asarray(train(weights, tuple(data), rates, config.STEPS, _AT_ONCE))
-    values = values.reshape(config.SIZE, -1)
+    rates = grid(corner, decades, size)
+    values = np.asarray(train(weights, tuple(data), rates, steps, _AT_ONCE))
+    values = values.reshape(size, -1)
     seconds = round(time.monotonic() - started, 1)
     marked = edges(values < 0)
     row, column = typical(marked, config.FACTOR)
@@ -137,13 +139,13 @@ def measured(folder: Path) -> dict[str, Table]:
       **{f'boxes of {box}': n for box, n in zip(_BOXES, box_counts(marked), strict=True)},
     })  # fmt: skip
     note(f'boundary: {zoom} of {config.ZOOMS} zooms, {seconds} s')
-    pixel = decades / (config.SIZE - 1)
+    pixel = decades / (size - 1)
     corner = corner[0] + column * pixel, corner[1] + row * pixel
     decades /= config.FACTOR
   columns = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
   columns['image'] = columns['image'].astype(object)
   columns['converge'] = columns['converge'].round(4)
-  return {'zooms': Table(columns, about={'trials': len(rows) * config.SIZE**2})}
+  return {'zooms': Table(columns, about={'trials': len(rows) * size**2})}
 
 
 def levels(values: np.ndarray) -> np.ndarray:
@@ -229,13 +231,13 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
   (x, y), end = config.LOWEST, config.DECADES
   of_zooms = zip(all_axes, zooms['image'], dimensions(zooms), strict=True)
   for zoom, (axes, image, found) in enumerate(of_zooms):
-    width = end / config.FACTOR**zoom
+    width, pixels = end / config.FACTOR**zoom, unpacked(image)
     axes.imshow(
-      unpacked(image), cmap, origin='lower', extent=(x, x + width, y, y + width),
+      pixels, cmap, origin='lower', extent=(x, x + width, y, y + width),
       vmin=0, vmax=2 * _LEVELS - 1, interpolation='nearest',
     )  # fmt: skip
     axes.grid(False)
-    pixel = width / (config.SIZE - 1)
+    pixel = width / (len(pixels) - 1)
     x, y = x + zooms['column'][zoom] * pixel, y + zooms['row'][zoom] * pixel
     if zoom < config.ZOOMS:
       side = width / config.FACTOR

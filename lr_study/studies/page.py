@@ -25,7 +25,9 @@ To run a study anew and compare it with what is shown here:
 python scripts/reproduce.py batch_size
 ```
 
-To analyse the committed trials again without training, add `--stored`. To change a study for a
+To analyse the committed trials again without training, add `--stored`. With `--full`, a study has
+more seeds, images and steps, for a GPU; that has not been run for those without a section of it
+below. To change a study for a
 paper of your own, copy its two files. Intervals are 95 %.
 
 <!-- Made by `python scripts/reproduce.py STUDY --write`; a test compares it with results/. -->
@@ -56,4 +58,9 @@ def _section(name: str, found: reproduce.Reproduced) -> list[str]:
   lines = [about, '']
   for path in sorted((reproduce.RESULTS / name).glob('*.png'), key=lambda p: p.stem != name):
     lines += [f'![{reproduce.question(name)}](../results/{name}/{path.name})', '']
-  return [*lines, *reproduce.claims_table(found.claims), '', reproduce.ran(found)]
+  lines += [*reproduce.claims_table(found.claims), '', reproduce.ran(found)]
+  if reproduce.results_of(name, full=True).is_dir():
+    full = reproduce.stored(name, full=True)
+    lines += ['', f'### {reproduce.question(name)} At full size', '']
+    lines += [*reproduce.claims_table(full.claims), '', reproduce.ran(full)]
+  return lines

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 from PIL import Image
 
 from lr_study import configs, finished, study
@@ -67,29 +68,50 @@ def analysis_of(name: str) -> ModuleType:
   return importlib.import_module(f'lr_study.studies.{name}')
 
 
-def run(name: str, folder: Path) -> Reproduced:
+def results_of(name: str, full: bool = False) -> Path:
+  """The folder with what is committed of a study, or of its full size."""
+  return RESULTS / name / 'full' if full else RESULTS / name
+
+
+def parts_of(name: str, full: bool = False) -> Mapping[str, ConfigDict]:
+  """The config of each part of a study, by its name.
+
+  Args:
+    name: of the study.
+    full: at the size for a GPU: with the module's FULL, and its FULL_PARTS if it has them.
+  """
+  module = config_of(name)
+  parts = getattr(module, 'FULL_PARTS', module.PARTS) if full else module.PARTS
+  found = {part: module.get_config(part) for part in parts}
+  for config in found.values() if full else ():
+    config.update(module.FULL)
+  return found
+
+
+def run(name: str, folder: Path, full: bool = False) -> Reproduced:
   """Runs a study, or continues it, and analyses it.
 
   Args:
     name: of the study.
     folder: gets a work directory for each part.
+    full: at the size for a GPU.
   """
-  module, analysis = config_of(name), analysis_of(name)
+  analysis = analysis_of(name)
   keep_compiled_programs()
   tables, seconds = {}, {}
-  for part in module.PARTS:
+  for part, config in parts_of(name, full).items():
     note(f'{name}: part {part}')
-    trained = train(module.get_config(part), folder / part)
+    trained = train(config, folder / part)
     own = analysis.columns(trained) if hasattr(analysis, 'columns') else {}
     tables[part] = table.of_study(trained, getattr(analysis, 'CURVES', ()), own)
     seconds[part] = trained.record['seconds']
   if hasattr(analysis, 'measured'):
     started = time.monotonic()
-    tables |= analysis.measured(folder)
+    tables |= analysis.measured(folder, full)
     seconds['measured'] = round(time.monotonic() - started, 1)
   about = {
     'config': f'configs/studies/{name}.py',
-    'command': f'python scripts/reproduce.py {name}',
+    'command': f'python scripts/reproduce.py {name}{" --full" if full else ""}',
     'machine': provenance.machine(),
     'seconds': seconds,
   }
@@ -104,14 +126,14 @@ def train(config: Any, folder: Path) -> finished.Study:
   return finished.load(folder, {})
 
 
-def stored(name: str) -> Reproduced:
-  """What is committed of a study.
+def stored(name: str, full: bool = False) -> Reproduced:
+  """What is committed of a study, or of its full size.
 
   Raises:
     StudyError: nothing is.
   """
   config_of(name)
-  path = RESULTS / name / 'results.json'
+  path = results_of(name, full) / 'results.json'
   if not path.exists():
     raise StudyError(f'{path} does not exist, so there is nothing to compare with; add --write')
   content = json.loads(path.read_text('utf-8'))
@@ -122,9 +144,9 @@ def stored(name: str) -> Reproduced:
   )
 
 
-def write(name: str, found: Reproduced, folder: Path | None = None) -> None:
+def write(name: str, found: Reproduced, full: bool = False) -> None:
   """Writes results.json, summary.md and the figures of a study into its folder under results/."""
-  folder = folder or RESULTS / name
+  folder = results_of(name, full)
   folder.mkdir(parents=True, exist_ok=True)
   content = {
     'study': dict(found.about),

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from lr_study import data as datasets
 from lr_study import trials
 from lr_study.config import check
-from lr_study.configs.studies.schedules import HORIZONS, get_config
+from lr_study.configs.studies.schedules import FULL, HORIZONS, get_config
 from lr_study.formats import rate as written
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
@@ -27,14 +28,14 @@ _SHARE = 5  # the cool-down is one part in so many; that of `schedules.wsd`
 _TRUNK = 0  # in the column `horizon`
 
 
-def measured(folder: Path) -> dict[str, Table]:
+def measured(folder: Path, full: bool = False) -> dict[str, Table]:
   """Trains one run of WSD without its end, at each rate and seed, and the cool-downs off it.
 
   A cool-down takes the steps, the images and the rates that a whole run of its length would have
   had, from the state of the constant run.
   """
   del folder
-  trunk, cooled, now = _sweeps()
+  trunk, cooled, now = _sweeps(full)
   state_T = trunk.spread.init(now.hyper_T, now.seeds)
   curves = {horizon: np.full((HORIZONS[-1], len(now.seeds)), np.nan) for horizon in (0, *HORIZONS)}
   for epoch in range(HORIZONS[-1]):
@@ -57,11 +58,17 @@ def measured(folder: Path) -> dict[str, Table]:
   }
 
 
-def _sweeps() -> tuple[trials.Sweep, dict[int, trials.Sweep], trials.Running]:
+def _sweeps(full: bool) -> tuple[trials.Sweep, dict[int, trials.Sweep], trials.Running]:
   """The constant run, the runs of WSD by their length, and the trials of each."""
-  config = check(get_config('constant', HORIZONS[-1]))
+
+  def of(part: str, epochs: int) -> ConfigDict:
+    config = get_config(part, epochs)
+    config.update(FULL if full else {})
+    return check(config)
+
+  config = of('constant', HORIZONS[-1])
   trunk = trials.prepare(config, datasets.load(config.data, config.image_size))
-  cooled = {of: trials.in_setting(trunk, check(get_config('wsd', of))) for of in HORIZONS}
+  cooled = {end: trials.in_setting(trunk, of('wsd', end)) for end in HORIZONS}
   return trunk, cooled, trials.running(trunk, np.arange(len(trunk.trials)))
 
 

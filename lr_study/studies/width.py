@@ -38,7 +38,7 @@ _FLAT = 0.1  # an exponent of at most this is a factor of 1.3 over the widths he
 
 def by_width(tables: Mapping[str, Table], name: str) -> dict[int, Table]:
   """The trials of a parametrisation by their width."""
-  parts = {part.partition('_'): of for part, of in tables.items() if part in config.PARTS}
+  parts = {part.partition('_'): of for part, of in tables.items() if '_' in part}
   return {int(width): of for (own, _, width), of in parts.items() if own == name}
 
 
@@ -60,11 +60,11 @@ def _known(losses: np.ndarray) -> np.ndarray:
   return np.where(np.isfinite(losses), losses, np.inf)
 
 
-def measured(folder: Path) -> dict[str, Table]:
+def measured(folder: Path, full: bool = False) -> dict[str, Table]:
   """The coordinate check: how far a few steps at one rate move the outputs of each layer."""
   del folder  # it trains from the start
   rows = []
-  for part in config.PARTS:
+  for part in config.FULL_PARTS if full else config.PARTS:
     name, _, width = part.partition('_')
     for seed in range(_CHECK_SEEDS):
       moved = moves(config.get_config(part), seed)
@@ -210,10 +210,9 @@ def figures(tables: Mapping[str, Table]) -> dict[str, Figure]:
 
 
 def _draw(axes: Axes, parts: Mapping[int, Table]) -> None:
-  for colour, (width, part), place in zip(
-    (PALETTE[0], PALETTE[1], PALETTE[8], PALETTE[7], PALETTE[2]),
-    parts.items(), best_rates(parts), strict=True,
-  ):  # fmt: skip
+  order = (0, 1, 8, 7, 2, 3, 9, 4)
+  colours = [PALETTE[place] for place in order[: len(parts)]]
+  for colour, (width, part), place in zip(colours, parts.items(), best_rates(parts), strict=True):
     tried, _, losses = part.grid(_LOSS, 'learning_rate', 'seed')
     mean = losses.mean(1)
     axes.plot(tried, mean, '.-', color=colour, label=f'{width}')
