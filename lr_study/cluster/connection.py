@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lr_study import progress
@@ -58,17 +59,26 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
   try:
     with progress.working('Joining the cluster', keep=False), _without_words():
       _reach(address)
-      ray.init(address, logging_level=logging.FATAL, log_to_driver=False)
+      quiet = {'logging_level': logging.FATAL, 'log_to_driver': False}
+      ray.init(address, runtime_env=_environment(address), **quiet)
   except Exception as error:  # of many kinds
     raise StudyError(
-      f'--ray={address}: no cluster there ({_line(error)}); start one by `ray start --head`, or '
-      'use --ray=local'
+      f'--ray={address}: no cluster there ({_line(error)}); start one by `ray start --head`, set '
+      'RAY_AUTH_MODE=token if it has a token, or use --ray=local'
     ) from error
   signal.signal(signal.SIGTERM, before)  # Ray's handler would end the command
   try:
     yield Connection(ray, cores)
   finally:
     ray.shutdown()
+
+
+def _environment(address: str) -> dict[str, Any] | None:
+  """Where workers find this package: Ray's client does not tell them, unlike a machine's own."""
+  if not address.startswith('ray://'):
+    return None
+  package = str(Path(__file__).resolve().parents[2])
+  return {'env_vars': {'PYTHONPATH': package}}
 
 
 def _reach(address: str) -> None:
