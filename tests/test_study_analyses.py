@@ -91,7 +91,7 @@ def test_a_rate_above_one_that_diverges_is_not_stable():
 def test_what_of_the_published_experiment_agrees(differs):
   """Of rates 10 apart, the third is best, those above fail, and the fourth does worse."""
   accuracy = np.asarray([0.1, np.nan, 0.8, 0.4])
-  status = np.asarray(['at_chance', 'diverged', 'plateaued', 'plateaued'], object)
+  status = np.asarray(['at_chance', 'diverged', 'plateaued', 'at_chance'], object)
   if differs == 'best':
     accuracy[1], status[1] = 0.9, 'plateaued'
   elif differs == 'fails':
@@ -112,7 +112,7 @@ def test_what_of_the_published_experiment_agrees(differs):
   assert lower.agrees == (differs != 'lower')
   assert trained.agrees is None
   if not differs:
-    assert fails.sentence.endswith(': 1e-03 diverges, and 1e-02 learns nothing.')
+    assert fails.sentence.endswith(': 1e-03 diverges, and 1e-02 and 1e-05 learn nothing.')
     assert lower.sentence.endswith(': below 1e-04, the validation accuracy is 40.0 % at 1e-05.')
 
 

@@ -226,7 +226,7 @@ class _Crashes:
         f'({why}); lower memory_gb if a machine was short of memory, or checkpoint_minutes if '
         'machines do not live that long. The same command continues'
       )
-    progress.note(f'{title}: its worker was lost ({why}); it continues elsewhere')
+    progress.note(f'{title}: its worker was lost ({why}); another one continues')
 
 
 class _Running:
