@@ -165,6 +165,10 @@ def test_the_full_size_is_a_study_of_its_own(own, monkeypatch):
   written = '\n'.join(page._section('own', small))
   _, end = written.split('At full size')
   assert f'| {full.claims[0].sentence} |' in end
+  differ = "where these differ: seeds = (0, 1, 2), data = {'per_class': 4}."
+  assert differ in end
+  assert differ in (folder / 'results/own/full/summary.md').read_text('utf-8')
+  assert differ not in (folder / 'results/own/summary.md').read_text('utf-8')
   assert 'reproduce.py own --full`: 13 trials' in end
   shutil.rmtree(folder / 'results/own/full')
 

@@ -26,6 +26,7 @@ _RATES = {'sgd': (3.2, 12), 'adam': (0.064, 10)}  # the largest, and how many
 FULL = {
   'seeds': tuple(range(10)),
   'data': {'per_class': 4000},
+  'epochs': 20,  # 60 steps of the largest batches
   'axes': {'batch_size': tuple(2**k for k in range(3, 14))},
 }
 

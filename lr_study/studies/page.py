@@ -14,10 +14,10 @@ _START = """\
 
 The published experiment that lr_study rebuilds, and then what else is published about learning
 rates, tried on a small scale: ten classes of rendered letters, 16 pixels wide, and small networks,
-in minutes on two cores. Each study is a config of at most 60
-lines in `configs/studies/`, and a module in `lr_study/studies/` that turns its trials into the
-sentences and the figure below. Results, with all trials, are in `results/`. A small network on
-small images says little about a large one: what agrees with a source here agrees at this size.
+in minutes on two cores. Each study is a config of at most 60 lines in `configs/studies/`, and a
+module in `lr_study/studies/` that turns its trials into the sentences and the figure below.
+Results, with all trials, are in `results/`. A small network on small images says little about a
+large one: what agrees with a source here agrees at this size.
 
 To run a study anew and compare it with what is shown here:
 
@@ -27,8 +27,7 @@ python scripts/reproduce.py batch_size
 
 To analyse the committed trials again without training, add `--stored`. With `--full`, a study has
 more seeds, images and steps, for a GPU; that has not been run for those without a section of it
-below. To change a study for a
-paper of your own, copy its two files. Intervals are 95 %.
+below. To change a study for a paper of your own, copy its two files. Intervals are 95 %.
 
 <!-- Made by `python scripts/reproduce.py STUDY --write`; a test compares it with results/. -->
 """
@@ -62,5 +61,6 @@ def _section(name: str, found: reproduce.Reproduced) -> list[str]:
   if reproduce.results_of(name, full=True).is_dir():
     full = reproduce.stored(name, full=True)
     lines += ['', f'### {reproduce.question(name)} At full size', '']
+    lines += [reproduce.size_of(name, full).strip(), '']
     lines += [*reproduce.claims_table(full.claims), '', reproduce.ran(full)]
   return lines
