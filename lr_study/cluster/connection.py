@@ -162,7 +162,11 @@ class Connection:
       self._ray.cancel(task, force=False)
 
   def blind(self, job: Job, workers: Workers) -> list[str]:
-    """The names of the machines that do not see the work directory as this one does."""
+    """The names of the machines that do not see the work directory as this one does.
+
+    Raises:
+      StudyError: Ray could not ask one.
+    """
     from ray.util.scheduling_strategies import (  # noqa: PLC0415
       NodeAffinitySchedulingStrategy,
     )
@@ -175,7 +179,10 @@ class Connection:
       for node in workers.nodes
     ]
     done, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_LOOK_SECONDS)
-    return [name for task in done if (name := self._ray.get(task))]
+    try:
+      return [name for name in self._ray.get(done) if name]
+    except self._ray.exceptions.RayError as error:
+      raise StudyError(f'Ray could not run a task: {_line(error)}') from error
 
   def _result(self, task: Any) -> Outcome | None:
     raised = self._ray.exceptions

@@ -127,7 +127,7 @@ def _told(error: Exception, node: str) -> Exception:
   if errors.is_out_of_memory(error):
     return MemoryError(f'{line} (on {node})')
   if errors.is_full(error):
-    return OSError(errors.FULL, f'{line} (on {node})')
+    return OSError(errors.FULL, f'{getattr(error, "strerror", None) or line} (on {node})')
   if errors.is_of_disk(error):
     return OSError(error.errno, f'{error.strerror} (on {node})', error.filename)
   return RuntimeError(f'a worker on {node} failed:\n{"".join(traceback.format_exception(error))}')
