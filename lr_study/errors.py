@@ -32,6 +32,11 @@ class MoreWaves(Exception):
   """There was no memory for trials that train together; fewer will, when the study goes on."""
 
 
+def first_line(error: BaseException) -> str:
+  """The first line of an error's text; what it is if it has none."""
+  return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
 def is_full(error: BaseException) -> bool:
   """True if this error or its cause says that a disk, quota or file size limit is exhausted."""
   if isinstance(error, OSError) and error.errno in _FULL:

@@ -20,6 +20,7 @@ from lr_study import study
 from lr_study.config import from_json
 from lr_study.errors import StudyError
 from lr_study.files import events, record
+from lr_study.files.checkpoint import steps_in
 from lr_study.report import page
 
 # Shares of the kills by phase; a small study spends little of its time training.
@@ -85,9 +86,8 @@ def _checkpoint_files(folder: Path) -> list[Path]:
   """The files of each wave's newest checkpoint, which a study reads when it resumes."""
   found = []
   for wave in folder.glob('checkpoints/wave_*'):
-    steps = [path for path in wave.iterdir() if path.name.isdecimal()]
-    for newest in sorted(steps, key=lambda path: int(path.name))[-1:]:
-      found += [path for path in newest.rglob('*/*') if path.is_file()]
+    for newest in steps_in(wave)[:1]:
+      found += [path for path in (wave / str(newest)).rglob('*/*') if path.is_file()]
   return sorted(found) if _UNREADABLE.exists() else []
 
 

@@ -17,6 +17,7 @@ from lr_study.answer.measure import Measure, curve_of
 from lr_study.cluster import lease
 from lr_study.errors import StudyError
 from lr_study.files import provenance, record
+from lr_study.files.checkpoint import steps_in
 from lr_study.files.events import write_experiment
 from lr_study.files.history import History
 from lr_study.search import rounds
@@ -135,8 +136,7 @@ def halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
   """
   of_wave = [trial for trial in planned.trials if trial.wave == number]
   saved = loop.place(folder / 'checkpoints', number)
-  begun = saved.is_dir() and any(path.name.isdecimal() for path in saved.iterdir())
-  if len(of_wave) < 2 or begun or not record.is_there(folder):
+  if len(of_wave) < 2 or steps_in(saved) or not record.is_there(folder):
     raise error
   late, new = set(of_wave[1::2]), planned.waves
   trials = (t._replace(wave=new) if t in late else t for t in planned.trials)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lr_study import progress
 from lr_study.cluster import tasks
 from lr_study.cluster.tasks import Job, Outcome
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, first_line
 
 _SETTINGS = {  # of Ray; what the environment says comes first
   'RAY_USAGE_STATS_ENABLED': '0',
@@ -63,8 +63,8 @@ def connected(address: str, cores: int | None) -> Iterator['Connection']:
       ray.init(address, runtime_env=_environment(address), **quiet)
   except Exception as error:  # of many kinds
     raise StudyError(
-      f'--ray={address}: no cluster there ({_line(error)}); start one by `ray start --head`, set '
-      'RAY_AUTH_MODE=token if it has a token, or use --ray=local'
+      f'--ray={address}: no cluster there ({first_line(error)}); start one by `ray start '
+      '--head`, set RAY_AUTH_MODE=token if it has a token, or use --ray=local'
     ) from error
   signal.signal(signal.SIGTERM, before)  # Ray's handler would end the command
   try:
@@ -182,7 +182,7 @@ class Connection:
     try:
       return [name for name in self._ray.get(done) if name]
     except self._ray.exceptions.RayError as error:
-      raise StudyError(f'Ray could not run a task: {_line(error)}') from error
+      raise StudyError(f'Ray could not run a task: {first_line(error)}') from error
 
   def _result(self, task: Any) -> Outcome | None:
     raised = self._ray.exceptions
@@ -197,10 +197,6 @@ class Connection:
       raised.LocalRayletDiedError,
       raised.ObjectLostError,
     ) as error:
-      return Outcome('crashed', '', '', lines=(_line(error),))
+      return Outcome('crashed', '', '', lines=(first_line(error),))
     except raised.RayError as error:
-      raise StudyError(f'Ray could not run a task: {_line(error)}') from error
-
-
-def _line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [repr(error)])[0]
+      raise StudyError(f'Ray could not run a task: {first_line(error)}') from error

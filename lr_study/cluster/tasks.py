@@ -121,7 +121,7 @@ def _node_id() -> str:
 
 def _told(error: Exception, node: str) -> Exception:
   """The error with the machine in its text, in a form that can be sent."""
-  line = (str(error).strip().splitlines() or [repr(error)])[0]
+  line = errors.first_line(error)
   if isinstance(error, StudyError):
     return StudyError(f'{error} (on {node})')
   if errors.is_out_of_memory(error):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lr_study.errors import StudyError, is_out_of_memory
+from lr_study.errors import StudyError, first_line, is_out_of_memory
 from lr_study.files import record
 from lr_study.progress import note
 
@@ -84,7 +84,7 @@ class Checkpoints:
       StudyError: an intact checkpoint has another structure, for example because a network in a
         user's file has changed; or one cannot be read, and nothing is changed.
     """
-    for steps_done in self._steps():
+    for steps_done in steps_in(self._folder):
       if steps_done >= before:
         continue
       try:
@@ -98,13 +98,6 @@ class Checkpoints:
     if self._manager:
       self._manager.close()
     self._reader.close()
-
-  def _steps(self) -> list[int]:
-    """The steps of every completely written checkpoint, the newest first."""
-    if not self._folder.is_dir():
-      return []
-    names = (path.name for path in self._folder.iterdir())
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
   def _checked(self, steps_done: int, wanted: Any) -> Any:
     """Reads a checkpoint after checking that its files are as they were written."""
@@ -130,7 +123,7 @@ class Checkpoints:
         if is_last:
           state = 'it may be damaged' if damage is None else 'its files are as they were written'
           raise StudyError(
-            f'{folder} cannot be read ({_line(error)}), and {state}; has Orbax or JAX changed '
+            f'{folder} cannot be read ({first_line(error)[:200]}), and {state}; has Orbax or JAX '
             'since? Nothing was changed: to continue without it, move that folder away'
           ) from error
     return None
@@ -187,6 +180,15 @@ class _WrongSum(ValueError):
   """The arrays that were read differ from those that were saved."""
 
 
+def steps_in(folder: Path) -> list[int]:
+  """The steps of every completely written checkpoint in a wave's folder, the newest first."""
+  if not folder.is_dir():
+    return []
+  return sorted(
+    (int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True
+  )
+
+
 def _damage(folder: Path) -> str | None:
   """What in a checkpoint is not as it was written; '' if intact, None if that is unknown.
 
@@ -239,10 +241,6 @@ def _blocks(file: Path) -> Iterator[bytes]:
     if error.filename is None:  # if the file could be opened but not read
       error.filename = str(file)
     raise
-
-
-def _line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [repr(error)])[0][:200]
 
 
 def _sum(tree: Any) -> int:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lr_study.answer.verdict import Result, Verdict
 from lr_study.data import Dataset, samples
-from lr_study.errors import StudyError, is_full
+from lr_study.errors import StudyError, first_line, is_full
 from lr_study.files import provenance
 from lr_study.files.workdir import write_bytes
 from lr_study.inputs import subtracted
@@ -60,7 +60,7 @@ def examine(
   except Exception as error:  # of a network, a disk, a device
     if is_full(error):
       raise
-    why = (str(error).strip().splitlines() or [repr(error)])[0]
+    why = first_line(error)
     note(f'The best trial cannot be examined: {why}')
     return trial | {'missing': f'it cannot be examined: {why}'}
   del trial['missing']

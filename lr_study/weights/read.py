@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from lr_study import plugs
-from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study.errors import StudyError, first_line, is_full, is_out_of_memory
 
 _FIELD = 'model.weights'
 _METADATA = '_METADATA'  # a file in each tree that Orbax has saved
@@ -56,7 +56,7 @@ def read(path: str, variables: Mapping[str, Any]) -> Found:
   except Exception as error:  # each library has its own errors for what it cannot read
     if is_full(error) or is_out_of_memory(error):
       raise
-    why = (str(error).strip().splitlines() or [repr(error)])[0]
+    why = first_line(error)
     raise StudyError(
       f'{_FIELD} is {path!r}, which cannot be read ({why[:200]}); it must be an Orbax '
       'checkpoint, a Flax msgpack, a safetensors or an npz file, or the work directory of a study'
