@@ -60,11 +60,9 @@ class Events:
       folder / label / f'lr_{formats.rate(trial.learning_rate)}_seed_{trial.seed}'
       for trial, label in zip(trials, labels or [''] * len(trials), strict=True)
     ]
-    now = time.time()
-    parts = [part for run in runs for part in (run, run / VALIDATION)]
-    record.add(*(_file(part, now) for part in parts))  # at once, for ten thousand of them
-    for trial, run in zip(trials, runs, strict=True):
-      writers = {TRAIN: _Writer(run, now), VALIDATION: _Writer(run / VALIDATION, now)}
+    opened = iter(_writers(*(part for run in runs for part in (run, run / VALIDATION))))
+    for trial, *pair in zip(trials, opened, opened, strict=True):
+      writers = dict(zip((TRAIN, VALIDATION), pair, strict=True))
       start = _session_start(trial, folder)
       writers[TRAIN].hparams(metadata.SESSION_START_INFO_TAG, start)
       self._writers.append(writers)
@@ -111,14 +109,14 @@ def write_experiment(
     measure: the one that decides, the first metric of the tab.
     at_best: each trial is judged at its best epoch.
   """
-  writer = _Writer(folder)
+  (writer,) = _writers(folder)
   writer.hparams(metadata.EXPERIMENT_TAG, _experiment(trials, settings, metrics, measure, at_best))
   writer.flush()
 
 
 def write_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
   """Shows PNG or JPEG files, by their names, in TensorBoard's images tab, instead of others."""
-  writer = _Writer(folder)
+  (writer,) = _writers(folder)
   for name, encoded in pictures.items():
     writer.image(name, encoded)
   writer.flush()
@@ -132,7 +130,7 @@ def write_answer(folder: Path, texts: Mapping[str, str], pictures: Mapping[str, 
     texts: Markdown by name.
     pictures: PNG or JPEG files by name.
   """
-  writer = _Writer(folder / _ANSWER)
+  (writer,) = _writers(folder / _ANSWER)
   for name, text in texts.items():
     writer.text(name, text)
   for name, encoded in pictures.items():
@@ -158,14 +156,12 @@ def read(run: Path) -> dict[str, list[tuple[int, float | None]]]:
 class _Writer:
   """One event file, open only while it is written: a study may have a thousand of them."""
 
-  def __init__(self, folder: Path, now: float | None = None):
-    """Deletes the event files of the folder; `now` is when this one begins, if not now."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob(_FILE.format('*')):
-      file.unlink()
-    now = now or time.time()
-    self._file = _file(folder, now)
-    record.add(self._file)
+  def __init__(self, file: Path, now: float):
+    """Deletes the event files of the folder. `file`: recorded. `now`: when it begins."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for old in file.parent.glob(_FILE.format('*')):
+      old.unlink()
+    self._file = file
     self._buffer = io.BytesIO()
     self._add(Event(wall_time=now, file_version='brain.Event:2'))
 
@@ -206,8 +202,12 @@ class _Writer:
     self._buffer = io.BytesIO()
 
 
-def _file(folder: Path, now: float) -> Path:
-  return folder / _FILE.format(f'{now:.0f}')
+def _writers(*folders: Path) -> list[_Writer]:
+  """A new event file in each folder. All are recorded at once: there may be twenty thousand."""
+  now = time.time()
+  files = [folder / _FILE.format(f'{now:.0f}') for folder in folders]
+  record.add(*files)
+  return [_Writer(file, now) for file in files]
 
 
 def _tag(part: str, name: str, measure: Measure) -> str:
