@@ -121,8 +121,9 @@ def typical(marked: np.ndarray, factor: int) -> tuple[int, int]:
 def measured(folder: Path, full: bool = False) -> dict[str, Table]:
   """The zooms: where each is, how long it took, its box counts and its image."""
   del folder  # nothing is kept there: a run takes minutes
-  sizes = {'HIDDEN': config.HIDDEN, 'STEPS': config.STEPS, 'SIZE': config.SIZE}
-  hidden, steps, size = (sizes | config.FULL if full else sizes).values()
+  hidden, steps, size = config.HIDDEN, config.STEPS, config.SIZE
+  if full:
+    hidden, steps, size = (config.FULL[name] for name in ('HIDDEN', 'STEPS', 'SIZE'))
   weights, *data = initial(config.SEED, hidden)
   corner, decades, rows = config.LOWEST, config.DECADES, []
   for zoom in range(config.ZOOMS + 1):

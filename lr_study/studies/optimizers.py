@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lr_study.answer import landscape
 from lr_study.configs.studies.optimizers import USUAL
+from lr_study.formats import joined
 from lr_study.formats import rate as written
 from lr_study.report.style import PALETTE
 from lr_study.studies import rates
@@ -83,7 +84,7 @@ def _answer(grids: Mapping[str, Swept]) -> Claim:
     'what a sweep gains',
     gain,
     f'A sweep gains {points(gain)} over the usual rate of AdamW. Optimisers that find their own '
-    f'rate end below the swept AdamW: {behind[0]}, {behind[1]} and {behind[2]} points.',
+    f'rate end below the swept AdamW: {joined(behind)} points.',
   )
 
 

@@ -35,7 +35,7 @@ below. To change a study for a paper of your own, copy its two files. Intervals 
 
 def committed() -> list[str]:
   """The names of the studies with committed results, in the order of the page."""
-  found = [name for name in reproduce.names() if (reproduce.RESULTS / name).is_dir()]
+  found = [name for name in reproduce.names() if reproduce.results_of(name).is_dir()]
   return sorted(found, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
 
@@ -55,12 +55,16 @@ def text() -> str:
 def _section(name: str, found: reproduce.Reproduced) -> list[str]:
   about = reproduce.docstring(name).partition('\n')[2].strip()
   lines = [about, '']
-  for path in sorted((reproduce.RESULTS / name).glob('*.png'), key=lambda p: p.stem != name):
+  for path in sorted(reproduce.results_of(name).glob('*.png'), key=lambda p: p.stem != name):
     lines += [f'![{reproduce.question(name)}](../results/{name}/{path.name})', '']
   lines += [*reproduce.claims_table(found.claims), '', reproduce.ran(found)]
   if reproduce.results_of(name, full=True).is_dir():
     full = reproduce.stored(name, full=True)
     lines += ['', f'### {reproduce.question(name)} At full size', '']
-    lines += [reproduce.size_of(name, full).strip(), '']
-    lines += [*reproduce.claims_table(full.claims), '', reproduce.ran(full)]
+    lines += [
+      *reproduce.size_of(name, full),
+      *reproduce.claims_table(full.claims),
+      '',
+      reproduce.ran(full),
+    ]
   return lines

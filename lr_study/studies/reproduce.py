@@ -189,18 +189,26 @@ def docstring(name: str) -> str:
 def summary(name: str, found: Reproduced, drawn: Sequence[str]) -> str:
   """The page of a study, in Markdown: its question, its figures, its claims, how it was run."""
   title, _, rest = docstring(name).partition('\n')
-  rest += size_of(name, found)
   pictures = [line for stem in drawn for line in (f'![{title}]({stem}.png)', '')]
-  lines = [f'# {title}', '', rest.strip(), '', *pictures, *claims_table(found.claims), '']
+  lines = [
+    f'# {title}',
+    '',
+    rest.strip(),
+    '',
+    *size_of(name, found),
+    *pictures,
+    *claims_table(found.claims),
+    '',
+  ]
   return '\n'.join([*lines, ran(found), ''])
 
 
-def size_of(name: str, found: Reproduced) -> str:
-  """What a run at full size has in place of what the docstring says; '' of one that is not."""
+def size_of(name: str, found: Reproduced) -> list[str]:
+  """Lines on what a run at full size has in place of what the docstring says; else none."""
   if not found.about['command'].endswith(' --full'):
-    return ''
+    return []
   fields = ', '.join(f'{field} = {value}' for field, value in config_of(name).FULL.items())
-  return f'\n\nThis is the full size, where these differ: {fields}.'
+  return [f'This is the full size, where these differ: {fields}.', '']
 
 
 def claims_table(claims: Sequence[Claim]) -> list[str]:
