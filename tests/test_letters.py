@@ -2,6 +2,7 @@
 
 import collections
 import importlib.util
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_the_card(config):
   for face in faces.SEEN + faces.UNSEEN:
     name = face.package.replace('_', '-')
     assert f'fontpkg-{name}: {face.licence}' in info.redistribution_info.license
+
+
+def test_building_leaves_nothing_among_temporary_files(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  config.per_class, config.cache_dir = 2, str(tmp_path / 'cache')
+  data.opened(config, 64)
+  assert [file.name for file in tmp_path.iterdir()] == ['cache']
 
 
 def test_missing_typefaces_name_the_extra(tmp_path, monkeypatch):

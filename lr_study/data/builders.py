@@ -162,6 +162,11 @@ def quiet():
     logging.set_verbosity(verbosity)
 
 
+class _Info(tfds.core.DatasetInfo):
+  def initialize_from_bucket(self) -> None:
+    """Does nothing: TFDS has no copy of these data sets, and leaves a folder in /tmp to look."""
+
+
 def _image_info(
   builder: tfds.core.DatasetBuilder,
   metadata: dict,
@@ -169,7 +174,7 @@ def _image_info(
   description: str = '',
   licence: str = '',
 ) -> tfds.core.DatasetInfo:
-  return tfds.core.DatasetInfo(
+  return _Info(
     builder=builder,
     description=description or None,
     license=licence or None,
