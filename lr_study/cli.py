@@ -32,7 +32,7 @@ from ml_collections import ConfigDict, config_flags
 from lr_study import config as configs
 from lr_study import configs as packaged
 from lr_study import environment, flag_types, formats, plugs, reference, time_limit, usage
-from lr_study.errors import MoreWaves, StudyError, is_full, is_of_disk, is_out_of_memory
+from lr_study.errors import MoreWaves, StudyError, first_line, is_full, is_of_disk, is_out_of_memory
 from lr_study.interrupt import Stopped
 from lr_study.progress import note
 from lr_study.time_limit import TimeIsUp
@@ -414,8 +414,8 @@ def _axis_texts() -> list[str]:
 
 def _one_line(error: Exception) -> str:
   """The error's message; if ml_collections has put a config's traceback in it, the last line."""
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-  return lines[-1] if 'Traceback' in str(error) else lines[0]
+  text = str(error).strip()
+  return text.splitlines()[-1].strip() if 'Traceback' in text else first_line(error)
 
 
 def _fail(message: str, status: int = 2) -> NoReturn:

@@ -144,7 +144,7 @@ def halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
   record.delete(folder, keep=lambda name: not name.startswith(curves))
   rounds.write(folder / 'history', dataclasses.replace(planned, trials=tuple(trials)))
   raise errors.MoreWaves(
-    f'out of memory: {str(error).splitlines()[0][:200]}; nothing is lost: the same command '
+    f'out of memory: {errors.first_line(error)[:200]}; nothing is lost: the same command '
     f'trains these {len(of_wave)} trials in two waves. If it happens again, lower memory_gb, '
     'batch_size or eval_batch_size'
   ) from error

@@ -10,7 +10,7 @@ import numpy as np
 from lr_study import formats
 from lr_study.data import samples, stream
 from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
-from lr_study.errors import StudyError, is_full, is_out_of_memory
+from lr_study.errors import StudyError, first_line, is_full, is_out_of_memory
 from lr_study.plugs import nearest
 from lr_study.progress import note
 
@@ -84,7 +84,7 @@ def npz(name: str) -> Callable[..., Source]:
     except Exception as error:  # a broken file can make NumPy and zipfile raise anything
       if is_full(error) or is_out_of_memory(error):
         raise
-      raise StudyError(f'data.name: {name} cannot be read: {_first_line(error)}') from error
+      raise StudyError(f'data.name: {name} cannot be read: {_why(error)}') from error
 
   opened.__name__ = name
   return opened
@@ -240,7 +240,7 @@ def _array(where: str, name: str, value: Any) -> np.ndarray:
     if 'inhomogeneous' in str(error):
       words = f'{where}: the entries of {name} have different shapes; they must have the same'
       raise StudyError(words) from error
-    raise StudyError(f'{where}: {name} is {_what(value)}: {_first_line(error)}') from error
+    raise StudyError(f'{where}: {name} is {_what(value)}: {_why(error)}') from error
   if not array.ndim:
     raise StudyError(f'{where}: {name} is {_what(value)}; it must be an array')
   return array
@@ -402,6 +402,5 @@ def _what(value: Any) -> str:
   return f'{article} {kind}' + (f' of shape {tuple(shape)}' if isinstance(shape, tuple) else '')
 
 
-def _first_line(error: Exception) -> str:
-  text = getattr(error, 'strerror', None) or str(error)
-  return (text.strip().splitlines() or [type(error).__name__])[0]
+def _why(error: Exception) -> str:
+  return getattr(error, 'strerror', None) or first_line(error)  # a file's name is told beside it

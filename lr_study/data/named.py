@@ -12,7 +12,7 @@ from PIL import Image
 from lr_study.data import builders, images
 from lr_study.data.source import TEST, TRAIN, VALIDATION, Source
 from lr_study.data.stream import Stored
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, first_line
 from lr_study.paths import PATH
 from lr_study.plugs import limits, nearest, one_of
 
@@ -118,10 +118,9 @@ def _builder(name: str, known: Collection[str], cache_dir: str) -> tfds.core.Dat
     builder = tfds.builder(name, data_dir=cache_dir or None)
     features = builder.info.features
   except Exception as error:  # the code of a data set may raise anything
-    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise StudyError(
-      f'data.name is {name!r}: {why[:200]} It must be {", ".join(known)}, my_file.py:function, '
-      f'npz:FILE or the name of a TFDS set{nearest(name, known)}'
+      f'data.name is {name!r}: {first_line(error)[:200]} It must be {", ".join(known)}, '
+      f'my_file.py:function, npz:FILE or the name of a TFDS set{nearest(name, known)}'
     ) from error
   image, label = (dict(features.items()).get(of) for of in ('image', 'label'))
   if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):

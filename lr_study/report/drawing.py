@@ -10,7 +10,7 @@ import matplotlib
 from cycler import cycler
 
 from lr_study import plugs
-from lr_study.errors import StudyError, is_full
+from lr_study.errors import StudyError, first_line, is_full
 from lr_study.files import workdir
 from lr_study.progress import note
 from lr_study.report.style import PALETTE
@@ -104,7 +104,7 @@ def load(name: str) -> dict[str, Any]:
       raise StudyError(f'{what}: Matplotlib has no setting {unknown!r}{hint}')
     found = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
   except (OSError, ValueError, KeyError) as error:
-    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    why = first_line(error)
     raise StudyError(f'{what} cannot be read: {why}') from error
   # What they are, and the window they are shown in, is not a matter of style.
   kept = {key: found[key] for key in found if key.split('.')[0] not in ('backend', 'interactive')}
@@ -121,7 +121,7 @@ def attempt(what: str, draw: Callable[..., _Found], *arguments: Any) -> _Found |
   except Exception as error:  # Matplotlib, and what it calls, raise any kind
     if is_full(error):
       raise
-    why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    why = first_line(error)[:200]
     if _failed:
       _failed[-1].setdefault(what, why)
     else:

@@ -10,7 +10,7 @@ from lr_study import plugs
 from lr_study.answer.measure import Measure, value_of
 from lr_study.answer.status import DIVERGED
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.errors import StudyError
+from lr_study.errors import StudyError, first_line
 from lr_study.search.rounds import Setting, value_text, varied
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ def _open(optuna: Any, url: str, name: str, measure: Measure) -> 'optuna.Study':
     study = optuna.create_study(storage=url, study_name=name, direction=way, load_if_exists=True)
     goes_by = study.metric_names
   except Exception as error:  # SQLAlchemy and the databases behind it raise many kinds
-    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise StudyError(f'--storage cannot be opened: {why}') from error
+    raise StudyError(f'--storage cannot be opened: {first_line(error)}') from error
   if study.direction.name.lower() != way:
     raise StudyError(
       f'--study_name {name} already exists and does not {way} its values; choose another name'

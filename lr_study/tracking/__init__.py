@@ -22,7 +22,7 @@ import numpy as np
 
 from lr_study import progress
 from lr_study.answer.verdict import Result, Verdict
-from lr_study.errors import StudyError, is_full
+from lr_study.errors import StudyError, first_line, is_full
 from lr_study.files.points import Point
 from lr_study.files.workdir import TRACKING, write_text
 
@@ -177,8 +177,7 @@ class Tracker:
           backend = backend or self._begin()
           task(backend)
         except Exception as error:  # clients raise any kind
-          lines = str(error).strip().splitlines() or [repr(error)]
-          self._tell('the disk is full' if is_full(error) else lines[0][:200])
+          self._tell('the disk is full' if is_full(error) else first_line(error)[:200])
       self._moves += 1
     if backend:
       with contextlib.suppress(Exception):  # it was told of before
