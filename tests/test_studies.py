@@ -163,7 +163,9 @@ def test_the_full_size_is_a_study_of_its_own(own, monkeypatch):
   assert reproduce.stored('own').claims == small.claims
   assert reproduce.stored('own', full=True).claims[0].sentence == full.claims[0].sentence
   written = '\n'.join(page._section('own', small))
-  _, end = written.split('At full size')
+  start, end = written.split('At full size')
+  assert start.count('(../results/own/own.png)') == 1
+  assert end.count('(../results/own/full/own.png)') == 1
   assert f'| {full.claims[0].sentence} |' in end
   differ = "where these differ: seeds = (0, 1, 2), data = {'per_class': 4}."
   assert differ in end

@@ -53,18 +53,20 @@ def text() -> str:
 
 
 def _section(name: str, found: reproduce.Reproduced) -> list[str]:
-  about = reproduce.docstring(name).partition('\n')[2].strip()
-  lines = [about, '']
-  for path in sorted(reproduce.results_of(name).glob('*.png'), key=lambda p: p.stem != name):
-    lines += [f'![{reproduce.question(name)}](../results/{name}/{path.name})', '']
-  lines += [*reproduce.claims_table(found.claims), '', reproduce.ran(found)]
+  title = reproduce.question(name)
+  lines = [reproduce.docstring(name).partition('\n')[2].strip(), '', *_found(name, found)]
   if reproduce.results_of(name, full=True).is_dir():
     full = reproduce.stored(name, full=True)
-    lines += ['', f'### {reproduce.question(name)} At full size', '']
-    lines += [
-      *reproduce.size_of(name, full),
-      *reproduce.claims_table(full.claims),
-      '',
-      reproduce.ran(full),
-    ]
+    lines += ['', f'### {title} At full size', '', *reproduce.size_of(name, full)]
+    lines += _found(name, full, full=True)
   return lines
+
+
+def _found(name: str, found: reproduce.Reproduced, full: bool = False) -> list[str]:
+  """The figures, the claims, and how it was run."""
+  lines = []
+  folder = reproduce.results_of(name, full)
+  for path in sorted(folder.glob('*.png'), key=lambda p: p.stem != name):
+    where = path.relative_to(reproduce.RESULTS.parent).as_posix()
+    lines += [f'![{reproduce.question(name)}](../{where})', '']
+  return [*lines, *reproduce.claims_table(found.claims), '', reproduce.ran(found)]
