@@ -91,10 +91,12 @@ def announce(sweep: Sweep, now: Running, epochs: float) -> tuple[float, float]:
     f'{1000 * step_seconds:.3g} ms a step: about {formats.duration(seconds)}'
   )
   if seconds > _LONG_SECONDS:
+    shorter = 'Fewer epochs, or a smaller image_size, take less.'
+    if sweep.config.data.name == 'tombstone_letters':
+      shorter = '--config alexnet_letters:quick is a scaled-down study that takes minutes.'
     note(
-      f'This takes {formats.duration(seconds)} on this device. --config '
-      'alexnet_letters:quick is a scaled-down study that takes minutes. To resume a stopped '
-      'study, run the same command again.'
+      f'This takes {formats.duration(seconds)} on this device. {shorter} A stopped study resumes '
+      'with the same command, and --time_limit stops it before a time that you give.'
     )
   return step_seconds, eval_seconds
 

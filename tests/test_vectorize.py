@@ -261,7 +261,24 @@ def test_the_estimate_is_steps_and_evaluations(tiny, capsys, monkeypatch):
   assert (sweep.steps_per_epoch, len(sweep.validation.labels)) == (60, 20)
   plan.announce(sweep, now, 2)
   in_all = round(2 * (60 * (0.1 + 0.02) + 2 * 3.0))
-  assert f'2 epochs of 60 steps, 120 ms a step: about {in_all} s' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert f'2 epochs of 60 steps, 120 ms a step: about {in_all} s' in printed
+  assert 'This takes' not in printed
+
+
+@pytest.mark.parametrize(
+  ('data', 'hint'), [('tombstone_letters', 'alexnet_letters:quick'), ('digits', 'Fewer epochs')]
+)
+def test_a_long_study_says_what_takes_less(data, hint, tiny, capsys, monkeypatch):
+  config, data_set = load(tiny)
+  sweep, now = prepare(config, data_set, [1e-4])
+  config = config.copy_and_resolve_references().unlock()
+  config.data.name = data
+  monkeypatch.setattr(plan, '_time', lambda sweep, now: (60.0, 0.0))
+  plan.announce(sweep._replace(config=config), now, 2)
+  printed = capsys.readouterr().out
+  assert 'about 2 h' in printed
+  assert hint in printed
 
 
 def test_the_loop_of_steps_copies_no_weights(tiny):
