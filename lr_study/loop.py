@@ -347,11 +347,15 @@ def points_from(sweep: Sweep) -> Points:
 
 def track(
   tracker: Tracker | None, sweep: Sweep, planned: Plan, history: History, first: int, done: int
-) -> None:
-  """Sends the points of steps `first` to `done` of a wave's trials to the tracker, if any."""
+) -> int:
+  """Sends the points of steps `first` to `done` of a wave's trials to the tracker, if any.
+
+  `first` is where a chunk begins; what is returned is where the first one begins that is not sent.
+  """
   if tracker:
     found = points_of(points_from(sweep), history, first, done, sweep)
     tracker.reach([run_of(planned, trial, sweep) for trial in sweep.trials], found)
+  return _chunk_start(done, sweep)
 
 
 def run_of(planned: Plan, trial: Planned, sweep: Sweep) -> Run:

@@ -16,12 +16,14 @@ import pytest
 from commands import ROOT
 from conftest import make_small
 from test_time_limit import UpAfter
+from test_tracking import Server, check_whole
 
-from lr_study import errors, faults, loop, study
+from lr_study import errors, faults, loop, study, tracking
 from lr_study.cluster import connection, driver, tasks, worker
 from lr_study.cluster.connection import Workers
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
+from lr_study.files.checkpoint import steps_in
 from lr_study.interrupt import Stopped
 from lr_study.time_limit import TimeIsUp
 
@@ -311,6 +313,47 @@ def test_a_worker_stops_writing_once_its_lease_is_lost(config, tmp_path, monkeyp
 
   run(config, folder, Inline(before=lose))
   assert taken == ['lost']
+
+
+@pytest.mark.usefixtures('without_figures')
+def test_a_tracker_gets_what_is_saved_while_a_wave_trains(config, tmp_path, monkeypatch):
+  """Its worker is lost between two checkpoints; no point comes twice, and none is missing."""
+  server, folder, config.log_every_steps = Server(remembers=True), tmp_path / 'study', 5
+  module = types.SimpleNamespace(Sender=server.made)
+  monkeypatch.setitem(sys.modules, 'lr_study.tracking.of_mlflow', module)
+  monkeypatch.setattr(tracking, 'check', lambda name: None)
+  saved, sent, calls = [], [], itertools.count(1)
+  reach = tracking.Tracker.reach
+
+  def reached(self, runs, points):
+    points = list(points)
+    sent.append(max((point.step for of_chunk, _ in points for point in of_chunk), default=0))
+    reach(self, runs, points)
+
+  def lose(name, arguments):
+    if not name.startswith('study'):
+      return None
+    if saved:  # the wave comes back
+      assert sent == saved
+      return None
+    inner = worker.lease.Lease.check
+
+    def check(held, surely=False):
+      inner(held, surely)
+      if steps_in(folder / 'checkpoints' / 'wave_0') and next(calls) == 3:
+        raise worker.lease.Lost
+
+    with monkeypatch.context() as patch:
+      patch.setattr(worker.lease.Lease, 'check', check)
+      outcome = tasks.train(*arguments)
+    saved.append(steps_in(folder / 'checkpoints' / 'wave_0')[0])
+    loss = np.load(folder / 'history' / 'wave_0' / 'step_loss.npy')
+    assert np.isfinite(loss[saved[0] :]).any()
+    return outcome
+
+  monkeypatch.setattr(tracking.Tracker, 'reach', reached)
+  run(config, folder, Inline(before=lose), track='mlflow')
+  check_whole(server, folder)
 
 
 def test_without_ray_the_command_says_how_to_get_it(monkeypatch):

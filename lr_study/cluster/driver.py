@@ -138,14 +138,14 @@ class Cluster:
       Stopped, TimeIsUp: a signal or the time limit asked the study to stop; all is saved.
       StudyError: of a worker; the others have saved.
     """
-    del tracker  # gets all at the end
     assert self._job is not None
     assert self._lease is not None
     clock = next(iter(sweeps.values())).clock
     left = [number for number in numbers if not loop.is_finished(folder, number)]
     running = _Running(self._connection, self._job, planned, clock.limit is not None)
     interrupt, crashes = Interrupt(clock.limit), _Crashes(folder)
-    view = View(sweeps, folder, planned, numbers, board, lambda: interrupt.signum is not None)
+    shown = (board, lambda: interrupt.signum is not None, tracker)
+    view = View(sweeps, folder, planned, numbers, *shown)
     with interrupt, view:
       for number in left:
         running.start(number, waves.title(sweeps, planned, number), len(left))

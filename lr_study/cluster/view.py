@@ -8,8 +8,10 @@ import numpy as np
 from rich.console import Console, Group
 
 from lr_study import formats, loop, progress, waves
+from lr_study.files.checkpoint import steps_in
 from lr_study.files.history import History
 from lr_study.search.rounds import Plan, Setting
+from lr_study.tracking import Tracker
 from lr_study.training_view import Board, bar, table
 from lr_study.trials import Sweep
 
@@ -28,6 +30,7 @@ class View:
     numbers: Sequence[int],
     board: Board,
     is_stopping: Callable[[], bool],
+    tracker: Tracker | None = None,
   ):
     """Shows nothing yet.
 
@@ -38,11 +41,13 @@ class View:
       numbers: of the waves of the round.
       board: what is known of the study's trials.
       is_stopping: True once the user has asked for the end.
+      tracker: what curves are sent to, as far as they are saved.
     """
     self._sweeps, self._folder, self._planned = sweeps, folder, planned
-    self._board, self._is_stopping = board, is_stopping
+    self._board, self._is_stopping, self._tracker = board, is_stopping, tracker
     self._done = dict.fromkeys(numbers, 0)  # steps of each wave
     self._total = {number: self._steps(number) for number in numbers}
+    self._sent = dict.fromkeys(numbers, 0)  # to the tracker, likewise
     self._finished: set[int] = set()
     self._due, self._started, self._before = 0.0, time.monotonic(), 0
     self._last_line = time.monotonic()
@@ -105,6 +110,13 @@ class View:
       done = self._done[number] + _filled(history, self._done[number])
     self._done[number] = done
     self._board.read(known, history, done)
+    if self._tracker:
+      # A checkpoint promises that the curves up to it are whole; what is sent is not sent again.
+      places = loop.place(self._folder / 'checkpoints', number)
+      saved = done if number in self._finished else min(done, max(steps_in(places), default=0))
+      if saved > self._sent[number]:
+        of = self._sent[number], saved
+        self._sent[number] = loop.track(self._tracker, sweep, self._planned, history, *of)
 
   def _where(self) -> str:
     """'3 of 8 waves done, about 12 minutes left'."""
