@@ -232,18 +232,26 @@ def test_a_page_while_a_study_trains(tmp_path, cache_dir, monkeypatch):
   (charted,) = (chart for chart in drawn(text)['charts'] if chart['name'] == 'train_loss')
   assert charted['x'][0][-1] == 2  # not the last epoch that is still to come
   assert not page.is_final(tmp_path)
-  wave_is_left_out_while_its_files_are_created(config, tmp_path)
+  of_study = live.Study(tmp_path, {}, sweeps_of(config), np.zeros(0), 0.0, ())
+  wave_is_left_out_while_its_files_are_created(of_study)
   answer = studies.run(config, tmp_path)
+  # While later waves train, as the page has it of those before.
+  ended = live._trials(of_study, rounds.read(tmp_path / 'history'))
+  assert [live._status(trial) for trial in ended] == ['diverged', 'finished']
   assert page.is_final(tmp_path)
   assert answer.sentence in Page((tmp_path / page.NAME).read_text()).all('p')[1][2]
 
 
-def wave_is_left_out_while_its_files_are_created(config, folder):
-  """As those of another worker of a cluster, one after the other."""
+def sweeps_of(config):
   of_study = rounds.settings(check(config))
   with progress.quiet():
-    sweeps = prepare.sweeps(config, of_study, prepare.load(config, of_study))
-  planned, (sweep,) = rounds.read(folder / 'history'), sweeps.values()
+    return prepare.sweeps(config, of_study, prepare.load(config, of_study))
+
+
+def wave_is_left_out_while_its_files_are_created(study):
+  """As those of another worker of a cluster, one after the other."""
+  folder, (sweep,) = study.folder, study.sweeps.values()
+  planned = rounds.read(folder / 'history')
   assert live._wave(folder, planned, 0, sweep) is not None
   last = folder / 'history' / 'wave_0' / 'epoch_sharpness.npy'
   for there in (b'', None):

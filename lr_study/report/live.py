@@ -68,7 +68,7 @@ def write(study: Study, planned: Plan) -> None:
   shown = chance.share if chance.measure == measure else None
   seen = _up_to_now(trials)
   drawn = charts.content(seen, measure, study.metrics, study.guessing_loss, shown)
-  training = [t for t in trials if not t.bad_step and t.steps < len(t.history.steps['loss'])]
+  training = [t for t in trials if _status(t) == 'training']
   done, last = max(map(_epochs, training or trials)), max(asked)
   text = html.render(
     'live.html',
@@ -160,6 +160,12 @@ def _up_to_now(trials: Sequence[charts.Trial]) -> list[charts.Trial]:
   return found
 
 
+def _status(trial: charts.Trial) -> str:
+  if trial.bad_step:
+    return 'diverged'
+  return 'training' if trial.steps < len(trial.history.steps['loss']) else 'finished'
+
+
 def _epochs(trial: charts.Trial) -> int:
   """Whole epochs that it has trained; where it diverged, those before."""
   return trial.good_steps // trial.history.steps_per_epoch
@@ -178,7 +184,7 @@ def _rows(
   rows = []
   for (setting, rate), own in of_rate.items():
     values = [t.value for t in own if t.value is not None]
-    counts = Counter('diverged' if t.bad_step else 'training' for t in own)
+    counts = Counter(map(_status, own))
     words = ', '.join(f'{n} {word}' if len(counts) > 1 else word for word, n in counts.items())
     rows.append(
       {
