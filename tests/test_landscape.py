@@ -94,7 +94,13 @@ def test_nothing_of_a_setting_without_a_rate():
   found, verdict = landscape_of(make_results([np.nan] * 5))
   assert verdict.learning_rate is None
   assert (found.peak, found.peak_interval, found.basin) == (None, None, None)
-  assert found.sensitivity == 0
+  assert found.sensitivity is None
+
+
+def test_no_sensitivity_where_no_rate_is_better_than_guessing():
+  """It would be 0, as of rates that all do equally well."""
+  found, _ = landscape_of(make_results([0.2] * 5, [50.0, 9.0, 2.4, 3.0, np.nan]), guessing_loss=2.3)
+  assert found.sensitivity is None
 
 
 def test_its_words_say_what_it_has():

@@ -28,8 +28,8 @@ class Landscape:
   peak: the rate at which a parabola through the best rate and its neighbours, over the logarithm of
   the rate, is best. peak_interval: its 90 % interval, from the seeds. sensitivity: the mean over
   the rates of min(loss, loss of guessing) - lowest loss, in nats, where loss is the mean validation
-  loss over seeds; 0 if all rates do equally well. basin: how many decades of rates around the best
-  one cannot be told apart from it, or are within 1 % of it.
+  loss over seeds; 0 if all rates do equally well, None if none beats guessing. basin: how many
+  decades of rates around the best one cannot be told apart from it, or are within 1 % of it.
   """
 
   batch_size: int
@@ -152,11 +152,13 @@ def sensitivity(rates: np.ndarray, losses: np.ndarray, guessing_loss: float) -> 
     guessing_loss: the loss of guessing.
 
   Returns:
-    The sensitivity; None if there is only one rate.
+    The sensitivity; None if there is only one rate, or if none is better than guessing.
   """
   if len(rates) < 2:
     return None
   losses = np.where(np.isfinite(losses), np.minimum(losses, guessing_loss), guessing_loss)
+  if losses.min() == guessing_loss:
+    return None
   x = np.log(rates)
   return float(np.trapezoid(losses - losses.min(), x) / (x[-1] - x[0]))
 

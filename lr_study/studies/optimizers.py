@@ -152,7 +152,7 @@ def sensitivity(part: Table) -> float:
   """Wortsman's rate sensitivity over the grid, in nats of the validation loss."""
   found, _, losses = part.grid('validation_loss', 'learning_rate', 'seed')
   value = landscape.sensitivity(found, losses.mean(1), part.about['guessing_loss'])
-  assert value is not None  # there are several rates
+  assert value is not None  # there are several rates, and some learn
   return value
 
 
