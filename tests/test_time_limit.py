@@ -61,7 +61,9 @@ def test_a_stopped_study_reports_and_ends_the_same(small_finished, cache_dir, tm
   epochs = int(line.partition('at epoch ')[2][0])
   assert 1 <= epochs < 8
   for name in ('summary.md', 'report.html'):
-    assert line.partition('--')[0] in (folder / 'so_far' / name).read_text()
+    text = (folder / 'so_far' / name).read_text()
+    assert line.partition('--')[0] in text
+    assert 'accuracy at the end' not in text
   whole = np.load(small_finished / 'history' / 'step_loss.npy')
   curve = np.load(folder / 'so_far' / 'history' / 'step_loss.npy')
   np.testing.assert_array_equal(curve, whole[: epochs * (len(whole) // 8)])

@@ -105,7 +105,7 @@ def write(workdir: Path, out: Path | None = None, moved: Moved = ()) -> None:
     answers=_answers(results, verdicts, verdict),
     settings=_settings(results, verdicts, verdict, content),
     trials=_table(results, verdict, study.get('measures', ())),
-    when=figures.when(results),
+    when='so far' if 'stopped' in study else figures.when(results),
     by_one_loss=describe.evaluation(study['config']),
     about_sharpness=curvature.ABOUT if any(r.sharpness is not None for r in results) else '',
     undrawn=charts.undrawn_words(trials),
