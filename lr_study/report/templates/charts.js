@@ -73,6 +73,7 @@ function level(figure, of, scheme, dimension = 'width') {
   const place = dimension === 'width' ? {x: 4, x_units: 'screen', y: of.value} : {x: of.value, y: 4, y_units: 'screen'};
   figure.add_layout(new (model('Label'))({
     ...place, text: of.name, text_font_size: '11px', text_color: ink, x_offset: 2, y_offset: 2,
+    background_fill_color: data.paper[scheme], background_fill_alpha: 0.8,  // curves are below it
   }));
 }
 
