@@ -1,6 +1,6 @@
 """How figures and names are written for people."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -18,6 +18,12 @@ def percent(fraction: float | None, decimals: int = 1) -> str:
 def loss(value: float | None) -> str:
   """A loss in nats to three significant digits; an en dash for None."""
   return '–' if value is None else f'{value:.3g}'
+
+
+def at_steps(steps: Collection[int]) -> str:
+  """'at step 3', or of several 'at steps 3 to 4'."""
+  low, high = min(steps), max(steps)
+  return f'at step {low}' if low == high else f'at steps {low} to {high}'
 
 
 def count(number: int, noun: str) -> str:

@@ -120,8 +120,7 @@ def _row(setting: str, rate: float, trials: Sequence[_Trial]) -> Row:
 def _status(trials: Sequence[_Trial]) -> str:
   bad = [trial.bad_step for trial in trials if trial.bad_step]
   if len(bad) == len(trials):
-    low, high = min(bad), max(bad)
-    return f'diverged at step {low}' if low == high else f'diverged at steps {low} to {high}'
+    return f'diverged {formats.at_steps(bad)}'
   states = {trial.state for trial in trials if not trial.bad_step}
   now = next(state for state in ('training', 'waiting', 'finished') if state in states)
   return f'{now}, {len(bad)} diverged' if bad else now

@@ -38,6 +38,8 @@ def test_curves_are_means_up_to_where_a_trial_diverged(tmp_path):
   np.testing.assert_allclose(curves['train_loss']['x'][0], np.arange(1, 151) * 16 / 120, 1e-4)
   assert curves['train_loss']['level'] == {'value': 1.4, 'name': 'guessing'}
   assert charts.undrawn_words(of) == '1e-02 at step 11'
+  later = [of[0], of[0]._replace(bad_step=13)]
+  assert charts.undrawn_words(later) == '1e-02 at steps 11 to 13 (2 trials)'
   (line,) = curves['validation_loss']['lines']
   assert line['y'] == [0.5] * 20
   assert curves['validation_loss']['x'] == [list(range(1, 21))]

@@ -133,8 +133,7 @@ def undrawn_words(trials: Sequence[Trial]) -> str:
   texts = []
   for rate, steps in found.items():
     seeds = f' ({len(steps)} trials)' if len(steps) > 1 else ''
-    at = f'step {min(steps)}' + (f' to {max(steps)}' if len(set(steps)) > 1 else '')
-    texts.append(f'{formats.rate(rate)} at {at}{seeds}')
+    texts.append(f'{formats.rate(rate)} {formats.at_steps(steps)}{seeds}')
   return ', '.join(texts)
 
 

@@ -199,10 +199,8 @@ def _gone(trials: Trials) -> str:
     bad = [trials.results[c].first_bad_step for c in columns]
     bad = [step for step in bad if step is not None]
     if bad:
-      low, high = min(bad), max(bad)
-      steps = f'step {low}' if low == high else f'steps {low} to {high}'
       share = '' if len(bad) == len(columns) else f' ({len(bad)} of {len(columns)})'
-      found[rate] = f'{formats.rate(rate)} at {steps}{share}'
+      found[rate] = f'{formats.rate(rate)} {formats.at_steps(bad)}{share}'
   if not found:
     return ''
   if len(found) <= _NAMED:
