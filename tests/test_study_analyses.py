@@ -111,6 +111,8 @@ def test_what_of_the_published_experiment_agrees(differs):
   assert fails.agrees == (differs not in ('best', 'fails'))
   assert lower.agrees == (differs != 'lower')
   assert trained.agrees is None
+  if differs == 'best':
+    assert fails.sentence.endswith('; 1e-03 ends at 90.0 % (90 % on training images).')
   if not differs:
     assert fails.sentence.endswith(': 1e-03 diverges, and 1e-02 and 1e-05 learn nothing.')
     assert lower.sentence.endswith(': below 1e-04, the validation accuracy is 40.0 % at 1e-05.')

@@ -3,8 +3,7 @@
 AlexNet as NVIDIA DIGITS has it, with 58 million parameters, on letters of 256 pixels: the seven
 published rates for 30 epochs at batch size 1, each divided by 10 every 10th epoch, from one seed.
 There are 100 letters of each class instead of 700, so that it takes 22,500 steps instead of
-157,500. Which of DIGITS's two back ends had been used was not published; the results below are
-those of the TensorFlow back end.
+157,500. Which of DIGITS's two back ends had been used was not published, so both are run.
 
 Published:
 
