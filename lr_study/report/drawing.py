@@ -104,8 +104,7 @@ def load(name: str) -> dict[str, Any]:
       raise StudyError(f'{what}: Matplotlib has no setting {unknown!r}{hint}')
     found = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
   except (OSError, ValueError, KeyError) as error:
-    why = first_line(error)
-    raise StudyError(f'{what} cannot be read: {why}') from error
+    raise StudyError(f'{what} cannot be read: {first_line(error)}') from error
   # What they are, and the window they are shown in, is not a matter of style.
   kept = {key: found[key] for key in found if key.split('.')[0] not in ('backend', 'interactive')}
   return kept
