@@ -11,7 +11,7 @@ import numpy as np
 
 from lr_study import formats, plan, progress, trials
 from lr_study.files import workdir
-from lr_study.files.checkpoint import Checkpoints
+from lr_study.files.checkpoint import Checkpoints, steps_in
 from lr_study.files.events import Events
 from lr_study.files.history import History
 from lr_study.files.points import Point, Points
@@ -69,6 +69,11 @@ def place(folder: Path, number: int) -> Path:
 def is_finished(folder: Path, number: int) -> bool:
   """True if wave `number` of the study in `folder` was trained to its end."""
   return (place(folder / 'history', number) / FINISHED).exists()
+
+
+def saved_steps(folder: Path, number: int) -> int:
+  """Steps of the newest checkpoint of wave `number` of the study in `folder`; 0 without any."""
+  return next(iter(steps_in(place(folder / 'checkpoints', number))), 0)
 
 
 def restore(folder: Path, planned: Plan, number: int, sweep: Sweep) -> tuple[np.ndarray, Any]:

@@ -17,7 +17,6 @@ from lr_study.answer.measure import Measure, curve_of
 from lr_study.cluster import lease
 from lr_study.errors import StudyError
 from lr_study.files import provenance, record
-from lr_study.files.checkpoint import steps_in
 from lr_study.files.events import write_experiment
 from lr_study.files.history import History
 from lr_study.search import rounds
@@ -135,8 +134,7 @@ def halve(folder: Path, planned: Plan, number: int, error: Exception) -> None:
     Exception: `error`, as it is one trial, or has trained before.
   """
   of_wave = [trial for trial in planned.trials if trial.wave == number]
-  saved = loop.place(folder / 'checkpoints', number)
-  if len(of_wave) < 2 or steps_in(saved) or not record.is_there(folder):
+  if len(of_wave) < 2 or loop.saved_steps(folder, number) or not record.is_there(folder):
     raise error
   late, new = set(of_wave[1::2]), planned.waves
   trials = (t._replace(wave=new) if t in late else t for t in planned.trials)

@@ -24,7 +24,6 @@ from lr_study.cluster.tasks import Job, Outcome
 from lr_study.cluster.view import View
 from lr_study.errors import StudyError
 from lr_study.files import record, workdir
-from lr_study.files.checkpoint import steps_in
 from lr_study.interrupt import Interrupt, Stopped
 from lr_study.search import rounds
 from lr_study.search.rounds import Plan, Setting
@@ -215,7 +214,7 @@ class _Crashes:
     if outcome is None or outcome.kind != 'crashed':
       return
     why, title = ' '.join(outcome.lines), title or 'all trials'
-    saved = next(iter(steps_in(loop.place(self._folder / 'checkpoints', number))), 0)
+    saved = loop.saved_steps(self._folder, number)
     before, count = self._known.get(number, (0, 0))
     count = count + 1 if saved == before else 1
     self._known[number] = saved, count

@@ -8,7 +8,6 @@ import numpy as np
 from rich.console import Console, Group
 
 from lr_study import formats, loop, progress, waves
-from lr_study.files.checkpoint import steps_in
 from lr_study.files.history import History
 from lr_study.search.rounds import Plan, Setting
 from lr_study.tracking import Tracker
@@ -112,8 +111,8 @@ class View:
     self._board.read(known, history, done)
     if self._tracker:
       # A checkpoint promises that the curves up to it are whole; what is sent is not sent again.
-      places = loop.place(self._folder / 'checkpoints', number)
-      saved = done if number in self._finished else min(done, max(steps_in(places), default=0))
+      is_whole = number in self._finished
+      saved = done if is_whole else min(done, loop.saved_steps(self._folder, number))
       if saved > self._sent[number]:
         of = self._sent[number], saved
         self._sent[number] = loop.track(self._tracker, sweep, self._planned, history, *of)
