@@ -26,7 +26,7 @@ def _claims(title: str, of: Table) -> list[Claim]:
   order = np.argsort(-of['learning_rate'])
   rates, status = of['learning_rate'][order], of['status'][order]
   accuracy, trained = (100 * of[f'{part}_accuracy'][order] for part in ('validation', 'train'))
-  failed = np.isin(status, (DIVERGED, AT_CHANCE))
+  failed, above = np.isin(status, (DIVERGED, AT_CHANCE)), rates > 1.01 * _BEST
   best = int(np.nanargmax(accuracy))
   at_best = formats.rate(rates[best])
   below = [
@@ -49,12 +49,10 @@ def _claims(title: str, of: Table) -> list[Claim]:
     Claim(
       f'rates that fail, {title}',
       float(failed.sum()),
-      f'{title}: {_failures(rates, status)}{_others(rates, failed, trained, accuracy)}.',
+      f'{title}: {_failures(rates, status)}{_endings(rates, accuracy, trained, above & ~failed)}.',
       tolerance=0.0,
       source='Mark III Systems: all above 1e-04 fail',
-      agrees=bool(
-        failed[rates > 1.01 * _BEST].all() and not failed[np.isclose(rates, _BEST)].any()
-      ),
+      agrees=bool(failed[above].all() and not failed[np.isclose(rates, _BEST)].any()),
     ),
     Claim(
       f'accuracy below, {title}',
@@ -87,13 +85,13 @@ def _failures(rates: np.ndarray, status: np.ndarray) -> str:
   return ', and '.join(parts) or 'no rate fails'
 
 
-def _others(
-  rates: np.ndarray, failed: np.ndarray, trained: np.ndarray, accuracy: np.ndarray
+def _endings(
+  rates: np.ndarray, accuracy: np.ndarray, trained: np.ndarray, these: np.ndarray
 ) -> str:
-  """Of the rates that fail as published, those that do not here."""
+  """'; 1e-03 ends at 81.6 % (94 % on training images)' of these rates, bool (rates,)."""
   said = [
     f'{formats.rate(rates[i])} ends at {accuracy[i]:.1f} % ({trained[i]:.0f} % on training images)'
-    for i in np.flatnonzero((rates > 1.01 * _BEST) & ~failed)
+    for i in np.flatnonzero(these)
   ]
   return f'; {formats.joined(said)}' if said else ''
 
